@@ -1,0 +1,64 @@
+"""Pieces that the networks of both families share."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SLOPE = 0.1  # of every LeakyReLU
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+def conv3x3(n_in, n_out, stride=1):
+    return nn.Conv2d(n_in, n_out, 3, stride, padding=1)
+
+
+def leaky_relu():
+    return nn.LeakyReLU(SLOPE, inplace=True)
+
+
+class MeanShift(nn.Conv2d):
+    """Adds sign · DIV2K's mean colour: a fixed 1x1 convolution, kept in the state dict as published files have it."""
+
+    def __init__(self, rgb_range, sign):
+        super().__init__(3, 3, kernel_size=1)
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+            self.bias.copy_(sign * rgb_range * torch.tensor(DIV2K_MEAN))
+        self.requires_grad_(False)
+
+
+class DynamicConv(nn.Module):
+    """LeakyReLU of a depthwise 3x3 convolution whose kernels, one per sample and channel, are predicted from z."""
+
+    def __init__(self, n_feats):
+        super().__init__()
+        self.kernel = nn.Sequential(nn.Linear(n_feats, n_feats, bias=False), leaky_relu(),
+                                    nn.Linear(n_feats, n_feats * 9, bias=False))
+
+    def forward(self, x, z):
+        b, c, h, w = x.shape
+        kernel = self.kernel(z).view(b * c, 1, 3, 3)                                # one group per sample and channel
+        y = F.conv2d(x.reshape(1, b * c, h, w), kernel, padding=1, groups=b * c)    # (1, B·C, h, w)
+        return F.leaky_relu(y.view(b, c, h, w), SLOPE)                              # (B, C, h, w)
+
+
+class BlindSR(nn.Module):
+    """A degradation encoder and the SR network it steers: what teacher and student of every family are.
+
+    The teacher's encoder reads a cue that needs the ground truth; the student's reads `lq` itself.
+    Published files call them `E` and `E_st`, and the SR network `G`.
+    """
+
+    def __init__(self, encoder, generator, student):
+        super().__init__()
+        self.student = student
+        self.add_module('E_st' if student else 'E', encoder)
+        self.G = generator
+
+    @property
+    def encoder(self):
+        return self.E_st if self.student else self.E
+
+    def forward(self, lq, cue=None):
+        """lq (B, 3, h, w); cue (B, K, h, w), left out for a student → sr (B, 3, sh, sw), feature (B, F)."""
+        rep, feature = self.encoder(lq if self.student else cue)   # (B, R), (B, F)
+        return self.G(lq, rep), feature                            # (B, 3, sh, sw), (B, F)

@@ -1,0 +1,42 @@
+"""Enlarging with any callable: in tiles, and as the mean over the eight flips and rotations."""
+import torch
+
+TILE, OVERLAP = 192, 16  # pixels of lq
+
+
+def tiled(enlarge, lq, scale, tile=TILE, overlap=OVERLAP):
+    """enlarge(lq) computed in tiles, for images that do not fit into memory at once.
+
+    lq (B, 3, h, w) → (B, C, s·h, s·w). Each tile is enlarged with `overlap` more pixels around it, which are then cut
+    off: the result equals the whole one's as far as `overlap` covers what a pixel depends on.
+    """
+    _, _, h, w = lq.shape
+    rows = []
+    for top in range(0, h, tile):
+        row = []
+        for left in range(0, w, tile):
+            y, x = max(top - overlap, 0), max(left - overlap, 0)
+            part = enlarge(lq[:, :, y:top + tile + overlap, x:left + tile + overlap])
+            bottom, right = min(top + tile, h), min(left + tile, w)
+            row.append(part[:, :, (top - y) * scale:(bottom - y) * scale, (left - x) * scale:(right - x) * scale])
+        rows.append(torch.cat(row, dim=3))
+    return torch.cat(rows, dim=2)
+
+
+def self_ensemble(restore, *images):
+    """Mean of restore(*images) over the eight flips and rotations of all `images`, each undone (EDSR, section 3.3)."""
+    results = []
+    for k in range(8):
+        turned = [image if image is None else _turn(image, k) for image in images]
+        results.append(_turn_back(restore(*turned), k))
+    return torch.stack(results).mean(dim=0)
+
+
+def _turn(image, k):
+    image = torch.rot90(image, k % 4, dims=(2, 3))
+    return image.flip(3) if k >= 4 else image
+
+
+def _turn_back(image, k):
+    image = image.flip(3) if k >= 4 else image
+    return torch.rot90(image, -(k % 4), dims=(2, 3))

@@ -1,0 +1,61 @@
+"""The first weights of a stage's networks: from the files named by options, or from where earlier stages wrote them."""
+from pathlib import Path
+
+from checkpoint import WEIGHTS, run_folder
+from option import run_names
+from store import fit_weights, load_weights
+from utility import UserError
+
+
+def initialise(stage, args, log):
+    """Load every network of `stage` that starts from a file, and log which one it took.
+
+    Raises UserError if a file that is needed is not there or belongs to another network.
+    """
+    for source in stage.sources(args.test_only):
+        path = find(source, args)
+        if path:
+            taken = load(source, path)
+            log(f'--{source.flag}: {taken} from {path}')
+
+
+def find(source, args):
+    """The file for `source`: the option's, else what its stage wrote; None if there is none and none is needed."""
+    named = given(args, source.flag) or (source.may_be_teacher and given(args, 'pre_train_TA'))
+    if named:
+        if not Path(named).is_file():
+            raise UserError(f'--{source.flag} {named}: no such file')
+        return Path(named)
+    if not source.required:
+        return None
+    looked = [folder / 'model' / f'{WEIGHTS[source.stage]}_last.pt' for folder in _folders(args, source.stage)]
+    for path in looked:
+        if path.is_file():
+            return path
+    raise UserError(f'stage {args.stage} needs the weights of stage {source.stage}: no {" or ".join(map(str, looked))}; '
+                    f'run stage {source.stage} first or name the file by --{source.flag}')
+
+
+def given(args, flag):
+    """The value of a --pre_train option, None for '.' and '', by which published scripts say: none."""
+    value = getattr(args, flag)
+    return None if value in (None, '.', '') else value
+
+
+def _folders(args, stage):
+    """Run folders in which the weights of `stage` may lie. Stage 1 knows no blur, so it serves every blur type."""
+    blurs = [args.blur_type]
+    if stage == 1:
+        blurs += [blur for blur in ('iso_gaussian', 'aniso_gaussian') if blur != args.blur_type]
+    return [run_folder(name, args, blur) for name in run_names(args, stage) for blur in blurs]
+
+
+def load(source, path):
+    """Load `path` into the source's network; returns in words what was taken."""
+    weights = load_weights(path)
+    if source.may_be_teacher and any(key.startswith('E.') for key in weights):
+        generator = {key[2:]: tensor for key, tensor in weights.items() if key.startswith('G.')}
+        fit_weights(source.network.G, generator, path)
+        return f"the teacher's SR network ({len(generator)} tensors; the encoder E_st starts afresh)"
+    fit_weights(source.network, weights, path)
+    return f'{len(weights)} tensors'

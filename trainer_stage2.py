@@ -1,0 +1,50 @@
+"""Stage 2: MLN is meta-learned by first-order MAML, so that a few steps adapt it to any one degradation."""
+import torch
+from torch.func import functional_call
+
+from model import build
+from model.adapt import adapt, step_sizes, weights_of
+from stage import Source, Stage
+
+
+class Stage2(Stage):
+    """One step: for each of n_tasks degradations, the support half of the batch adapts MLN by n_steps of size lr_task;
+    the loss of the adapted weights on the query half gives the gradient with respect to the original ones."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.n_tasks = args.meta_batch_size
+        self.inner_rates = [args.lr_task] * args.task_iter
+        self.test_rates = step_sizes(args.test_iter)
+        self.trained = self.mln = build(args, 'mln')
+
+    def sources(self, testing):
+        return [Source('pre_train', self.mln, stage=2 if testing else 1)]
+
+    def losses(self, hr, draw):
+        return {'loss': sum(self.task_loss(hr, draw) for _ in range(self.n_tasks)) / self.n_tasks}
+
+    def task_loss(self, hr, draw):
+        """The outer loss of one task, whose gradient with respect to MLN's weights is the first-order one."""
+        lq, up = self.degrade(hr, draw)                                                # (B, 3, h, w), (B, 3, H, W)
+        half = len(hr) // 2
+        adapted = adapt(self.mln, lq[:half], up[:half], hr[:half], self.inner_rates)   # support
+        weights = straight_through(weights_of(self.mln), adapted)
+        sr, _ = functional_call(self.mln, weights, (lq[half:], up[half:]))             # query: (B/2, 3, H, W)
+        return self.loss(sr, hr[half:])
+
+    def restore(self, lq, up, hr):
+        return self.restore_by_step(lq, up, hr)[-1]
+
+    def restore_by_step(self, lq, up, hr):
+        """sr before the first adaptation step on the test pair itself and after each."""
+        images = []
+        weights = adapt(self.mln, lq, up, hr, self.test_rates, watch=lambda sr, loss: images.append(sr))
+        with torch.no_grad():
+            sr, _ = functional_call(self.mln, weights, (lq, up))                       # (B, 3, sh, sw)
+        return [*images, sr]
+
+
+def straight_through(weights, adapted):
+    """The adapted weights w − Σ lr·g, with g held constant: their values, and the identity as gradient towards w."""
+    return {name: adapted[name] + (weight - weight.detach()) for name, weight in weights.items()}

@@ -1,0 +1,24 @@
+"""Stage 3: the teacher learns to restore, guided by what shows the degradation: the adapted MLN's features."""
+from model import build, build_cue
+from stage import Source, Stage
+
+
+class Stage3(Stage):
+    def __init__(self, args):
+        super().__init__(args)
+        self.trained = self.teacher = build(args, 'teacher')
+        self.cue, self.mln = build_cue(args)
+
+    def sources(self, testing):
+        meta = [Source('pre_train_meta', self.mln, stage=2)] if self.mln else []
+        return [*meta, Source('pre_train_TA', self.teacher, stage=3, required=testing)]
+
+    def losses(self, hr, draw):
+        lq, up = self.degrade(hr, draw)        # (B, 3, h, w), (B, 3, H, W)
+        cue = self.cue(lq, up, hr)             # (B, C, h, w), no graph
+        sr, _ = self.teacher(lq, cue)          # (B, 3, H, W)
+        return {'loss': self.loss(sr, hr)}
+
+    def restore(self, lq, up, hr):
+        sr, _ = self.teacher(lq, self.cue(lq, up, hr))   # (B, 3, sh, sw)
+        return sr

@@ -1,0 +1,52 @@
+"""Stage 4: the student learns to see in lq alone what the teacher sees: its encoder first, then the whole of it."""
+import torch
+import torch.nn.functional as F
+
+from loss.distillation import kl_divergence
+from model import FAMILIES, build, build_cue
+from model.inference import tiled
+from stage import Source, Stage
+
+
+class Stage4(Stage):
+    def __init__(self, args):
+        super().__init__(args)
+        self.trained = self.student = build(args, 'student')
+        self.encoder_epochs = args.epochs_encoder
+        self.encoder_only = False
+        self.temperature = args.temperature
+        self.feature_l1 = FAMILIES[args.model].feature_l1
+        self.scale, self.chop = args.scale, args.chop
+        if not args.test_only:
+            self.teacher = build(args, 'teacher').requires_grad_(False)
+            self.cue, self.mln = build_cue(args)
+
+    def begin_epoch(self, epoch):
+        self.encoder_only = epoch <= self.encoder_epochs
+
+    def sources(self, testing):
+        if testing:
+            return [Source('pre_train_ST', self.student, stage=4)]
+        meta = [Source('pre_train_meta', self.mln, stage=2)] if self.mln else []
+        return [*meta, Source('pre_train_TA', self.teacher, stage=3),
+                Source('pre_train_ST', self.student, stage=3, may_be_teacher=True)]
+
+    def losses(self, hr, draw):
+        lq, up = self.degrade(hr, draw)                               # (B, 3, h, w), (B, 3, H, W)
+        with torch.no_grad():
+            _, target = self.teacher.encoder(self.cue(lq, up, hr))    # (B, F)
+        rep, feature = self.student.encoder(lq)                       # (B, R), (B, F)
+        kl = kl_divergence(feature, target, self.temperature)
+        l1 = F.l1_loss(feature, target)
+        terms = {'KL': kl, 'feature L1': l1}
+        distillation = kl + self.feature_l1 * l1
+        if self.encoder_only:
+            return {'loss': distillation, **terms}
+        sr_loss = self.loss(self.student.G(lq, rep), hr)
+        return {'loss': sr_loss + distillation, 'SR': sr_loss, **terms}
+
+    def restore(self, lq, up=None, hr=None):
+        """The student sees nothing but lq; with --chop tile by tile, under one representation of the whole image."""
+        rep, _ = self.student.encoder(lq)                              # (B, R)
+        generate = lambda part: self.student.G(part, rep)              # noqa: E731
+        return tiled(generate, lq, self.scale) if self.chop else generate(lq)   # (B, 3, sh, sw)

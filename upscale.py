@@ -1,0 +1,53 @@
+"""One's own photos, enlarged by the student: no ground truth, no data-set layout, any image mode."""
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.images import find_photos, read_photo, write_photo
+from utility import UserError
+
+
+class Enlarger:
+    """restore: from lq (1, 3, h, w) in [0, rgb_range] to sr (1, 3, sh, sw), on `device`."""
+
+    def __init__(self, restore, scale, rgb_range, device):
+        self.restore, self.scale, self.rgb_range, self.device = restore, scale, rgb_range, device
+
+    @torch.no_grad()
+    def colour(self, image):
+        """float array (h, w, 3) in [0, 1] → float32 array (sh, sw, 3) in [0, 1]."""
+        lq = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device, torch.float32) * self.rgb_range
+        sr = self.restore(lq)                                                       # (1, 3, sh, sw)
+        return (sr / self.rgb_range).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
+
+    def photo(self, photo):
+        """A Photo, enlarged: its transparency separately, grey as grey, depth and colour profile kept."""
+        alpha = photo.alpha
+        if alpha is not None:
+            alpha = self.colour(np.repeat(alpha[:, :, None], 3, axis=2)).mean(axis=2)
+        return replace(photo, colour=self.colour(photo.colour), alpha=alpha)
+
+    def files(self, source, folder, overwrite, log):
+        """Enlarge the file, folder or glob `source` into `folder` as <name>_x<scale>.png.
+
+        A file that cannot be read, or whose result is there already, is skipped. Raises UserError with the list of
+        these at the end.
+        """
+        failed = []
+        photos = find_photos(source)
+        for path in tqdm(photos, unit='photo', disable=None):
+            target = folder / f'{path.stem}_x{self.scale}.png'
+            try:
+                if target.exists() and not overwrite:
+                    raise UserError(f'{target}: exists already; --overwrite replaces it')
+                photo = read_photo(path)
+                write_photo(target, self.photo(photo))
+            except UserError as error:
+                failed.append(str(error))
+                continue
+            height, width = photo.colour.shape[:2]
+            log(f'{path} ({width}x{height}) → {target} ({width * self.scale}x{height * self.scale})')
+        if failed:
+            raise UserError(f'{len(failed)} of {len(photos)} photos were not enlarged: ' + '; '.join(failed))

@@ -1,0 +1,41 @@
+"""Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
+import hashlib
+
+import torch
+
+
+class UserError(Exception):
+    """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
+
+
+def derive_seed(*parts):
+    """A 63-bit seed that depends on every part and on nothing else.
+
+    No random state is kept anywhere: each draw comes from a generator seeded by what it is for, such as
+    (seed, 'crop', epoch, position). So a run can stop anywhere and go on bit for bit.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'little') >> 1
+
+
+def generator(device, *parts):
+    """A torch.Generator on `device`, seeded by `parts` as derive_seed does."""
+    return torch.Generator(device).manual_seed(derive_seed(*parts))
+
+
+def quantize(image, rgb_range=1):
+    """Round to 8 bits, as writing the image to a file would: values in [0, rgb_range] on a grid of 255 steps."""
+    return (image * (255 / rgb_range)).round().clamp(0, 255) * (rgb_range / 255)
+
+
+def choose_device(name):
+    """torch.device for --device auto, cpu, cuda or mps.
+
+    Raises UserError if the named one is not there; auto takes the first of cuda, mps, cpu that is.
+    """
+    present = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if name == 'auto':
+        name = next(device for device, there in present.items() if there)
+    if not present[name]:
+        raise UserError(f'--device {name}: this machine offers none to PyTorch; use --device auto or cpu')
+    return torch.device(name)
