@@ -24,9 +24,10 @@ def _pair(sr, hr, border, rgb_range):
 
 
 def psnr_y(sr, hr, border, rgb_range=1):
-    """PSNR in dB of two (1, 3, H, W) in [0, rgb_range], rounded to 8 bits here: difference · LUMA / 256, summed over channels.
+    """PSNR in dB of two (1, 3, H, W) in [0, rgb_range], rounded to 8 bits here: difference · LUMA / 256, summed.
 
-    border: pixels shaved on each side. inf for equal images, nan if nothing lies inside the border; ValueError if shapes differ.
+    border: pixels shaved on each side. inf for equal images, nan if nothing lies inside the border.
+    ValueError if the shapes differ.
     """
     sr, hr = _pair(sr, hr, border, rgb_range)
     luma = torch.einsum('c,chw->hw', LUMA / 256, (sr - hr) / 255)                   # (H, W)
@@ -37,8 +38,8 @@ def psnr_y(sr, hr, border, rgb_range=1):
 def ssim_y(sr, hr, border, rgb_range=1):
     """SSIM of two (1, 3, H, W) in [0, rgb_range], rounded to 8 bits here, of luma = rgb · LUMA / 255 + 16 in float64.
 
-    11x11 Gaussian window, sigma 1.5, only where it lies inside the image; K 0.01 / 0.03, range 255 (Wang et al., TIP 2004).
-    border: pixels shaved on each side. nan if the window does not fit inside; ValueError if shapes differ.
+    11x11 Gaussian window, sigma 1.5, only where it lies inside the image; K 0.01 / 0.03, range 255 (Wang, TIP 2004).
+    border: pixels shaved on each side. nan if the window does not fit inside. ValueError if the shapes differ.
     """
     sr, hr = _pair(sr, hr, border, rgb_range)
     if min(sr.shape[-2:]) < WINDOW:

@@ -1,16 +1,10 @@
-"""Every option: its default, its unit, what it refuses, and what each stage sets. Nothing happens at import.
-
-parse(argv) reads a command line; stage_options(argv, n) reads it for one stage of `--stage all`. Published command
-lines of MRDA and KDSR parse unchanged. Mistakes raise UserError with one line.
-"""
+"""Every option: its default, its unit, what it refuses, what each stage sets. A mistake is one line, a UserError."""
 import argparse
 import difflib
-import shutil
 import sys
-import textwrap
+from contextlib import suppress
 from math import inf, isfinite
-from pathlib import PurePath
-from re import findall, fullmatch
+from re import findall, fullmatch, sub
 
 from utility import UserError
 
@@ -18,24 +12,20 @@ from utility import UserError
 def checked(kind, accept, wanted):
     """An argparse type: `kind(text)` where `accept` likes it, otherwise an error that says what was `wanted`."""
     def convert(text):
-        try:
-            value = kind(text)
-            good = accept(value)
-        except (ValueError, OverflowError):
-            good = False
-        if not good:
-            raise argparse.ArgumentTypeError(f'{text!r} is not {wanted}')
-        return value
+        with suppress(ValueError):
+            if accept(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f'{text!r} is not {wanted}')
     convert.__name__ = kind.__name__  # what --help shows as the value
     return convert
 
 
 def boolean(text):
     """True or False from a word: the published scripts write both `--chop` and `--cpu True`."""
-    words = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
-    if text.lower() not in words:
+    value = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}.get(text.lower())
+    if value is None:
         raise argparse.ArgumentTypeError(f'{text!r} is not True or False')
-    return words[text.lower()]
+    return value
 
 
 whole = checked(int, lambda n: n >= 0, 'a whole number, 0 or more')
@@ -45,14 +35,12 @@ amount = checked(float, lambda x: 0 <= x < inf, 'a number, 0 or more')
 positive = checked(float, lambda x: 0 < x < inf, 'a number above 0')
 share = checked(float, lambda x: 0 <= x < 1, 'a number from 0 to below 1')
 factor = checked(float, lambda x: 0 < x <= 1, 'a number above 0, at most 1')
-angle = checked(float, isfinite, 'a number of degrees')
-level = checked(float, lambda x: x == 0 or 1 <= x <= 255,
-                'a noise level: grey levels of 0-255, so 0 or 1 to 255 (0.1 on a scale of 0 to 1 is 25.5)')
+level = checked(float, lambda x: x == 0 or 1 <= x <= 255, '0 or 1-255: noise is in grey levels, 0.1 of white is 25.5')
+states = checked(int, lambda n: n == 0 or n >= 2, '0 for all, or 2 or more: one alone may be damaged')
 resume = checked(int, lambda n: n >= -1, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
 decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]*)*', text), 'step, or step_A_B with epochs A, B')
-folder_name = checked(str, lambda text: PurePath(text).name == text and not text.startswith('.'),
-                      'a plain folder name: runs lie side by side in experiment/')
+folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
 # A heading, then its flags: (name, published default, type or choices, help). Defaults of a stage: PRESETS.
 OPTIONS = [
@@ -92,12 +80,11 @@ OPTIONS = [
     ('lambda_max', 4.0, positive, 'most training blur along an axis (aniso), standard deviation in pixels'),
     ('lambda_1', 0.2, positive, 'test blur along the first axis (aniso), standard deviation in pixels'),
     ('lambda_2', 4.0, positive, 'test blur along the second axis (aniso), standard deviation in pixels'),
-    ('theta', 0.0, angle, 'angle of the first axis in tests (aniso), degrees'),
+    ('theta', 0.0, checked(float, isfinite, 'an angle'), 'angle of the first axis in tests (aniso), degrees'),
     'network',
     ('n_feats', 64, count, 'channels of the meta-learning network (mrda) or of all (kdsr)'),
     ('n_blocks', 27, count, 'blocks of the SR network; 53 with kdsr'),
     ('n_resblocks', 9, count, 'residual blocks of the encoder (kdsr only)'),
-    'starting weights',
     ('pre_train', '.', str, "stage 2: the meta-learning network of stage 1; '.' = find by yourself"),
     ('pre_train_meta', '.', str, "stages 3, 4: the meta-learning network of stage 2; '.' = find by yourself"),
     ('pre_train_TA', '.', str, "stage 4: the teacher of stage 3; '.' = find by yourself"),
@@ -117,7 +104,7 @@ OPTIONS = [
     ('lr_task', 1e-3, positive, 'step size of the inner steps of stage 2'),
     ('lr_decay_sr', 125, count, 'epochs between two cuts of --lr_sr'),
     ('lr_decay_encoder', 60, count, 'epochs between two cuts of --lr_encoder'),
-    ('decay_type', 'step', decay, 'step, or step_A_B: cut --lr_sr at epochs A and B instead'),
+    ('decay_type', 'step', decay, 'step, or step_A_B: cut --lr_sr at epochs A and B, encoder-only ones not counted'),
     ('gamma_sr', 0.5, factor, 'what a cut multiplies --lr_sr by'),
     ('gamma_encoder', 0.1, factor, 'what a cut multiplies --lr_encoder by'),
     ('optimizer', 'ADAM', ('ADAM', 'SGD', 'RMSprop'), 'optimiser'),
@@ -135,20 +122,22 @@ OPTIONS = [
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
     ('save_results', False, boolean, 'write the enlarged test images'),
     ('dir_demo', None, str, 'photos to enlarge instead of a test set: a file, a folder or a glob'),
-    ('dir_out', None, str, "where they go (default: the run folder's results)"),
+    ('dir_out', None, str, "where they go (default: photos/ in the run folder's results)"),
+    ('overwrite', False, boolean, 'replace enlarged photos that are there already'),
     'saving',
-    ('save', None, folder_name, 'name of the run folder (default: stage1 …); with --stage all: NAME_stage1 …'),
+    ('save', None, folder_name, 'name of the run folder (default: stage1 to stage4); with --stage all, a prefix'),
     ('load', '.', str, "run folder in experiment/ to go on from; '.' = this run's own"),
-    ('resume', -1, resume, '-1 = go on from the last saved state, if there is one; 0 = do not; N = from epoch N'),
-    ('reset', False, boolean, 'empty the run folder first'),
+    ('resume', -1, resume, '-1 = go on where the run stopped, if it did; 0 = from nothing; N = after epoch N'),
+    ('reset', False, boolean, 'delete what the run folder holds and start anew'),
     ('save_models', False, boolean, "keep every epoch's weights"),
     ('st_save_epoch', 550, whole, "keep every epoch's weights after this one"),
+    ('keep_states', 2, states, 'newest full states to keep for --resume; 0 = all'),
     ('print_every', 200, count, 'batches between two log lines'),
 ]
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
 RETIRED = ('task_batch_size', 'template', 'debug', 'extend', 'shift_mean', 'dilation', 'split_batch', 'is_stage3',
-           'res_scale', 'input_large', 'act', 'n_resgroups', 'reduction', 'G0', 'RDNkSize', 'RDNconfig', 'gan_k')
-NAMES = tuple(row[0] for row in OPTIONS if isinstance(row, tuple))
+           'res_scale', 'input_large')
+NAMES = {row[0].lower(): row[0] for row in OPTIONS if isinstance(row, tuple)}
 
 # What the published scripts set for each stage; flags on the command line win.
 _META = {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'sig': 2.6, 'epochs_encoder': 0, 'data_test': 'Set5',
@@ -166,33 +155,28 @@ _KDSR = {'n_GPUs': 4, 'n_blocks': 53, 'patch_size': 64, 'sig': 3.6, 'epochs_enco
          'batch_size': 64}
 KDSR_PRESETS = {3: {**_KDSR, 'epochs_sr': 500, 'st_save_epoch': 495},
                 4: {**_KDSR, 'epochs_sr': 600, 'lr_decay_sr': 150, 'lr_encoder': 2e-4}}
+FAMILIES = {'mrda': PRESETS, 'blindsr': PRESETS, 'kdsr': KDSR_PRESETS}
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults where there are any, and the kind of value instead of the option's name in capitals."""
-
-    def __init__(self, prog):
-        super().__init__(prog, max_help_position=28, width=min(100, shutil.get_terminal_size().columns))
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.MetavarTypeHelpFormatter):
+    """Shows defaults where there are any, and the type of a value instead of the option's name in capitals."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
-
-    def _get_default_metavar_for_optional(self, action):
-        return action.type.__name__
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line."""
 
     def error(self, message):
-        line = ' '.join(message.removeprefix('argument ').split())
-        raise UserError(f'{line} (python main.py --help lists every flag)')
+        raise UserError(' '.join(message.removeprefix('argument ').split()) + '; python main.py --help lists the flags')
 
 
 def build_parser(stage=None, model='mrda'):
-    """The parser, with the defaults of the published script of `stage` (1-4; None: the published options' own)."""
+    """The parser, with the defaults of the published script of `stage` (1-4; otherwise the published options' own)."""
     parser = Parser(prog='main.py', usage='python main.py --stage 1|2|3|4|all [--flag value ...]', allow_abbrev=False,
-                    formatter_class=Help, description='Blind super-resolution with MRDA.', epilog=_epilog())
+                    description='Blind super-resolution. --stage N --help shows the defaults of stage N.',
+                    epilog=f'Accepted and ignored, for old command lines: {", ".join(RETIRED)}.', formatter_class=Help)
     for row in OPTIONS:
         if isinstance(row, str):
             group = parser.add_argument_group(row)
@@ -204,19 +188,20 @@ def build_parser(stage=None, model='mrda'):
         group.add_argument(f'--{name}', default=default, type=kind, help=text, **extra)
     for name in RETIRED:
         parser.add_argument(f'--{name}', nargs='?', help=argparse.SUPPRESS)
-    parser.set_defaults(**_presets(model).get(stage, {}))
+    parser.set_defaults(**FAMILIES[model].get(stage, {}))
     return parser
 
 
 def parse(argv=None, stage=None):
-    """Options from a command line (sys.argv without its first by default), as a Namespace with one attribute a flag.
+    """Options from a command line (default: sys.argv) as a Namespace with one attribute a flag. Raises UserError.
 
-    What differs from the flags: `model` mrda or kdsr; `stage` 1 to 4 or 'all'; `cpu` is gone into `device`;
-    `milestones` are the epochs of --decay_type; `run_name` names the run folder, `save` is the same or, with
-    `--stage all`, the prefix ('' if none). `given` is the set of the flags on the command line and `retired` lists
-    those that do nothing. `stage` reads the line for one stage of `--stage all`. Raises UserError.
+    Not as written: `model` is mrda or kdsr; `stage` 1-4 or 'all'; `cpu` has become `device`; `milestones` are the
+    epochs of --decay_type; `run_name` names the run folder, `save` is the same or, with `--stage all`, the prefix;
+    `given` is the set of flags on the command line; `retired` lists those that do nothing. The argument `stage`
+    reads the line for that one stage of `--stage all`.
     """
-    argv = [_spell(token) for token in (sys.argv[1:] if argv is None else argv)]
+    argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
+            for token in (sys.argv[1:] if argv is None else argv)]
     given = [token[2:].partition('=')[0] for token in argv if token.startswith('--')]
     _refuse_unknown(given)
     asked, model = _peek(argv)
@@ -225,85 +210,55 @@ def parse(argv=None, stage=None):
     if chosen is None:
         raise UserError('--stage is missing: give --stage 1, 2, 3, 4 or all')
     _settle(args, chosen, asked, set(given))
-    for problem in _problems(args):
-        raise UserError(problem)
-    if chosen == 'all':
-        for each in stages(args):  # a mistake in a late stage is told now, not after days of training
-            parse(argv, each)
+    _check(args)
+    for each in stages(args) if chosen == 'all' else ():  # a mistake in a late stage is told now, not after days
+        parse(argv, each)
     return args
 
 
-def stage_options(argv, stage):
-    """The options of one stage of `--stage all`: that stage's defaults, and the flags of `argv` over them."""
-    return parse(argv, stage)
+stage_options = parse  # stage_options(argv, n): the options of stage n of `--stage all`
 
 
 def stages(args):
     """The stages that `args` asks for, in order."""
-    return tuple(_presets(args.model)) if args.stage == 'all' else (args.stage,)
+    return tuple(FAMILIES[args.model]) if args.stage == 'all' else (args.stage,)
 
 
 def run_names(args, stage):
-    """Names of the runs that may hold the weights of an earlier `stage`, best first.
-
-    A run X_stage3 looks at X_stage2, then stage2; any other X at X_stage2, X, stage2; stage3 at stage2.
-    """
-    own = f'stage{args.stage}'
-    stem = args.run_name.removesuffix(own)
-    if stem == args.run_name:
-        names = f'{stem}_stage{stage}', stem, f'stage{stage}'
-    else:
-        names = f'{stem}stage{stage}', f'stage{stage}'
-    return list(dict.fromkeys(names))
+    """Names of the runs that may hold the weights of an earlier `stage`, best first: for stage 2 of the run X_stage3
+    X_stage2, stage2; of stage3 stage2; of any other X X_stage2, X, stage2."""
+    stem, own, rest = args.run_name.rpartition(f'stage{args.stage}')
+    names = [f'{stem}stage{stage}'] if own and not rest else [f'{args.run_name}_stage{stage}', args.run_name]
+    return list(dict.fromkeys([*names, f'stage{stage}']))
 
 
 def config_text(args):
     """The options as sorted lines `name: value`, for config.txt."""
-    shown = sorted(set(vars(args)) - {'given', 'retired'})
-    return ''.join(f'{name}: {getattr(args, name)}\n' for name in shown)
+    return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired'}))
 
 
 def retired_warning(args):
-    """One line about the flags that do nothing, '' if there are none."""
+    """One line about the flags on the command line that do nothing; '' if there are none."""
     return f'these flags no longer do anything: {", ".join(args.retired)}' if args.retired else ''
-
-
-def _presets(model):
-    return KDSR_PRESETS if model == 'kdsr' else PRESETS
-
-
-def _epilog():
-    """What --help says under the flags: the stages' defaults, and what is accepted for old command lines only."""
-    lines = [f'defaults of --stage {stage}: ' + ', '.join(f'{name} {value}' for name, value in preset.items())
-             for stage, preset in PRESETS.items()]
-    lines.append('accepted and ignored: ' + ', '.join(RETIRED))
-    return '\n'.join(textwrap.fill(line, 79, subsequent_indent='    ') for line in lines)
-
-
-def _spell(token):
-    """`--dir-data=x` → `--dir_data=x`: - and _ are alike in the name of a flag."""
-    name, equals, value = token.partition('=')
-    return '--' + name[2:].replace('-', '_') + equals + value if token.startswith('--') else token
 
 
 def _refuse_unknown(given):
     """Raise UserError for the first flag that does not exist, with the nearest one that does."""
-    real = {name.lower(): name for name in NAMES}
     for name in given:
-        if name not in (*NAMES, *RETIRED, 'help'):
-            near = difflib.get_close_matches(name.lower(), real, n=1, cutoff=0.5)
-            hint = f'; did you mean --{real[near[0]]}?' if near else ''
-            raise UserError(f'--{name}: no such flag{hint} (python main.py --help lists every flag)')
+        if name not in (*NAMES.values(), *RETIRED, 'help'):
+            near = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5)
+            hint = f'did you mean --{NAMES[near[0]]}?' if near else 'python main.py --help lists the flags'
+            raise UserError(f'no such flag: {"--" + name!r}; {hint}')
 
 
 def _peek(argv):
     """(stage as text or None, model): what the defaults of the other options depend on."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument('--stage')
-    parser.add_argument('--model')
-    parser.add_argument('--is_stage3', nargs='?', type=boolean, const=True)  # how published code asked for stage 3
+    parser.add_argument('--model', choices=FAMILIES, default='mrda')
+    parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3
     seen = parser.parse_known_args(argv)[0]
-    return seen.stage or ('3' if seen.is_stage3 else None), seen.model
+    return seen.stage or ('3' if seen.is_stage3 == 'True' else None), seen.model
 
 
 def _settle(args, stage, asked, given):
@@ -311,7 +266,7 @@ def _settle(args, stage, asked, given):
     args.retired = [f'--{name}' for name in RETIRED if name in given and (name != 'is_stage3' or 'stage' in given)]
     for name in RETIRED:
         delattr(args, name)
-    args.model = args.model.replace('blindsr', 'mrda')
+    args.model = 'kdsr' if args.model == 'kdsr' else 'mrda'
     if args.model == 'mrda' and 'n_resblocks' in given:
         args.retired.append('--n_resblocks (only --model kdsr has it)')
     if vars(args).pop('cpu'):
@@ -319,28 +274,27 @@ def _settle(args, stage, asked, given):
             raise UserError(f'--cpu True and --device {args.device} contradict each other: give one of them')
         args.device = 'cpu'
     args.given = {'device' if name == 'cpu' else name for name in given} - set(RETIRED)
-    args.milestones = [int(epoch) for epoch in findall(r'\d+', args.decay_type)]
+    args.milestones = list(map(int, findall('[0-9]+', args.decay_type)))
     args.stage = stage
     if stage in (1, 2, 3):
         args.epochs_encoder = 0
-    own = '' if stage == 'all' else f'stage{stage}'
-    prefix = args.save or ''
+    prefix, own = args.save or '', '' if stage == 'all' else f'stage{stage}'
     args.run_name = '_'.join(filter(None, (prefix, own))) if asked == 'all' else prefix or own
     args.save = prefix if asked == 'all' else args.run_name
 
 
-def _problems(args):
-    """Yield what the options get wrong together, one line each."""
-    if args.stage not in (*_presets(args.model), 'all'):
-        yield f'--stage {args.stage}: --model {args.model} has stages 3 and 4 only'
+def _check(args):
+    """Raise UserError for what the options get wrong together."""
+    if args.stage not in (*FAMILIES[args.model], 'all'):
+        raise UserError(f'--stage {args.stage}: --model {args.model} has stages 3 and 4 only')
     for low, high in ('sig_min', 'sig_max'), ('lambda_min', 'lambda_max'):
         if getattr(args, low) > getattr(args, high):
-            yield f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}'
+            raise UserError(f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}')
     if args.patch_size * args.scale <= args.blur_kernel // 2:
-        yield (f'--patch_size {args.patch_size} at --scale {args.scale} is too small to blur with '
-               f'--blur_kernel {args.blur_kernel}: take more than {args.blur_kernel // 2 // args.scale}')
+        raise UserError(f'--patch_size {args.patch_size} at --scale {args.scale} is too small to blur with '
+                        f'--blur_kernel {args.blur_kernel}: take more than {args.blur_kernel // 2 // args.scale}')
     if args.stage == 2 and args.batch_size % 2:
-        yield f'--batch_size {args.batch_size}: stage 2 takes an even one, half to adapt and half to query'
+        raise UserError(f'--batch_size {args.batch_size}: stage 2 takes an even one, half to adapt and half to query')
     if args.stage == 4 and args.epochs_encoder >= args.epochs_sr and not args.test_only:
-        yield (f'--epochs_sr {args.epochs_sr} counts the {args.epochs_encoder} of --epochs_encoder too, '
-               'so the student would never be trained: raise the one or lower the other')
+        raise UserError(f'--epochs_sr {args.epochs_sr} counts the {args.epochs_encoder} of --epochs_encoder too, '
+                        'so the student would never be trained: raise the one or lower the other')

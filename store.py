@@ -53,6 +53,12 @@ def _sync_folder(folder):
             os.close(descriptor)
 
 
+def _serialize(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
 def save_weights(path, network):
     """Write a plain state dict of CPU tensors, the format of published weight files."""
     write_bytes(path, _serialize({key: tensor.cpu() for key, tensor in network.state_dict().items()}))

@@ -1,7 +1,7 @@
 """How a low-quality image comes about: lq = Q(bicubic↓s(hr ⊗ k) + n), on the device of hr.
 
-An isotropic kernel separates, and bicubic resizing is linear, so blur and shrinking, borders included, are two small matrices:
-lq = A_h @ hr @ A_w^T. Any other kernel is applied in the Fourier domain before the shrinking.
+An isotropic kernel separates and bicubic resizing is linear, so blur and shrinking, borders included, are two small
+matrices: lq = A_h @ hr @ A_w^T. Any other kernel is applied in the Fourier domain before the shrinking.
 """
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from utility import quantize
 
-BLOCK = 128  # pixels of the longer side that one matrix product covers: the matrices are banded, large images gain 4 times
+BLOCK = 64   # pixels of the longer side that one matrix product covers: the matrices are banded, large images gain 6x
 SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so no blur needs no case of its own
 
 
@@ -21,7 +21,7 @@ SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so no blur 
 class Degradation:
     """What images undergo: float tensors of shape (n,), with n = 1 (all images alike) or one entry per image.
 
-    lambda_1, lambda_2: standard deviations in pixels along and across theta (radians), 0 = none; noise: grey levels, 0-255.
+    lambda_1, lambda_2: standard deviations in pixels along and across theta (radians); noise: grey levels 0-255.
     isotropic and noisy are known beforehand, so that no value has to come back from the device to choose the fast way.
     """
     lambda_1: torch.Tensor
@@ -37,8 +37,8 @@ class Degradation:
 
     @classmethod
     def aniso(cls, lambda_1, lambda_2, theta_degrees, noise=0):
-        theta = math.radians(theta_degrees)
-        return cls(*torch.tensor([[lambda_1], [lambda_2], [theta], [noise]]), noisy=noise > 0)
+        values = [[lambda_1], [lambda_2], [math.radians(theta_degrees)], [noise]]
+        return cls(*torch.tensor(values), noisy=noise > 0)
 
     @classmethod
     def bicubic(cls):
@@ -46,18 +46,14 @@ class Degradation:
 
     def __str__(self):
         """'sigma 2.6, noise 0' or 'lambda 3.5/1.5, theta 20, noise 10'; several are joined by '; '."""
-        rows = torch.stack([self.lambda_1, self.lambda_2, self.theta, self.noise], 1).tolist()
-        return '; '.join(f'{self._blur_label(*blur_values)}, noise {noise:.4g}' for *blur_values, noise in rows)
-
-    def _blur_label(self, lambda_1, lambda_2, theta):
-        if self.isotropic:
-            return f'sigma {lambda_1:.4g}' if lambda_1 else 'no blur'
-        return f'lambda {lambda_1:.4g}/{lambda_2:.4g}, theta {math.degrees(theta):.4g}'
+        values = torch.stack([self.lambda_1, self.lambda_2, self.theta.rad2deg(), self.noise], 1).tolist()
+        blur_text = 'sigma {0:.4g}' if self.isotropic else 'lambda {0:.4g}/{1:.4g}, theta {2:.4g}'
+        return '; '.join((blur_text + ', noise {3:.4g}').format(*row) for row in values)
 
 
 @dataclass(frozen=True)
 class DegradationRange:
-    """What training draws from, uniformly; theta in [0, pi), level in [0, noise]. The default is stage 1: no blur, no noise."""
+    """What training draws from, uniformly; theta in [0, pi), level in [0, noise]. Default: stage 1, bicubic."""
     blur_type: str = 'iso_gaussian'
     sig_min: float = 0.0
     sig_max: float = 0.0
@@ -83,40 +79,30 @@ def _exact(device):
     return torch.float32 if device.type == 'mps' else torch.float64
 
 
-def _offsets(size, device):
-    return torch.arange(size, device=device, dtype=_exact(device)) - (size - 1) / 2
-
-
 def kernel(degradation, size):
-    """Gaussian kernels (n, size, size) with sum 1, float64: exp(-p^T Sigma^-1 p / 2), p = (column, row) from the centre.
+    """Gaussian kernels (n, size, size), sum 1, float64: exp(-p^T Sigma^-1 p / 2), p = (column, row) from the centre.
 
     Sigma = U diag(lambda_1^2, lambda_2^2) U^T, U the rotation by theta.
     """
-    offsets = _offsets(size, degradation.theta.device)
-    y, x = torch.meshgrid(offsets, offsets, indexing='ij')                          # (size, size)
-    lambda_1, lambda_2, theta = (value.to(x.dtype)[:, None, None]
-                                 for value in (degradation.lambda_1, degradation.lambda_2, degradation.theta))
+    values = torch.stack([degradation.lambda_1, degradation.lambda_2, degradation.theta])
+    lambda_1, lambda_2, theta = values.to(_exact(values.device))[:, :, None, None]  # (n, 1, 1) each
+    x = torch.arange(size, device=theta.device, dtype=theta.dtype) - (size - 1) / 2
+    y = x[:, None]
     along = (x * theta.cos() + y * theta.sin()) / lambda_1.clamp(min=SHARP)         # (n, size, size)
     across = (y * theta.cos() - x * theta.sin()) / lambda_2.clamp(min=SHARP)
     weights = torch.exp(-(along ** 2 + across ** 2) / 2)
     return weights / weights.sum((-2, -1), keepdim=True)
 
 
-def _profile(sigma, size):
-    """(n, size): the isotropic kernel is its outer product with itself."""
-    weights = torch.exp(-(_offsets(size, sigma.device) / sigma[:, None].clamp(min=SHARP)) ** 2 / 2)
-    return weights / weights.sum(-1, keepdim=True)
-
-
 def _reflected(size, radius, device):
-    """Where the size + 2 * radius pixels of a reflected line come from; a line shorter than radius is reflected repeatedly."""
+    """Where each of size + 2 * radius pixels of a reflected line comes from; repeatedly, if the line is that short."""
     period = max(2 * (size - 1), 1)
     index = torch.arange(-radius, size + radius, device=device) % period
     return torch.minimum(index, period - index).clamp(max=size - 1)
 
 
 def blur(image, kernels):
-    """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, all channels alike; the image is reflected at its borders.
+    """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, all channels alike, reflecting at the image's borders.
 
     Works for every H and W: sides not longer than k // 2 are reflected repeatedly.
     """
@@ -125,7 +111,7 @@ def blur(image, kernels):
     padded = image.index_select(-2, rows).index_select(-1, columns)                 # (B, C, H + 2r, W + 2r)
     shape = [scipy.fft.next_fast_len(side, real=True) for side in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=shape)
-    spectrum *= torch.fft.rfft2(kernels.to(image), s=shape).conj()[:, None]
+    spectrum *= torch.fft.rfft2(kernels.to(image.dtype), s=shape).conj()[:, None]
     return torch.fft.irfft2(spectrum, s=shape)[..., :height, :width]                # (B, C, H, W)
 
 
@@ -137,7 +123,7 @@ def _cubic(x):
 
 @lru_cache(maxsize=32)
 def _resize_matrix(size, scale, method, device):
-    """(out, size) matrix: 'shrink' and 'enlarge' are MATLAB's bicubic, 's-fold' takes every scale-th pixel from 0."""
+    """(out, size): 'shrink' and 'enlarge' are MATLAB's bicubic, 's-fold' takes every scale-th pixel from 0."""
     with torch.inference_mode(False):  # what is cached must serve later callers in any mode
         if method == 's-fold':
             return torch.eye(size, dtype=_exact(device), device=device)[::scale]
@@ -150,15 +136,20 @@ def _resize_matrix(size, scale, method, device):
         return matrix.to(_exact(device)).to(device)
 
 
-def _blurred(matrix, profile):
-    """(n, out, size): blurring a line by profile (n, k), its borders reflected, and then applying matrix (out, size)."""
+def _blurred(matrix, scale, profile):
+    """(n, out, size): blurs a line by a symmetric profile (n, k), reflecting at its ends, then shrinks by (out, size)."""
     (out, size), (n, k) = matrix.shape, profile.shape
-    full = F.conv1d(matrix[:, None], profile[:, None], padding=k - 1).transpose(0, 1)   # (n, out, size + 2r); symmetric profile
-    return full.new_zeros(n, out, size).index_add_(-1, _reflected(size, k // 2, full.device), full)
+    length = min(size, 5 * scale)  # of the window outside of which a row of matrix is 0
+    start = (torch.arange(-2, out - 2, device=matrix.device) * scale).clamp(0, size - length)[:, None]
+    offset = torch.arange(length + k - 1, device=matrix.device)
+    window = matrix.gather(1, start + offset[:length])                              # (out, length)
+    window = F.conv1d(window[:, None], profile[:, None], padding=k - 1).transpose(0, 1)   # (n, out, length + 2r)
+    index = _reflected(size, k // 2, matrix.device)[start + offset]
+    return window.new_zeros(n, out, size).scatter_add_(-1, index.expand_as(window), window)
 
 
 def _along_width(image, matrix, reach):
-    """image (B, C, H, W) @ matrix^T for (n, out, W), block by block: matrix is 0 beyond `reach` pixels from its diagonal."""
+    """image (B, C, H, W) @ matrix^T, matrix (n, out, W) being 0 beyond `reach` pixels from its diagonal."""
     width, out = image.shape[-1], matrix.shape[-2]
     step = max(1, BLOCK * out // max(width, out))
     blocks = []
@@ -170,22 +161,22 @@ def _along_width(image, matrix, reach):
 
 
 def _apply(image, rows, columns, reach):
-    """rows @ image @ columns^T for (n, h, H) and (n, w, W). In float64 on CUDA, which neither autocast nor TF32 makes coarser."""
+    """rows @ image @ columns^T for (n, h, H), (n, w, W); on CUDA in float64, which TF32 leaves alone."""
     dtype = torch.float64 if image.is_cuda else image.dtype
-    with torch.autocast(image.device.type, enabled=False):
-        tall = _along_width(image.to(dtype).mT, rows.to(dtype), reach)              # (B, C, W, h)
-        return _along_width(tall.mT, columns.to(dtype), reach).to(image.dtype)      # (B, C, h, w)
+    tall = _along_width(image.to(dtype).mT, rows.to(dtype), reach)                  # (B, C, W, h)
+    return _along_width(tall.mT, columns.to(dtype), reach).to(image.dtype)          # (B, C, h, w)
 
 
 def resize(image, scale, shrink):
-    """MATLAB's bicubic imresize of (B, C, H, W), by 1 / scale with antialiasing if shrink, else by scale. Nothing is rounded."""
+    """MATLAB's bicubic imresize of (B, C, H, W), by 1 / scale (antialiased) if shrink, else by scale; not rounded."""
     method, reach = ('shrink', 2 * scale + 1) if shrink else ('enlarge', 3)
     rows, columns = (_resize_matrix(side, scale, method, image.device)[None] for side in image.shape[-2:])
-    return _apply(image, rows, columns, reach)
+    with torch.autocast(image.device.type, enabled=False):
+        return _apply(image, rows, columns, reach)
 
 
 class Degrader:
-    """Turns hr into the pair that training and tests use. mode: 'bicubic' shrinking, or 's-fold' = every scale-th pixel."""
+    """Turns hr into the pair that training and tests use. mode: 'bicubic' shrinking, or 's-fold' = every s-th pixel."""
 
     def __init__(self, scale, kernel_size=21, mode='bicubic', rgb_range=1):
         self.scale = scale
@@ -195,30 +186,30 @@ class Degrader:
 
     @torch.no_grad()
     def __call__(self, hr, degradation, generator=None):
-        """hr (B, 3, H, W) in [0, rgb_range] → lq (B, 3, H/s, W/s) and its bicubic enlargement up (B, 3, H, W), in 8-bit steps.
+        """hr (B, 3, H, W) in [0, rgb_range] → lq (B, 3, H/s, W/s) and its bicubic enlargement up (B, 3, H, W), 8-bit.
 
         up is made before lq is rounded. generator, on the device of hr, draws the noise map, if there is noise.
         ValueError if H or W is no multiple of the scale.
         """
         if hr.shape[-2] % self.scale or hr.shape[-1] % self.scale:
-            raise ValueError(f'height and width of {tuple(hr.shape)} must be multiples of the scale {self.scale}: crop first')
+            raise ValueError(f'height and width of {tuple(hr.shape)} are no multiples of scale {self.scale}: crop it')
         lq = self._shrink(hr, degradation)                                          # (B, 3, h, w)
         if degradation.noisy:
-            lq = lq + self._noise(lq, degradation.noise, generator)
+            if generator is None:
+                raise ValueError('a noisy degradation needs a generator to draw its noise from')
+            deviation = degradation.noise.to(lq) * (self.rgb_range / 255)           # (n,)
+            noise = torch.randn(lq.shape, generator=generator, device=lq.device, dtype=lq.dtype)
+            lq += noise * deviation[:, None, None, None]
         up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
         return quantize(lq, self.rgb_range), quantize(up, self.rgb_range)
 
     def _shrink(self, hr, degradation):
+        kernels = kernel(degradation, self.kernel_size).to(_exact(hr.device)).to(hr.device)
         rows, columns = (_resize_matrix(side, self.scale, self.method, hr.device) for side in hr.shape[-2:])
         reach = 2 * self.scale + 1 + self.kernel_size // 2
-        if degradation.isotropic:
-            profile = _profile(degradation.lambda_1.to(hr.device), self.kernel_size)
-            return _apply(hr, _blurred(rows, profile), _blurred(columns, profile), reach)
-        blurred = blur(hr, kernel(degradation, self.kernel_size))                   # (B, 3, H, W)
-        return _apply(blurred, rows[None], columns[None], reach)
-
-    def _noise(self, lq, level, generator):
-        if generator is None:
-            raise ValueError('a noisy degradation needs a generator to draw its noise from')
-        deviation = level.to(lq) * (self.rgb_range / 255)                           # (n,)
-        return deviation[:, None, None, None] * torch.randn(lq.shape, generator=generator, device=lq.device, dtype=lq.dtype)
+        with torch.autocast(hr.device.type, enabled=False):
+            if not degradation.isotropic:
+                return _apply(blur(hr, kernels), rows[None], columns[None], reach)
+            profile = kernels.sum(-1)                                               # (n, k), kernel = profile x profile
+            rows, columns = (_blurred(matrix, self.scale, profile) for matrix in (rows, columns))
+            return _apply(hr, rows, columns, reach)

@@ -1,0 +1,150 @@
+"""The linear upsampling tail, features (C, h, w) → image (3, sh, sw): as written, and collapsed into one convolution.
+
+No activation stands in it, so it is one affine map, here computed at the resolution of the features.
+
+Support. The s x s pixels above one feature pixel are its block. The last convolution reaches one pixel out of a block;
+for x4 the one before it, at half that resolution, one pixel more: in blocks, both together mean one. The first
+convolution adds another. So an output block depends on 5x5 feature pixels, for s = 2, 3 and 4 alike, and
+
+    sr = PixelShuffle(s)( K * x + b ),   K (3s², C, 5, 5)
+
+Borders. Every convolution pads its own input with zeros, hence K sums the products of weights along all routes
+output pixel → hidden pixels → feature pixel that stay inside the image at every level. Hidden levels are reached one
+block out at most, so only blocks in the first or last row or column miss routes that the padding of x does not take
+away already. That makes 3x3 classes, (first, middle, last row) x (first, middle, last column), each with its own K and
+b. In a first or last row two of the five kernel rows lie outside the image and are cut off, 3 remain; columns alike.
+An image of 3x3 blocks holds every class once: its answer to x = 0 is b.
+
+Composing. Rows and columns of a route move independently, so 0/1 tables of one dimension, used for both, say which
+routes exist (`trace`). Go backwards from the output. PixelShuffle(r) follows a level's convolution, so the hidden
+pixels that an output row reads group into blocks of r rows, one block per row of that convolution. What it reads of one
+block, a set of (tap, row in the block), recurs at other output rows and in other classes: only the different sets,
+called patterns, meet the weights, in one matrix product a level. For x4 they are 4² and then 12² in number; pushing all
+outputs of nine classes through would be ten times the work. At C = 128, x4, composing takes 0.36 G multiply-adds,
+applying K to 64x64 features 0.61 G, the layers as written 12.3 G.
+"""
+from collections import defaultdict
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utility import UserError
+
+SHUFFLES = {2: (2,), 3: (3,), 4: (2, 2)}  # scale: the factors of its pixel shuffles
+CUT = (3, 5, 3)  # kernel rows of the classes first, middle, last; columns alike
+
+
+class Fused(NamedTuple):
+    """What Tail.compose makes of the weights: the nine classes, indexed [row class][column class]."""
+    kernels: tuple  # of tensors (3s², C, 3 or 5, 3 or 5)
+    biases: tuple  # of tensors (3s²,)
+
+
+def trace(scale):
+    """The routes of one dimension as 0/1 tables, from the output to the features.
+
+    A table (patterns, patterns of the level before, 3 taps, r) a level: does a pattern read, at this row of its block,
+    the pixel which that earlier pattern reads through that tap? Then one (s, 11, patterns, 3): does row 0..s-1 of an
+    output block read, at this kernel row (3 first, 5 middle, 3 last), a feature through that tap of that pattern?
+    """
+    height, count, tables = 5 * scale, 1, []  # of five blocks, 0, 2 and 4 are of class first, middle, last
+    probes = [[(scale * block + p + tap - 1, 0, tap) for tap in range(3)] for block in (0, 2, 4) for p in range(scale)]
+    for factor in reversed(SHUFFLES[scale]):
+        patterns = {}  # what is read of one block, {(earlier pattern, tap, row in the block), ...}: its number
+        for i, probe in enumerate(probes):
+            blocks = defaultdict(set)
+            for row, pattern, tap in probe:
+                if 0 <= row < height:
+                    blocks[row // factor].add((pattern, tap, row % factor))
+            probes[i] = [(block + tap - 1, patterns.setdefault(frozenset(reads), len(patterns)), tap)
+                         for block, reads in blocks.items() for tap in range(3)]
+        table = torch.zeros(len(patterns), count, 3, factor)
+        for reads, number in patterns.items():
+            for read in reads:
+                table[(number, *read)] = 1
+        tables.append(table)
+        height, count = height // factor, len(patterns)
+    place = torch.zeros(scale, sum(CUT), count, 3)
+    for i, probe in enumerate(probes):
+        kind, p = divmod(i, scale)
+        for row, pattern, tap in probe:
+            if 0 <= row < height:
+                place[p, 3 * kind + row, pattern, tap] = 1  # of the five rows, class first reads 0-2, last 2-4
+    return [*tables, place]
+
+
+def strips(x):
+    return x[:, :, :3], x[:, :, -3:], x[..., :3], x[..., -3:]
+
+
+class Frame(torch.autograd.Function):
+    """x with its three outermost rows and columns. As plain slices each would bring back a gradient the size of x."""
+
+    @staticmethod
+    def forward(x):
+        return (x.view_as(x), *(strip.contiguous() for strip in strips(x)))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Nothing to keep; without it torch.func's transforms refuse the class."""
+
+    @staticmethod
+    def backward(ctx, grad, *edges):
+        grad = grad.clone()  # autograd may still use what it hands in
+        for strip, edge in zip(strips(grad), edges, strict=True):
+            strip += edge
+        return grad
+
+
+class Tail(nn.Sequential):
+    """Upsampler and last convolution: `0.0` conv, PixelShuffle (x4: once more from `0.2`), `1` conv C→n_colors.
+
+    `tail(x)` composes and applies, with the gradients of x and of the weights. Where the weights rest, compose once:
+    `fused = tail.compose()`, then `tail(x, fused)`. Raises UserError for a scale other than 2, 3, 4.
+    """
+
+    def __init__(self, n_feats, scale, n_colors=3):
+        if scale not in SHUFFLES:
+            raise UserError(f'--scale {scale}: there is no upsampler for it; choose 2, 3 or 4')
+        layers = []
+        for factor in SHUFFLES[scale]:
+            layers += [nn.Conv2d(n_feats, n_feats * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
+        super().__init__(nn.Sequential(*layers), nn.Conv2d(n_feats, n_colors, 3, padding=1))
+        self.scale = scale
+        for i, table in enumerate(trace(scale)):
+            self.register_buffer(f'table{i}', table, persistent=False)
+
+    def plain(self, x):
+        """The layers as written: (B, C, h, w) → (B, n_colors, sh, sw)."""
+        return super().forward(x)
+
+    def compose(self):
+        """The present weights as a Fused, differentiable; under torch.no_grad() a constant.
+
+        Autocast is off in here: rounding the weights only once leaves smaller errors than the layers as written have.
+        """
+        *tables, place = self.buffers(recurse=False)
+        kind = place.device.type
+        with torch.autocast(kind, enabled=False) if kind in ('cpu', 'cuda') else nullcontext():
+            routes = self[1].weight[:, None, None]  # (n_colors, 1, 1, C, 3, 3): at first one pattern, an output pixel
+            for table, conv in zip(tables, reversed(list(self[0])[::2]), strict=True):
+                reads = torch.einsum('oklcyx,mkyq,nlxr->omncqr', routes, table, table).flatten(3)  # its r²C pixels
+                routes = (reads @ conv.weight.flatten(1)).unflatten(3, (-1, 3, 3))
+            kernel = torch.einsum('oklcyx,pzky,qwlx->opqczw', routes, place, place).flatten(0, 2)  # (3s², C, 11, 11)
+            bias = F.pixel_unshuffle(self.plain(kernel.new_zeros(1, kernel.shape[1], 3, 3)), self.scale)[0]  # (3s², 3, 3)
+        return Fused(tuple(rows.split(CUT, 3) for rows in kernel.split(CUT, 2)),
+                     tuple(rows.unbind(1) for rows in bias.unbind(1)))
+
+    def forward(self, x, fused=None):
+        """What plain(x) gives, for less: (B, C, h, w) → (B, n_colors, sh, sw). `fused`: an earlier compose()."""
+        if min(x.shape[-2:]) < 3:
+            return self.plain(x)  # the strips below need three rows and columns
+        kernels, biases = fused or self.compose()
+        x, top, bottom, left, right = Frame.apply(x)  # (B, C, h, w), two (B, C, 3, w), two (B, C, h, 3)
+        parts = ((top[..., :3], top, top[..., -3:]), (left, x, right), (bottom[..., :3], bottom, bottom[..., -3:]))
+        rows = [torch.cat([F.conv2d(parts[i][j], kernels[i][j], biases[i][j], padding=(i % 2, j % 2))
+                           for j in range(3)], 3) for i in range(3)]  # (B, 3s², 1 or h - 2, w)
+        return F.pixel_shuffle(torch.cat(rows, 2), self.scale)

@@ -1,0 +1,85 @@
+"""Adaptation is pure, equals the public implementation's, and its meta-gradient is the first-order one."""
+import copy
+
+import goldens
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.adapt import AdaptedFeatures, adapt, step_sizes, weights_of
+from model.mln import MLN
+from trainer_stage2 import straight_through
+
+
+@pytest.fixture(scope='module')
+def golden():
+    return goldens.load('mrda')
+
+
+@pytest.fixture
+def pair():
+    return goldens.smooth('lr', (2, 3, 12, 16)), goldens.smooth('up', (2, 3, 48, 64)), goldens.smooth('hr', (2, 3, 48, 64))
+
+
+def test_step_sizes():
+    assert step_sizes(7) == [1e-2, 5e-3, 5e-3, 5e-3, 5e-3, 1e-3, 1e-3]
+
+
+@pytest.mark.parametrize('stage', [3, 4])
+def test_golden_losses_and_features(golden, pair, stage):
+    mln, losses = goldens.fill(MLN(128, 4)), []
+    adapt(mln, *pair, step_sizes(7), freeze_tail=stage == 4, watch=lambda sr, loss: losses.append(loss))
+    assert goldens.close(torch.stack(losses), golden[f'adapt{stage}_losses'])
+    moved = AdaptedFeatures(mln, 7, freeze_tail=stage == 4)(*pair) - mln(pair[0])[1]
+    assert goldens.close(moved[:, golden['channels']], golden[f'adapt{stage}_feat7_minus_feat0'])
+
+
+@pytest.mark.parametrize('freeze_tail', [False, True])
+def test_the_network_is_never_changed(pair, freeze_tail):
+    mln = MLN(8, 4)
+    before = copy.deepcopy(mln.state_dict())
+    weights = adapt(mln, *pair, [1e-2] * 2, freeze_tail)
+    assert all(torch.equal(before[name], weight) for name, weight in mln.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in mln.parameters())
+    moved = {name for name, weight in weights.items() if not torch.equal(weight, before[name])}
+    assert moved == {name for name in before if not (freeze_tail and name.startswith('tail'))}
+    assert not any(weight.requires_grad for weight in weights.values())
+
+
+def test_first_order_meta_gradient_golden(golden):
+    mln, losses = goldens.fill(MLN(16, 4)), []
+
+    def images(*names):
+        return [goldens.smooth(name, (2, 3, 6, 8) if i == 0 else (2, 3, 24, 32)) for i, name in enumerate(names)]
+
+    for task in range(2):
+        adapted = adapt(mln, *images(f'q{task}', f'qu{task}', 'qh'), [1e-2] * 3, watch=lambda sr, loss: losses.append(loss))
+        lq, up, hr = images(f's{task}', f'su{task}', 'sh')
+        weights = straight_through(weights_of(mln), adapted)
+        outer = F.l1_loss(torch.func.functional_call(mln, weights, (lq, up))[0], hr)
+        (outer / 2).backward()
+        losses.append(outer.detach())
+    assert goldens.close(torch.stack(losses), golden['meta_losses'])
+    for name, p in mln.named_parameters():
+        assert goldens.close(p.grad, golden[f'metagrad/{name}']), name
+
+
+def test_a_data_parallel_replica_adapts_and_learns_as_its_original(pair):
+    """Replicas hold their weights as plain tensors with a graph to the original's parameters."""
+    mln = MLN(8, 4)
+    replica = replicate(mln)
+    weights, expected = (adapt(net, *pair, [1e-2]) for net in (replica, mln))
+    assert weights.keys() == expected.keys() and all(torch.equal(weights[n], expected[n]) for n in weights)
+    sr, _ = torch.func.functional_call(replica, straight_through(weights_of(replica), weights), pair[:2])
+    sr.mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in mln.parameters())
+
+
+def replicate(net):
+    """What nn.DataParallel makes of a module on each GPU, here on the CPU."""
+    replica = net._replicate_for_data_parallel()
+    for name, module in net._modules.items():
+        setattr(replica, name, replicate(module))
+    for name, p in net._parameters.items():
+        setattr(replica, name, None if p is None else p.clone())
+    return replica

@@ -1,0 +1,300 @@
+"""Every kind of image is read right, written back as what it was, or refused by name."""
+import io
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+from skimage import data as photos
+
+from data.images import Photo, find_photos, read_photo, read_rgb, read_size, shown, write_photo, write_rgb
+from utility import UserError
+
+RGB = np.ascontiguousarray(photos.astronaut()[:60, 100:180])                        # (60, 80, 3)
+GRAY = np.ascontiguousarray(photos.camera()[100:160, 200:280])                      # (60, 80)
+DEEP = np.random.RandomState(0).randint(0, 65536, (13, 17, 4)).astype(np.uint16)    # (13, 17, 4), RGBA
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+
+
+def save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def png_chunk(name, content):
+    return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+
+
+def png_16(path, array, colour_type, extra=b''):
+    """A 16-bit PNG written here independently of the code under test."""
+    height, width, _ = array.shape
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in array)
+    header = struct.pack('>2I5B', width, height, 16, colour_type, 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', header) + extra
+                     + png_chunk(b'IDAT', zlib.compress(rows)) + png_chunk(b'IEND', b''))
+    return path
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.bmp', 'a.tif', 'ä ö\'"日本 1.png', 'a b.TIFF', 'fake.jpg.png'])
+def test_lossless_rgb(tmp_path, name):
+    path = save(tmp_path / name, RGB, format='PNG' if 'png' in name else None)
+    image = read_rgb(path)
+    assert image.dtype == np.uint8 and image.flags['C_CONTIGUOUS'] and image.flags['WRITEABLE']
+    assert np.array_equal(image, RGB)
+    assert read_size(path) == (60, 80)
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.jpeg', 'a.webp'])
+def test_lossy(tmp_path, name):
+    path = save(tmp_path / name, RGB, quality=95)
+    assert np.abs(read_rgb(path).astype(int) - RGB).mean() < 3
+    assert read_size(path) == (60, 80)
+
+
+def test_gray_and_transparency(tmp_path):
+    three = GRAY[..., None].repeat(3, 2)
+    assert np.array_equal(read_rgb(save(tmp_path / 'g.png', GRAY)), three)
+    assert np.array_equal(read_rgb(save(tmp_path / 'ga.png', np.dstack([GRAY, GRAY]))), three)
+    assert np.array_equal(read_rgb(save(tmp_path / 'a.png', np.dstack([RGB, GRAY]))), RGB)
+    assert np.array_equal(read_rgb(save(tmp_path / '1.png', GRAY > 99)), 255 * (three > 99))
+    photo = read_photo(tmp_path / 'ga.png')
+    assert photo.gray and np.array_equal(photo.alpha, GRAY / np.float32(255))
+    assert not read_photo(tmp_path / 'a.png').gray
+
+
+def test_palette(tmp_path):
+    indexed = Image.fromarray(RGB).quantize(32)
+    expected = np.array(indexed.convert('RGB'))
+    indexed.save(tmp_path / 'p.png', transparency=3)
+    assert np.array_equal(read_rgb(tmp_path / 'p.png'), expected)
+    photo = read_photo(tmp_path / 'p.png')
+    assert np.array_equal(photo.colour, expected / np.float32(255))
+    assert np.array_equal(photo.alpha, np.array(indexed) != 3)
+    indexed.save(tmp_path / 'q.png', transparency=bytes(range(32)))
+    assert np.array_equal(read_photo(tmp_path / 'q.png').alpha, np.array(indexed) / np.float32(255))
+
+
+def test_transparent_colour(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / 'c.png', transparency=tuple(int(v) for v in RGB[5, 7]))
+    assert np.array_equal(read_photo(tmp_path / 'c.png').alpha, (RGB[5, 7] != RGB).any(axis=2))
+    for channels, kind in ((3, 2), (1, 0)):
+        deep = DEEP[..., :channels]
+        path = png_16(tmp_path / 'd.png', deep, kind, png_chunk(b'tRNS', deep[2, 3].astype('>u2').tobytes()))
+        photo = read_photo(path)
+        assert np.array_equal(photo.alpha, (deep != deep[2, 3]).any(axis=2))
+        assert np.array_equal(photo.colour[..., :channels], deep / np.float32(65535))
+
+
+def test_cmyk(tmp_path):
+    """Ink is not light: white paper is white, full black ink is black, cyan is cyan."""
+    inks = np.zeros((16, 48, 4), np.uint8)
+    inks[:, 16:32, 3] = 255
+    inks[:, 32:, 0] = 255
+    Image.fromarray(inks, 'CMYK').save(tmp_path / 'k.jpg', quality=100, subsampling=0)
+    Image.fromarray(inks, 'CMYK').save(tmp_path / 'k.tif')
+    for name in ('k.jpg', 'k.tif'):
+        image = read_rgb(tmp_path / name)
+        for column, colour in ((8, (255, 255, 255)), (24, (0, 0, 0)), (40, (0, 255, 255))):
+            assert np.abs(image[8, column].astype(int) - colour).max() <= 3
+
+
+@pytest.mark.parametrize('form', ['png', 'tif', 'tif-deflate', 'tif-big'])
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_16_bits(tmp_path, form, channels):
+    deep = DEEP[..., :channels]
+    path = tmp_path / f'd.{form[:3]}'
+    if form == 'png':
+        png_16(path, deep, {1: 0, 3: 2, 4: 6}[channels])
+    else:
+        tifffile.imwrite(path, deep.squeeze(), photometric='rgb' if channels > 1 else 'minisblack',
+                         byteorder='>' if form == 'tif-big' else '<', extrasamples=['unassalpha'] * (channels == 4),
+                         compression='deflate' if form == 'tif-deflate' else None)
+    colour = deep[..., :3] if channels > 1 else deep.repeat(3, 2)
+    assert np.array_equal(read_rgb(path), np.round(colour / 257).astype(np.uint8))
+    photo = read_photo(path)
+    assert photo.depth == 16 and photo.gray == (channels == 1)
+    assert np.array_equal(np.rint(photo.colour * 65535), colour)
+    assert photo.alpha is None if channels < 4 else np.array_equal(np.rint(photo.alpha * 65535), deep[..., 3])
+
+
+def test_16_bit_gray_with_alpha(tmp_path):
+    photo = read_photo(png_16(tmp_path / 'd.png', DEEP[..., :2], 4))
+    assert photo.gray and photo.depth == 16
+    assert np.array_equal(np.rint(photo.colour[..., 1] * 65535), DEEP[..., 0])
+    assert np.array_equal(np.rint(photo.alpha * 65535), DEEP[..., 1])
+
+
+@pytest.mark.parametrize('options', [{'photometric': 'miniswhite'}, {'photometric': 'minisblack', 'dtype': np.int16},
+                                     {'photometric': 'minisblack', 'dtype': np.float32},
+                                     {'photometric': 'rgb', 'planarconfig': 'separate'}])
+def test_tiff_that_would_be_read_wrongly_is_refused(tmp_path, options):
+    pixels = np.moveaxis(DEEP[..., :3], 2, 0) if options['photometric'] == 'rgb' else DEEP[..., 0]
+    options = dict(options)
+    tifffile.imwrite(tmp_path / 'd.tif', pixels.astype(options.pop('dtype', np.uint16)), **options)
+    with pytest.raises(UserError, match=r'd\.tif'):
+        read_rgb(tmp_path / 'd.tif')
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('form', ['png', 'jpg', 'webp', 'tif', 'gray tif', 'deflated tif', '16-bit tif', '16-bit png'])
+def test_exif_orientation(tmp_path, form, orientation):
+    path = tmp_path / f'e.{form.split()[-1]}'
+    exif = Image.Exif()
+    exif[274] = orientation
+    upright = {'gray tif': GRAY, '16-bit tif': DEEP[..., 0], '16-bit png': DEEP[..., :1]}.get(form, RGB)
+    if 'tif' in form:
+        tifffile.imwrite(path, upright, photometric='rgb' if upright.ndim == 3 else 'minisblack',
+                         compression='deflate' if 'deflated' in form else None,
+                         extratags=[(274, 'H', 1, orientation, True)])
+    elif form == '16-bit png':
+        png_16(path, upright, 0, png_chunk(b'eXIf', exif.tobytes()[6:]))
+    else:
+        save(path, RGB, exif=exif, **({} if form == 'png' else {'quality': 100}))
+    pixels = np.round(upright / 257).astype(np.uint8) if upright.dtype == np.uint16 else upright
+    stored = Image.fromarray(pixels.squeeze())
+    stored.getexif()[274] = orientation
+    expected = np.array(ImageOps.exif_transpose(stored).convert('RGB'))
+    image = read_rgb(path)
+    assert image.shape == expected.shape and read_size(path) == expected.shape[:2]
+    assert np.abs(image.astype(int) - expected).mean() < (3 if form in ('jpg', 'webp') else 1e-9)
+
+
+@pytest.mark.parametrize('name', ['t.png', 't.jpg', 'progressive.jpg', 't.webp', 't.bmp', 't.tif', 'lzw.tif', '16.png',
+                                  '16.tif'])
+@pytest.mark.parametrize('part', [0.01, 0.3, 0.7, 0.97])
+def test_truncated(tmp_path, name, part):
+    whole = tmp_path / f'whole {name}'
+    if name == '16.png':
+        png_16(whole, DEEP, 6)
+    elif name == '16.tif':
+        tifffile.imwrite(whole, np.kron(DEEP[..., 0], np.ones((8, 8), np.uint16)))
+    else:
+        options = {'progressive.jpg': {'progressive': True}, 'lzw.tif': {'compression': 'tiff_lzw'}}.get(name, {})
+        save(whole, RGB, **options)
+    assert read_rgb(whole).shape
+    data = whole.read_bytes()
+    (tmp_path / name).write_bytes(data[:int(len(data) * part)])
+    with pytest.raises(UserError, match=name) as error:
+        read_rgb(tmp_path / name)
+    assert '\n' not in str(error.value)
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / 'empty.png').touch()
+    (tmp_path / 'text.jpg').write_text('no image at all')
+    (tmp_path / 'dangling.png').symlink_to(tmp_path / 'gone.png')
+    (tmp_path / 'folder.png').mkdir()
+    data = bytearray(save(tmp_path / 'ok.png', RGB).read_bytes())
+    data[len(data) // 2] ^= 16
+    (tmp_path / 'flipped.png').write_bytes(data)
+    for name, reason in (('empty.png', 'empty'), ('text.jpg', 'no image of a known kind'), ('dangling.png', 'link'),
+                         ('folder.png', 'no such file'), ('flipped.png', 'cannot be read'),
+                         ('gone.png', 'no such file')):
+        for read in (read_rgb, read_photo):
+            with pytest.raises(UserError, match=rf'{name}.*{reason}'):
+                read(tmp_path / name)
+
+
+@pytest.mark.parametrize('side', [8001, 12000, 65000])
+def test_huge_is_refused_from_its_header(tmp_path, side):
+    header = png_chunk(b'IHDR', struct.pack('>2I5B', side, side, 8, 2, 0, 0, 0))
+    (tmp_path / 'huge.png').write_bytes(b'\x89PNG\r\n\x1a\n' + header + png_chunk(b'IDAT', zlib.compress(b'0' * 99)))
+    for read in (read_rgb, read_size):
+        with pytest.raises(UserError, match=r'huge\.png.*more than 64,000,000 pixels'):
+            read(tmp_path / 'huge.png')
+
+
+@pytest.mark.parametrize('gray', [False, True])
+@pytest.mark.parametrize('alpha', [False, True])
+@pytest.mark.parametrize('depth', [8, 16])
+def test_photo_written_and_read_again(tmp_path, gray, alpha, depth):
+    top = 2 ** depth - 1
+    values = (DEEP >> (16 - depth)).astype(np.float32) / top
+    icc = SRGB[:16] + (b'GRAY' if gray else b'RGB ') + SRGB[20:]
+    colour = values[..., :1].repeat(3, 2) if gray else values[..., :3]
+    photo = Photo(colour, values[..., 3] if alpha else None, gray, depth, icc)
+    write_photo(tmp_path / 'new folder' / 'p.png', photo)
+    again = read_photo(tmp_path / 'new folder' / 'p.png')
+    assert (again.gray, again.depth, again.icc) == (gray, depth, icc)
+    assert np.array_equal(again.colour, photo.colour)
+    assert np.array_equal(again.alpha, photo.alpha) if alpha else again.alpha is None
+    other = cv2.imread(str(tmp_path / 'new folder' / 'p.png'), cv2.IMREAD_UNCHANGED)   # a reader that is not ours
+    assert other.dtype == (np.uint8 if depth == 8 else np.uint16)
+    with Image.open(tmp_path / 'new folder' / 'p.png') as image:
+        assert image.info['icc_profile'] == icc
+
+
+def test_values_are_clipped_and_rounded(tmp_path):
+    colour = np.array([[[-0.1, 0.5 / 255 + 1e-4, 1.2]]], np.float32)
+    write_photo(tmp_path / 'c.png', Photo(colour, None, False, 8, None))
+    assert read_rgb(tmp_path / 'c.png').tolist() == [[[0, 1, 255]]]
+
+
+def test_profile_that_does_not_fit_is_not_kept(tmp_path):
+    """A PNG file of RGB pixels must not carry a profile of gray or CMYK."""
+    save(tmp_path / 'p.png', RGB, icc_profile=SRGB[:16] + b'CMYK' + SRGB[20:])
+    assert read_photo(tmp_path / 'p.png').icc is None
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8), 'CMYK').save(tmp_path / 'k.tif', icc_profile=b'no profile')
+    with pytest.raises(UserError, match=r'k\.tif.*profile'):
+        read_photo(tmp_path / 'k.tif')
+
+
+def test_write_failures_name_the_path(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r'x\.png'):
+        write_rgb(tmp_path / 'file' / 'x.png', RGB)
+    write_rgb(tmp_path / 'y.png', RGB)
+    assert np.array_equal(read_rgb(tmp_path / 'y.png'), RGB)
+    assert sorted(os.listdir(tmp_path)) == ['file', 'y.png']
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    write_rgb(tmp_path / 'y.png', RGB)
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match=r'y\.png.*No space left'):
+        write_rgb(tmp_path / 'y.png', RGB[::-1])
+    assert np.array_equal(read_rgb(tmp_path / 'y.png'), RGB) and os.listdir(tmp_path) == ['y.png']
+
+
+def test_find_photos(tmp_path):
+    names = ['b.png', 'a.JPG', 'sub/c.webp', 'sub/deep/d.tif', 'z [1].png']
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ('notes.txt', '._b.png', 'sub/Thumbs.db'):
+        (tmp_path / name).touch()
+    assert find_photos(tmp_path) == sorted(tmp_path / name for name in names)
+    assert find_photos(str(tmp_path / '*.png')) == [tmp_path / 'b.png', tmp_path / 'z [1].png']
+    assert find_photos(tmp_path / 'z [1].png') == [tmp_path / 'z [1].png']
+    assert find_photos(f'{tmp_path}/**/*.tif') == [tmp_path / 'sub/deep/d.tif']
+    (tmp_path / 'none').mkdir()
+    for bad in ('none', 'missing', '*.gif'):
+        with pytest.raises(UserError, match='--dir_demo'):
+            find_photos(tmp_path / bad)
+
+
+def test_shown_is_one_printable_line():
+    assert shown('plain ä.png') == 'plain ä.png'
+    assert shown('two\nlines\udcff.png').isascii() and '\n' not in shown('two\nlines')
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b'caf\xe9.png')
+    try:
+        buffer = io.BytesIO()
+        Image.fromarray(RGB).save(buffer, 'PNG')
+        path.write_bytes(buffer.getvalue())
+    except OSError:
+        pytest.skip('this file system takes no such name')
+    assert np.array_equal(read_rgb(path), RGB)
+    path.write_bytes(b'')
+    with pytest.raises(UserError) as error:
+        read_rgb(path)
+    str(error.value).encode()

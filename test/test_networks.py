@@ -1,0 +1,71 @@
+"""Networks: published names, shapes, counts and outputs; every scale."""
+import json
+
+import goldens
+import pytest
+import torch
+
+from model import mrda
+from model.mln import MLN
+
+LQ, UP = ((2, 3, 12, 16), (2, 3, 48, 64))
+KEYS = json.loads((goldens.FOLDER / 'keys.json').read_text())
+NETWORKS = {'mln': (lambda: MLN(128, 4), 2_073_219),
+            'mrda_teacher': (lambda: mrda.teacher(4), 5_910_737),
+            'mrda_student': (lambda: mrda.student(4), 5_838_737)}
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_published_state_dict(name):
+    make, count = NETWORKS[name]
+    net = make()
+    assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == KEYS[name]
+    assert sum(p.numel() for p in net.parameters()) == count
+
+
+@pytest.fixture(scope='module')
+def golden():
+    return goldens.load('mrda')
+
+
+@torch.no_grad()
+def test_mln_golden(golden):
+    sr, features = goldens.fill(MLN(128, 4))(goldens.smooth('lr', LQ), goldens.smooth('up', UP))
+    assert goldens.close(sr, golden['mln_sr'])
+    assert goldens.close(features[:, golden['channels']], golden['mln_feat'])
+
+
+@torch.no_grad()
+def test_teacher_and_student_goldens(golden):
+    lq = goldens.smooth('lr', LQ)
+    _, features = goldens.fill(MLN(128, 4))(lq)
+    for name, net, cue in (('ta', mrda.teacher(4), features), ('st', mrda.student(4), None)):
+        sr, feature = goldens.fill(net)(lq, cue)
+        assert goldens.close(sr, golden[f'{name}_sr'])
+        assert goldens.close(feature, golden[f'{name}_fea'])
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@torch.no_grad()
+def test_shapes(scale):
+    lq, up = torch.rand(2, 3, 9, 7), torch.rand(2, 3, 9 * scale, 7 * scale)
+    sr, features = MLN(8, scale)(lq, up)
+    assert sr.shape == up.shape and features.shape == (2, 8, 9, 7)
+    for net, cue in ((mrda.teacher(scale, n_feats=8, n_blocks=1), features), (mrda.student(scale, n_blocks=1), None)):
+        sr, feature = net(lq, cue)
+        assert sr.shape == up.shape and feature.shape == (2, 256)
+
+
+@torch.no_grad()
+def test_rgb_range_only_scales_the_colours():
+    lq = torch.rand(1, 3, 8, 8)
+    nets = [goldens.fill(mrda.student(2, n_blocks=1, rgb_range=rgb_range)) for rgb_range in (1, 255)]
+    assert nets[1].G.sub_mean(lq * 255).allclose(nets[0].G.sub_mean(lq) * 255, atol=1e-4)
+
+
+def test_every_trained_weight_gets_a_gradient():
+    net = mrda.student(2, n_blocks=2)
+    sr, _ = net(torch.rand(2, 3, 8, 8))
+    sr.square().mean().backward()
+    still = [name for name, p in net.named_parameters() if p.requires_grad and not p.grad.abs().sum() > 0]
+    assert still == []

@@ -1,0 +1,88 @@
+"""Weights and states on disk: whole or not at all, any damage found, foreign files refused in words."""
+import os
+import pickle
+
+import pytest
+import torch
+
+from model import mrda
+from model.mln import MLN
+from store import fit_weights, load_state, load_weights, save_state, save_weights, write_bytes
+from utility import UserError
+
+
+def test_weights_round_trip(tmp_path):
+    net, other = MLN(4, 2), MLN(4, 2)
+    save_weights(tmp_path / 'w.pt', net)
+    fit_weights(other, load_weights(tmp_path / 'w.pt'), 'w.pt')
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+    plain = torch.load(tmp_path / 'w.pt', weights_only=True)
+    assert plain.keys() == net.state_dict().keys()
+
+
+def test_prefixes_of_wrappers_are_stripped(tmp_path):
+    net = MLN(4, 2)
+    torch.save({f'module._orig_mod.{key}': value for key, value in net.state_dict().items()}, tmp_path / 'w.pt')
+    assert load_weights(tmp_path / 'w.pt').keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize('make, reason', [
+    (lambda: MLN(4, 3), '--scale'), (lambda: MLN(6, 2), '--n_feats'), (lambda: mrda.student(2, n_blocks=1), 'stage')])
+def test_weights_of_another_network_are_refused(make, reason):
+    net = MLN(4, 2)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(UserError, match=reason) as error:
+        fit_weights(net, make().state_dict(), 'w.pt')
+    assert '\n' not in str(error.value) and str(error.value).count(' instead of ') <= 5
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_depth_is_named_as_the_reason():
+    with pytest.raises(UserError, match='--n_blocks'):
+        fit_weights(mrda.student(2, n_blocks=1), mrda.student(2, n_blocks=2).state_dict(), 'w.pt')
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ('touch executed',)
+
+
+@pytest.mark.parametrize('content', ['text', 'pickle', 'tensor', 'nothing', 'folder'])
+def test_files_that_are_no_weights(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'w.pt'
+    if content == 'pickle':
+        path.write_bytes(pickle.dumps(Evil()))
+    elif content == 'tensor':
+        torch.save(torch.zeros(3), path)
+    elif content == 'folder':
+        path.mkdir()
+    else:
+        path.write_bytes(b'no weights at all' if content == 'text' else b'')
+    with pytest.raises(UserError, match=r'w\.pt'):
+        load_weights(path)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_a_state_comes_back_or_is_refused(tmp_path):
+    path = tmp_path / 'state.pt'
+    save_state(path, {'epoch': 3, 'w': torch.arange(5), 'history': {'loss': [0.5]}})
+    assert load_state(path)['history'] == {'loss': [0.5]} and load_state(path)['w'].tolist() == [0, 1, 2, 3, 4]
+    data = path.read_bytes()
+    for bad in (data[:-1], data[:100], b'', data[:200] + bytes([data[200] ^ 1]) + data[201:]):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match='checksum'):
+            load_state(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'file'
+    write_bytes(path, b'old')
+
+    def full(descriptor):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match='No space left'):
+        write_bytes(path, b'new')
+    assert path.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == ['file']

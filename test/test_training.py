@@ -1,0 +1,154 @@
+"""The four stages through the command line, on real photos with small networks: what they learn, write, resume, refuse."""
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data as photos
+
+import main as program
+from data.images import write_rgb
+
+SMALL = ['--scale', '2', '--n_feats', '8', '--n_blocks', '1', '--patch_size', '12', '--batch_size', '4',
+         '--test_every', '3', '--epochs_sr', '2', '--n_threads', '0', '--task_iter', '2', '--test_iter', '2',
+         '--meta_batch_size', '2', '--data_train', 'Photos', '--data_test', 'Set2', '--print_every', '1',
+         '--device', 'cpu', '--sig', '1.2', '--sig_max', '2']
+
+
+@pytest.fixture(scope='session')
+def library(tmp_path_factory):
+    """A data folder of three training photos and two test photos, one of them gray."""
+    folder = tmp_path_factory.mktemp('library')
+    for name, image in (('a', photos.astronaut()[:96, :80]), ('b', photos.coffee()[100:180, 100:220]),
+                        ('c', photos.chelsea()[50:130, 100:200])):
+        write_rgb(folder / 'Photos' / 'HR' / f'{name}.png', np.ascontiguousarray(image))
+    for name, image in (('d', photos.chelsea()[100:161, 150:220]), ('e', photos.camera()[100:160, 200:271])):
+        rgb = image if image.ndim == 3 else image[..., None].repeat(3, 2)
+        write_rgb(folder / 'benchmark' / 'Set2' / 'HR' / f'{name}.png', np.ascontiguousarray(rgb))
+    return folder
+
+
+@pytest.fixture
+def cli(library, tmp_path, monkeypatch):
+    """cli(*flags) runs the program in an empty folder and returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+    def run(*flags):
+        return program.main([*SMALL, '--dir_data', str(library), *map(str, flags)])
+    return run
+
+
+def weights(run, name):
+    return torch.load(Path('experiment') / f'{run}_x2_bicubic_iso' / 'model' / f'{name}.pt', weights_only=True)
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_all_stages_then_test_and_own_photos(cli, library, capsys):
+    assert cli('--stage', 'all', '--epochs_encoder', 1, '--st_save_epoch', 1) == 0
+    printed = capsys.readouterr().out
+    for stage, name in ((1, 'model'), (2, 'model_meta'), (3, 'model_TA'), (4, 'model_ST')):
+        folder = Path('experiment') / f'stage{stage}_x2_bicubic_iso'
+        assert {path.name for path in (folder / 'model').iterdir()} == {
+            f'{name}_last.pt', f'{name}_2.pt', 'state_1.pt', 'state_2.pt'}
+        assert {'log.txt', 'config.txt', 'loss.png', 'loss.pdf', 'psnr.png', 'psnr.pdf'} <= {p.name for p in folder.iterdir()}
+        assert len(re.findall(r'^Set2 PSNR: \d+\.\d{3} SSIM: \d\.\d{4}$', (folder / 'log.txt').read_text(), re.M)) == 2
+    assert 'stage1_x2_bicubic_iso/model/model_last.pt' in printed          # says which file it took
+    assert "the teacher's SR network" in printed
+    assert 'after 0 adaptation steps' in printed and 'after 2 adaptation steps' in printed
+    trained = weights('stage4', 'model_ST_last')
+
+    assert cli('--stage', 4, '--test_only', '--save_results', '--self_ensemble') == 0
+    results = Path('experiment/stage4_x2_bicubic_iso/results')
+    assert len(list(results.rglob('*_x2.png'))) == 2
+    rows = list(csv.DictReader(next(results.glob('*.csv')).open()))
+    assert [row['image'] for row in rows] == ['d', 'e'] and all(float(row['psnr_y']) > 5 for row in rows)
+    assert equal(weights('stage4', 'model_ST_last'), trained)
+
+    assert cli('--stage', 4, '--test_only', '--dir_demo', library / 'Photos' / 'HR', '--dir_out', 'out') == 0
+    assert sorted(path.name for path in Path('out').iterdir()) == ['a_x2.png', 'b_x2.png', 'c_x2.png']
+    assert cli('--stage', 4, '--test_only', '--dir_demo', library / 'Photos' / 'HR', '--dir_out', 'out') == 2
+    assert 'exists already' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('stage', [1, 2, 3, 4])
+def test_a_resumed_run_equals_an_uninterrupted_one(cli, stage):
+    for earlier in range(1, stage):
+        assert cli('--stage', earlier, '--epochs_sr', 1) == 0
+    extra = ['--stage', stage, '--epochs_encoder', 1] if stage == 4 else ['--stage', stage]
+    name = ('model_last', 'model_meta_last', 'model_TA_last', 'model_ST_last')[stage - 1]
+    assert cli(*extra, '--save', 'whole') == 0
+    assert cli(*extra, '--save', 'parts', '--epochs_sr', 1) == 0
+    assert not equal(weights('parts', name), weights('whole', name))
+    assert cli(*extra, '--save', 'parts', '--n_threads', 1) == 0
+    assert equal(weights('parts', name), weights('whole', name))
+
+
+def test_training_lowers_the_loss(cli):
+    assert cli('--stage', 1, '--epochs_sr', 6, '--test_every', 10, '--lr_sr', '1e-3', '--data_test', 'Set2') == 0
+    losses = [float(value) for value in re.findall(r'\[10/10\] loss: ([\d.]+)', Path('experiment/stage1_x2_bicubic_iso/log.txt').read_text())]
+    assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
+
+
+def test_resume_0_n_and_reset(cli, capsys):
+    assert cli('--stage', 1) == 0
+    after_two = weights('stage1', 'model_last')
+    assert cli('--stage', 1, '--resume', 0) == 2 and '--reset' in capsys.readouterr().err
+    assert cli('--stage', 1, '--resume', 7) == 2 and '1, 2' in capsys.readouterr().err
+    assert equal(weights('stage1', 'model_last'), after_two)
+    assert cli('--stage', 1, '--resume', 1) == 0                                     # epoch 2 again, from epoch 1
+    assert equal(weights('stage1', 'model_last'), after_two)
+    assert cli('--stage', 1, '--resume', 0, '--reset', '--epochs_sr', 1) == 0
+    assert not equal(weights('stage1', 'model_last'), after_two)
+
+
+@pytest.mark.parametrize('flags, said', [
+    (['--stage', 2], 'stage1'),
+    (['--stage', 2, '--pre_train', 'nowhere.pt'], 'nowhere.pt'),
+    (['--stage', 1, '--dir_data', 'nowhere'], 'nowhere'),
+    (['--stage', 1, '--data_train', 'Holidays'], 'Holidays'),
+    (['--stage', 1, '--data_test', 'Set99'], 'Set99'),
+    (['--stage', 1, '--patch_size', 64], 'a.png'),
+    (['--stage', 1, '--scale', 5], '--scale'),
+    (['--stage', 2, '--noise', '0.5'], '--noise'),
+    (['--stage', 1, '--loss', '1*L7'], 'L7'),
+    (['--stage', 1, '--device', 'cuda'], '--device cuda'),
+    (['--stage', 4, '--test_only'], 'stage4'),
+    (['--stage', 4, '--test_only', '--dir_demo', 'nowhere', '--pre_train_ST', 'x.pt'], 'x.pt'),
+])
+def test_bad_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
+    if '--device' in flags and torch.cuda.is_available():
+        pytest.skip('needs a machine without CUDA')
+    assert cli(*flags) == 2
+    captured = capsys.readouterr().err
+    assert said in captured and captured.count('\n') == 1 and captured.startswith('error: ')
+    assert not Path('experiment').exists()
+
+
+def test_weights_of_another_stage_width_or_scale_are_refused(cli, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    file = 'experiment/stage1_x2_bicubic_iso/model/model_last.pt'
+    for flags, said in ((['--stage', 2, '--n_feats', 4], '--n_feats'), (['--stage', 2, '--scale', 4], '--scale'),
+                        (['--stage', 4, '--test_only', '--pre_train_ST', file], 'another stage')):
+        assert cli('--pre_train', file, *flags) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in Path('experiment').iterdir()] == ['stage1_x2_bicubic_iso']
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_epoch(cli, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    good = weights('stage1', 'model_last')
+    assert cli('--stage', 1, '--lr_sr', '1e38') == 2
+    assert 'not finite' in capsys.readouterr().err
+    assert equal(weights('stage1', 'model_last'), good)
+
+
+def test_batches_above_the_skip_threshold_are_skipped(cli):
+    assert cli('--stage', 1, '--skip_threshold', '1e-9') == 0
+    log = Path('experiment/stage1_x2_bicubic_iso/log.txt').read_text()
+    assert log.count('Skip this batch') == 3
