@@ -55,7 +55,7 @@ OPTIONS = [
     ('cpu', False, boolean, 'the same as --device cpu'),
     ('n_GPUs', 2, count, 'GPUs that share each batch; if fewer are there, those'),
     ('n_threads', 4, whole, 'processes that load images; 0 = none but the main one'),
-    ('precision', 'single', ('single', 'half'), 'arithmetic: half = 16-bit floats where safe, on cuda'),
+    ('precision', 'single', ('single',), 'arithmetic: 32-bit floats'),
     'data',
     ('dir_data', 'datasets', str, 'folder of the data sets, as DF2K/HR/*.png and benchmark/Set5/HR/*.png'),
     ('data_train', 'DF2K', str, 'training set; A+B joins sets'),
@@ -131,7 +131,7 @@ OPTIONS = [
     ('reset', False, boolean, 'delete what the run folder holds and start anew'),
     ('save_models', False, boolean, "keep every epoch's weights"),
     ('st_save_epoch', 550, whole, "keep every epoch's weights after this one"),
-    ('keep_states', 2, states, 'newest full states to keep for --resume; 0 = all'),
+    ('keep_states', 10, states, 'newest full states to keep for --resume; 0 = all'),
     ('print_every', 200, count, 'batches between two log lines'),
 ]
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
@@ -253,7 +253,7 @@ def _refuse_unknown(given):
 
 def _peek(argv):
     """(stage as text or None, model): what the defaults of the other options depend on."""
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)  # or --mode would be --model
     parser.add_argument('--stage')
     parser.add_argument('--model', choices=FAMILIES, default='mrda')
     parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3
@@ -295,6 +295,3 @@ def _check(args):
                         f'--blur_kernel {args.blur_kernel}: take more than {args.blur_kernel // 2 // args.scale}')
     if args.stage == 2 and args.batch_size % 2:
         raise UserError(f'--batch_size {args.batch_size}: stage 2 takes an even one, half to adapt and half to query')
-    if args.stage == 4 and args.epochs_encoder >= args.epochs_sr and not args.test_only:
-        raise UserError(f'--epochs_sr {args.epochs_sr} counts the {args.epochs_encoder} of --epochs_encoder too, '
-                        'so the student would never be trained: raise the one or lower the other')

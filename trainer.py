@@ -124,8 +124,10 @@ class Trainer:
             self.history['ssim'].setdefault(scores.name, []).append(ssim)
 
     def save(self):
+        """Weights, full state and curves. The state holds the frozen networks too, so that a run needs no other file
+        to go on, and does not change when an earlier stage is trained again."""
         args = self.args
-        state = {'epoch': self.epoch, 'stage': args.stage, 'network': self.stage.trained.state_dict(),
+        state = {'epoch': self.epoch, 'stage': args.stage, 'networks': self.stage.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'history': self.history}
         keep = args.save_models or self.epoch > args.st_save_epoch
         self.run.save(self.epoch, state, self.stage.trained, keep, args.keep_states)
@@ -138,7 +140,7 @@ class Trainer:
             raise UserError(f'{self.run.folder} holds a run of stage {state["stage"]}, not {self.args.stage}; '
                             'choose another --save')
         try:
-            self.stage.trained.load_state_dict(state['network'])
+            self.stage.load_state_dict(state['networks'])
         except RuntimeError as error:
             raise UserError(f'{self.run.folder} holds a run of another network; choose another --save or the options '
                             f'in its config.txt ({str(error).splitlines()[1].strip()})') from error

@@ -1,74 +1,159 @@
 """Where the HR images of a data set are, and the checks that all of them pass before the first step."""
 import os
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from data.images import ImageError, is_image, read_rgb, shown
+from data.images import SUFFIXES, ImageError, is_image, read_rgb, shown
 from utility import UserError
 
-OFFICIAL = {  # the folders that the official archives unpack to: {set: (for training, for tests)}; all of a tuple are joined
-    'df2k': (('DIV2K/DIV2K_train_HR', 'Flickr2K/Flickr2K_HR'),) * 2,
-    'div2k': (('DIV2K/DIV2K_train_HR',), ('DIV2K/DIV2K_train_HR', 'DIV2K/DIV2K_valid_HR')),  # 801-810 are in valid
-    'flickr2k': (('Flickr2K/Flickr2K_HR',),) * 2,
-}
-ALIASES = (('B100', 'BSD100', 'BSDS100'),)
+# Folders that the official archives unpack to; those of a tuple are joined. 801-810 of DIV2K are in its second.
+DIV2K, VALID, FLICKR2K = 'DIV2K/DIV2K_train_HR', 'DIV2K/DIV2K_valid_HR', 'Flickr2K/Flickr2K_HR'
+OFFICIAL_TRAIN = {'df2k': (DIV2K, FLICKR2K), 'div2k': (DIV2K,), 'flickr2k': (FLICKR2K,)}
+OFFICIAL_TEST = {**OFFICIAL_TRAIN, 'div2k': (DIV2K, VALID)}
+ALIASES = ('B100', 'BSD100', 'BSDS100')
 BENCHMARKS = {'set5', 'set14', 'b100', 'bsd100', 'bsds100', 'urban100', 'manga109'}
 SHOWN = 10  # names in an error about many files
 
 
-def split_names(names):
-    """The sets of --data_train and --data_test: 'A+B' → ['A', 'B'], but a path that holds a + stays whole."""
-    if Path(names).is_dir():
-        return [names]
-    return [name.strip() for name in names.split('+') if name.strip()]
+def split_names(names, flag):
+    """The sets of `flag`, --data_train or --data_test: 'A+B' → ['A', 'B']; an existing folder's path stays whole."""
+    parts = [names] if names and Path(names).is_dir() else [name.strip() for name in names.split('+') if name.strip()]
+    if not parts:
+        raise UserError(f'{flag} {names!r} names no data set; give for example Set5 or A+B')
+    return parts
 
 
 def find_images(dir_data, names, train, data_range=None):
-    """Sorted paths of the HR images of the sets `names` ('A+B' joins A and B).
+    """Paths of the HR images of the sets `names`, sorted in each; 'A+B' joins A and B.
 
-    Each set may lie in <dir_data>/<set>/HR, its official folders (DIV2K, Flickr2K, both together as DF2K),
-    <dir_data>/<set>, the folder <set> itself, with or without HR, or <dir_data>/benchmark/<set>/HR, where tests look
-    first. Capitals matter only if two folders differ in nothing else.
-    data_range: --data_range, applied to each set; benchmarks are tested whole.
+    A set may lie in <dir_data>/<set>/HR, its official folders (DIV2K, Flickr2K, both together as DF2K),
+    <dir_data>/<set>, <dir_data>/benchmark/<set>/HR, where tests look first, or in the folder <set> itself, with or
+    without HR. Capitals matter only where folders differ in nothing else.
+    data_range: --data_range, which holds for each set; benchmarks are tested whole.
     Raises UserError that says what was looked for, where, and what lies there.
     """
+    flag = '--data_train' if train else '--data_test'
     images = []
-    for name in split_names(names):
-        files, benchmark = _find_set(Path(dir_data).expanduser(), name, train)
-        if data_range and not (benchmark and not train):
-            files = _cut(files, name, data_range, train)
+    for name in split_names(names, flag):
+        files, benchmark = _find_set(Path(dir_data).expanduser(), name, train, flag)
+        if data_range and (train or not benchmark):
+            files = _cut(files, f'{flag} {name}', data_range, train)
         images += files
-    if not images:
-        raise UserError(f'{_flag(train)} {names!r} names no data set')
     return images
 
 
-def _flag(train):
-    return '--data_train' if train else '--data_test'
-
-
-def _find_set(root, name, train):
+def _find_set(root, name, train, flag):
     """(images of one set, whether it is a benchmark)."""
-    looked = []
-    for folders in _places(name, train):
-        images = [image for folder in folders for image in _list(_resolve(root, folder))]
-        if images and all(_list(_resolve(root, folder)) for folder in folders):
-            inside = _resolve(root, folders[0]).relative_to(root) if folders[0].startswith('benchmark/') else None
-            return images, inside is not None or name.lower() in BENCHMARKS
-        looked.append(' + '.join(folders))
-    raise UserError(f'{_flag(train)} {name}: no images ({" ".join(s[1:] for s in ("",))}) found')
+    places = _places(root, name, train)
+    for place in places:
+        parts = [_list(folder) for folder in map(_resolve, place)]
+        if all(parts):
+            benchmark = name.lower() in BENCHMARKS or root / 'benchmark' in place[0].parents
+            return [image for part in parts for image in part], benchmark
+    looked = ', '.join(' + '.join(shown(folder) for folder in place) for place in places)
+    there = f'holds {_contents(root)}' if root.is_dir() else 'does not exist'
+    raise UserError(f'{flag} {shown(name)}: no images ({" ".join(SUFFIXES)}) found; looked in {looked}; '
+                    f'--dir_data {shown(root)} {there}')
 
 
-def _places(name, train):
-    """Where a set may lie, best first: tuples of folders under dir_data that are joined."""
-    names = next((group for group in ALIASES if name.lower() in map(str.lower, group)), (name,))
-    names = sorted(names, key=lambda other: other != name)
-    own = [(f'{name}/HR',) for name in names]
-    own += [OFFICIAL[name.lower()][0 if train else 1]] if name.lower() in OFFICIAL else []
-    own += [(name,) for name in names]
-    benchmarks = [(f'benchmark/{name}{end}',) for name in names for end in ('/HR', '')]
-    return own + benchmarks if train else benchmarks + own
+def _places(root, name, train):
+    """Where a set may lie, best first, as tuples of folders that are joined."""
+    direct = [(Path(name) / 'HR',), (Path(name),)]
+    if Path(name).is_absolute():
+        return direct
+    names = [name] + [alias for alias in ALIASES if name.upper() in ALIASES and alias != name.upper()]
+    official = (OFFICIAL_TRAIN if train else OFFICIAL_TEST).get(name.lower())
+    own = [(root / name / 'HR',) for name in names]
+    own += [tuple(root / folder for folder in official)] if official else []
+    own += [(root / name,) for name in names]
+    benchmarks = [(root / 'benchmark' / name / end,) for name in names for end in ('HR', '')]
+    return [*own, *benchmarks, *direct] if train else [*benchmarks, *own, *direct]
+
+
+def _resolve(path):
+    """`path`, or the only folder whose path differs from it in capitals alone; else None."""
+    if path.is_dir():
+        return path
+    parent = _resolve(path.parent) if path.parent != path else None
+    fits = [entry for entry in _entries(parent) if entry.is_dir() and entry.name.lower() == path.name.lower()]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _list(folder):
+    """Sorted images directly in `folder`, links to missing files included: scan() reports those."""
+    return sorted(entry for entry in _entries(folder) if is_image(entry) and not entry.is_dir())
+
+
+def _entries(folder):
+    if folder is None:
+        return []
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f'{shown(folder)}: cannot be listed ({error.strerror})') from error
+
+
+def _contents(folder):
+    """What a person should see of a folder's contents."""
+    names = sorted(shown(entry.name) + '/' * entry.is_dir() for entry in _entries(folder))
+    return ', '.join(names[:SHOWN]) + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '') or 'nothing'
+
+
+def _cut(files, what, data_range, train):
+    """The files at the positions (from 1, both ends included) that --data_range gives for training or tests."""
+    match = re.fullmatch(r'(\d+)-(\d+)/(\d+)-(\d+)', data_range.strip())
+    train_begin, train_end, test_begin, test_end = map(int, match.groups()) if match else (0, 0, 0, 0)
+    if not (1 <= train_begin <= train_end and 1 <= test_begin <= test_end):
+        raise UserError(f'--data_range {data_range!r} is not of the form 1-3450/801-810 '
+                        '(training/test, first-last image, counted from 1)')
+    begin, end = (train_begin, train_end) if train else (test_begin, test_end)
+    if begin > len(files):
+        raise UserError(f'--data_range {data_range}: {what} has {len(files)} images, none at {begin}-{end}; '
+                        f'give for example 1-{train_end}/1-{len(files)}')
+    return files[begin - 1:end]
+
+
+def scan(files, min_size, read=read_rgb, too_small='remove it'):
+    """Read every image once with `read`, before the first step.
+
+    Raises one UserError that counts and names the images which cannot be read or have a side below `min_size`;
+    too_small: what to do about the latter.
+    """
+    def problem(path):
+        try:
+            height, width = read(path).shape[:2]
+        except ImageError as error:
+            return error.reason
+        small = min(height, width) < min_size
+        return f'{width}x{height} is smaller than {min_size}x{min_size}: {too_small}' if small else None
+
+    with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
+        progress = tqdm(pool.map(problem, files), 'checking images', len(files), leave=False, delay=2, disable=None)
+        bad = [f'{shown(path)} ({reason})' for path, reason in zip(files, progress, strict=True) if reason]
+    if bad:
+        more = f'; and {len(bad) - SHOWN} more' if len(bad) > SHOWN else ''
+        raise UserError(f'{len(bad)} of {len(files)} images cannot be used; replace or remove them: '
+                        + '; '.join(bad[:SHOWN]) + more)
+
+
+class TestSet:
+    """A named set of test images; iterating it yields (name, hr), hr uint8 (1, 3, H, W), H and W multiples of scale."""
+    __test__ = False  # no test case, whatever pytest makes of its name
+
+    def __init__(self, name, files, scale):
+        self.name, self.files, self.scale = name, files, scale
+
+    def __len__(self):
+        return len(self.files)
+
+    def __iter__(self):
+        stems = Counter(path.stem for path in self.files)
+        for path in self.files:
+            hr = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None]                  # (1, 3, H, W)
+            height, width = (side - side % self.scale for side in hr.shape[-2:])
+            yield path.stem if stems[path.stem] == 1 else path.name, hr[..., :height, :width].contiguous()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from utility import quantize
 
-BLOCK = 64   # pixels of the longer side that one matrix product covers: the matrices are banded, large images gain 6x
+BLOCK = 64  # pixels of the longer side that one matrix product covers: the matrices are banded, large images gain 6x
 SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so no blur needs no case of its own
 
 
@@ -108,7 +108,7 @@ def blur(image, kernels):
     """
     height, width = image.shape[-2:]
     rows, columns = (_reflected(side, kernels.shape[-1] // 2, image.device) for side in (height, width))
-    padded = image.index_select(-2, rows).index_select(-1, columns)                 # (B, C, H + 2r, W + 2r)
+    padded = image.index_select(-1, columns).index_select(-2, rows)                 # (B, C, H + 2r, W + 2r)
     shape = [scipy.fft.next_fast_len(side, real=True) for side in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=shape)
     spectrum *= torch.fft.rfft2(kernels.to(image.dtype), s=shape).conj()[:, None]
@@ -137,7 +137,7 @@ def _resize_matrix(size, scale, method, device):
 
 
 def _blurred(matrix, scale, profile):
-    """(n, out, size): blurs a line by a symmetric profile (n, k), reflecting at its ends, then shrinks by (out, size)."""
+    """(n, out, size): blurs a line by a symmetric profile (n, k), reflecting at its ends, then applies the matrix."""
     (out, size), (n, k) = matrix.shape, profile.shape
     length = min(size, 5 * scale)  # of the window outside of which a row of matrix is 0
     start = (torch.arange(-2, out - 2, device=matrix.device) * scale).clamp(0, size - length)[:, None]

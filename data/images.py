@@ -27,11 +27,14 @@ warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # _opened() ref
 
 
 class ImageError(UserError):
-    """An image that cannot be used, and in `reason` why."""
+    """An image that cannot be used; `reason` says why without naming it."""
+    reason = ''
 
-    def __init__(self, path, reason):
-        super().__init__(f'{shown(path)}: {reason}; replace this file or leave it out')
-        self.reason = reason
+    @classmethod
+    def of(cls, path, reason):
+        error = cls(f'{shown(path)}: {reason}; replace this file or leave it out')
+        error.reason = reason
+        return error
 
 
 @dataclass
@@ -118,21 +121,21 @@ def _opened(path):
     """(file, Pillow image whose header has been read); whatever goes wrong inside becomes an ImageError."""
     try:
         if not Path(path).is_file():
-            raise ImageError(path, 'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
+            raise ImageError.of(path, 'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
         with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(path, f'{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels')
+                raise ImageError.of(path, f'{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels')
             yield file, image
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(path, f'more than {MAX_PIXELS:,} pixels') from error
+        raise ImageError.of(path, f'more than {MAX_PIXELS:,} pixels') from error
     except UnidentifiedImageError as error:
         reason = 'damaged, or no image of a known kind' if Path(path).stat().st_size else 'empty file'
-        raise ImageError(path, reason) from error
+        raise ImageError.of(path, reason) from error
     except Exception as error:  # on damaged files decoders raise nearly anything
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
-        raise ImageError(path, f'cannot be read ({reason})') from error
+        raise ImageError.of(path, f'cannot be read ({reason})') from error
 
 
 def _decode(path):
@@ -166,10 +169,10 @@ def _depth(path, file, image):
         photometric, planar = image.tag_v2.get(262), image.tag_v2.get(284, 1)
         extra, signs = image.tag_v2.get(338, (2,)), set(image.tag_v2.get(339, (1,)))
         if photometric not in (1, 2) or planar != 1 or extra not in ((0,), (2,)) or signs != {1}:
-            raise ImageError(path, '16-bit TIFF that is not plain gray or RGB; save it as 16-bit PNG')
+            raise ImageError.of(path, '16-bit TIFF that is not plain gray or RGB; save it as 16-bit PNG')
         return 16, photometric == 1
     if not bits <= {1, 2, 4, 8}:
-        raise ImageError(path, f'{max(bits)} bits a channel; save it with 8 or 16')
+        raise ImageError.of(path, f'{max(bits)} bits a channel; save it with 8 or 16')
     return 8, False
 
 

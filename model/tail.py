@@ -134,7 +134,7 @@ class Tail(nn.Sequential):
                 reads = torch.einsum('oklcyx,mkyq,nlxr->omncqr', routes, table, table).flatten(3)  # its r²C pixels
                 routes = (reads @ conv.weight.flatten(1)).unflatten(3, (-1, 3, 3))
             kernel = torch.einsum('oklcyx,pzky,qwlx->opqczw', routes, place, place).flatten(0, 2)  # (3s², C, 11, 11)
-            bias = F.pixel_unshuffle(self.plain(kernel.new_zeros(1, kernel.shape[1], 3, 3)), self.scale)[0]  # (3s², 3, 3)
+            bias = F.pixel_unshuffle(self.plain(kernel.new_zeros(1, kernel.shape[1], 3, 3)), self.scale)[0]
         return Fused(tuple(rows.split(CUT, 3) for rows in kernel.split(CUT, 2)),
                      tuple(rows.unbind(1) for rows in bias.unbind(1)))
 

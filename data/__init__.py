@@ -1,0 +1,44 @@
+"""The data of one run: make_loaders(args) is the only place here that reads options."""
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from data.dataset import TestSet, find_images, scan, split_names
+from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
+
+__all__ = ['TestSet', 'make_loaders']
+
+
+def make_loaders(args):
+    """(train, tests): the TrainLoader, None with --test_only, and a list of TestSet.
+
+    Every image is read once before anything is trained. Raises UserError about all that cannot be used.
+    """
+    tests = []
+    for name in split_names(args.data_test, '--data_test'):
+        files = find_images(args.dir_data, name, train=False, data_range=args.data_range)
+        # In smaller ones, the reflected border of the 21x21 blur or the 11x11 window of SSIM would not fit.
+        scan(files, 8 * args.scale)
+        tests.append(TestSet(_label(name), files, args.scale))
+    return None if args.test_only else _train_loader(args), tests
+
+
+def _label(name):
+    """The name of a set; of a folder given by its path, the last part that is not HR."""
+    parts = [part for part in Path(name).parts if part != 'HR']
+    return parts[-1] if parts else name
+
+
+def _train_loader(args):
+    files = find_images(args.dir_data, args.data_train, train=True, data_range=args.data_range)
+    cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
+    cache.reserve(files)
+    size = args.patch_size * args.scale
+    scan(files, size, partial(cache.read, remake=args.ext == 'sep_reset'), 'remove it or lower --patch_size')
+    if cache.trouble:
+        print(f'warning: {cache.trouble}', file=sys.stderr)
+    dataset = PatchDataset(files, size, args.seed, cache.read, augment=not args.no_augment)
+    sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed)
+    return TrainLoader(dataset, sampler, args.n_threads, pin_memory=torch.cuda.is_available())
