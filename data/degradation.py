@@ -183,6 +183,10 @@ class Degrader:
         self.kernel_size = kernel_size
         self.method = {'bicubic': 'shrink', 's-fold': 's-fold'}[mode]
         self.rgb_range = rgb_range
+        self.label = f'{kernel_size}x{kernel_size} kernel, {mode} x1/{scale}'
+
+    def __str__(self):
+        return self.label
 
     @torch.no_grad()
     def __call__(self, hr, degradation, generator=None):

@@ -149,7 +149,7 @@ def _decode(path):
             array = _decode_16(file.read(), gray, image.info.get('transparency'))
         else:
             array = np.array(_simple(image))
-        if not (depth == 16 and image.format == 'TIFF'):  # these OpenCV has turned already
+        if image.format != 'TIFF':  # these Pillow and OpenCV have turned already
             array = TURNS.get(image.getexif().get(ORIENTATION), np.asarray)(array)
         return np.atleast_3d(array), icc
 
