@@ -1,12 +1,12 @@
 """Scoring a stage on test sets: luma PSNR and SSIM per image, means per set, the images themselves."""
 import csv
 import io
-import math
 import re
 from typing import NamedTuple
 
 import torch
 
+from data.degradation import Degradation
 from data.images import write_rgb
 from metric import psnr_y, ssim_y
 from model.inference import self_ensemble
@@ -21,8 +21,9 @@ class Score(NamedTuple):
 
 
 class SetScores(NamedTuple):
-    """Scores of one test set. by_step: for each adaptation step that the stage shows, the list of Score."""
+    """Scores of one test set under one Degradation. by_step: a list of Score per adaptation step that is shown."""
     name: str
+    degradation: Degradation
     by_step: list
 
     def mean(self, step=-1):
@@ -42,59 +43,65 @@ def to_uint8(image, rgb_range):
 
 
 class Evaluator:
-    """Scores a stage's restored images under one fixed degradation.
+    """Scores a stage's restored images under fixed degradations; every image is decoded once for all of them.
 
     Test noise is drawn per image from (seed, set, image), so no score depends on the order of the images.
     """
 
-    def __init__(self, degrader, degradation, scale, rgb_range, seed, device, ensemble=False, results=None):
-        self.degrader, self.degradation = degrader, degradation
+    def __init__(self, degrader, degradations, scale, rgb_range, seed, device, ensemble=False, results=None):
+        self.degrader, self.degradations = degrader, degradations
         self.scale, self.rgb_range, self.seed, self.device = scale, rgb_range, seed, device
         self.ensemble = ensemble
         self.results = results  # folder for the images, None to keep none
 
     @torch.no_grad()
     def score(self, stage, testset):
-        """Scores of `stage` on `testset`, a SetScores."""
-        by_step = []
+        """Scores of `stage` on `testset`: a SetScores for each degradation."""
+        scores = [SetScores(testset.name, degradation, []) for degradation in self.degradations]
         for image, hr8 in testset:
-            hr = to_float(hr8, self.rgb_range, self.device)                            # (1, 3, H, W)
-            noise = generator(self.device, self.seed, 'test noise', testset.name, image)
-            lq, up = self.degrader(hr, self.degradation, noise)                        # (1, 3, h, w), (1, 3, H, W)
-            steps = self._restore(stage, lq, up, hr)
-            by_step = by_step or [[] for _ in steps]
-            for scores, sr in zip(by_step, steps, strict=True):
-                scores.append(Score(image, psnr_y(sr, hr, self.scale, self.rgb_range),
-                                    ssim_y(sr, hr, self.scale, self.rgb_range)))
-            if self.results:
-                write_rgb(self.results / self._slug(testset.name) / f'{image}_x{self.scale}.png',
-                          to_uint8(steps[-1], self.rgb_range))
-        return SetScores(testset.name, by_step)
+            hr = to_float(hr8, self.rgb_range, self.device)                                # (1, 3, H, W)
+            for each in scores:
+                noise = generator(self.device, self.seed, 'test noise', testset.name, image)
+                lq, up = self.degrader(hr, each.degradation, noise)                        # (1, 3, h, w), (1, 3, H, W)
+                self._note(each, image, hr, self._restore(stage, lq, up, hr))
+        return scores
+
+    def _note(self, scores, image, hr, steps):
+        """Add the scores of one image, restored after each of `steps`, and keep the last one if images are wanted."""
+        for step, sr in enumerate(steps):
+            if step == len(scores.by_step):
+                scores.by_step.append([])
+            scores.by_step[step].append(Score(image, psnr_y(sr, hr, self.scale, self.rgb_range),
+                                              ssim_y(sr, hr, self.scale, self.rgb_range)))
+        if self.results:
+            write_rgb(self.results / slug(scores) / f'{image}_x{self.scale}.png', to_uint8(steps[-1], self.rgb_range))
 
     def _restore(self, stage, lq, up, hr):
         if self.ensemble:
             return [self_ensemble(stage.restore, lq, up, hr)]
         return stage.restore_by_step(lq, up, hr)
 
-    def _slug(self, name):
-        return f'{name}_' + re.sub(r'[^\w.]+', '_', str(self.degradation))
-
     def protocol(self):
         """One line that says how the scores were made."""
-        return (f'{self.degradation}; {self.degrader}; PSNR and SSIM on BT.601 luma of 8-bit images, '
+        blur = str(self.degradations[0]) + '; ' if len(self.degradations) == 1 else ''
+        return (f'{blur}{self.degrader}; PSNR and SSIM on BT.601 luma of 8-bit images, '
                 f'{self.scale} border pixels cut, SSIM window 11x11 Gaussian sigma 1.5'
                 + ('; self-ensemble x8' if self.ensemble else ''))
 
-    def write_csv(self, folder, scores):
-        """One row per image; returns the file's path."""
-        text = io.StringIO()
-        rows = csv.writer(text)
-        rows.writerow(['set', 'degradation', 'image', 'psnr_y', 'ssim_y'])
-        rows.writerows([scores.name, self.degradation, s.image, f'{s.psnr:.4f}', f'{s.ssim:.6f}']
-                       for s in scores.by_step[-1])
-        path = folder / f'{self._slug(scores.name)}.csv'
-        write_bytes(path, text.getvalue().encode())
-        return path
+
+def slug(scores):
+    """The name of a set and its degradation, fit for a file."""
+    return f'{scores.name}_' + re.sub(r'[^\w.]+', '_', str(scores.degradation))
+
+
+def write_csv(folder, scores):
+    """One row per image of a SetScores, in <set>_<degradation>.csv."""
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(['set', 'degradation', 'image', 'psnr_y', 'ssim_y'])
+    rows.writerows([scores.name, scores.degradation, s.image, f'{s.psnr:.4f}', f'{s.ssim:.6f}']
+                   for s in scores.by_step[-1])
+    write_bytes(folder / f'{slug(scores)}.csv', text.getvalue().encode())
 
 
 def lines(scores):
@@ -107,8 +114,3 @@ def lines(scores):
 
 def _means(psnr, ssim):
     return f'PSNR: {psnr:.3f} SSIM: {ssim:.4f}'
-
-
-def undefined(scores):
-    """Whether a set has no finite mean, so that it cannot be plotted."""
-    return not math.isfinite(scores.mean()[0])

@@ -57,7 +57,7 @@ def run_stage(args):
     if photos_only:
         enlarge_photos(args, stage, run, device)
         return
-    evaluator = Evaluator(stage.degrader, stage.test_degradation, args.scale, args.rgb_range, args.seed, device,
+    evaluator = Evaluator(stage.degrader, [stage.test_degradation], args.scale, args.rgb_range, args.seed, device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None)
     trainer = Trainer(args, stage, train, tests, evaluator, run, device, present_gpus(args.n_GPUs, device))
     if args.test_only:

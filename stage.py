@@ -6,7 +6,6 @@ from torch import nn
 
 from data.degradation import Degradation, DegradationRange, Degrader
 from loss import Loss
-from utility import generator
 
 
 class Source(NamedTuple):

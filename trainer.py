@@ -104,14 +104,14 @@ class Trainer:
         return self.args.skip_threshold * past[-1] if past else math.inf
 
     def test(self):
-        """Scores of every test set, logged as a table and written per image."""
+        """Scores of every test set, logged, and written per image: a list of SetScores."""
         start, scored = time.monotonic(), []
         for testset in self.tests:
-            scores = self.evaluator.score(self.stage, testset)
-            for line in evaluation.lines(scores):
-                self.run.log(line)
-            self.evaluator.write_csv(self.run.results, scores)
-            scored.append(scores)
+            for scores in self.evaluator.score(self.stage, testset):
+                for line in evaluation.lines(scores):
+                    self.run.log(line)
+                evaluation.write_csv(self.run.results, scores)
+                scored.append(scores)
         images = sum(len(scores.by_step[-1]) for scores in scored)
         self.run.log(f'Protocol: {self.evaluator.protocol()}')
         self.run.log(f'{images} images in {time.monotonic() - start:.1f} s')

@@ -142,7 +142,7 @@ def _decode(path):
     """(uint8 or uint16 array (H, W, C), colour profile or None); C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
     with _opened(path) as (file, image):
         depth, gray = _depth(path, file, image)
-        image.load()  # raises if the file is truncated, which OpenCV does not always tell
+        image.load()  # raises if the file is truncated or its checksums do not fit, 16-bit ones included
         icc = image.info.get('icc_profile')
         if depth == 16:
             file.seek(0)

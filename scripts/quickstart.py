@@ -13,14 +13,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import main as program  # noqa: E402
-from checkpoint import run_folder  # noqa: E402
-from data import make_loaders  # noqa: E402
-from data.images import read_rgb, write_rgb  # noqa: E402
-from evaluation import Evaluator  # noqa: E402
-from option import parse  # noqa: E402
-from plots import draw_panel  # noqa: E402
-from stage import Stage  # noqa: E402
+import main as program
+from checkpoint import run_folder
+from data import make_loaders
+from data.images import read_rgb, write_rgb
+from evaluation import Evaluator, write_csv
+from option import parse
+from plots import draw_panel
+from stage import Stage
 
 PHOTOS = Path('experiment/quickstart_photos')
 OUT = Path('experiment/quickstart')
@@ -80,10 +80,11 @@ def report(args):
     runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
             for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
     bicubic = Bicubic(args)
-    evaluator = Evaluator(bicubic.degrader, bicubic.test_degradation, args.scale, args.rgb_range, args.seed,
+    evaluator = Evaluator(bicubic.degrader, [bicubic.test_degradation], args.scale, args.rgb_range, args.seed,
                           torch.device('cpu'), results=OUT)
     for testset in make_loaders(args)[1]:
-        evaluator.write_csv(OUT, evaluator.score(bicubic, testset))
+        for scores in evaluator.score(bicubic, testset):
+            write_csv(OUT, scores)
     rows = [f'{name:16}{psnr:8.2f}{ssim:9.4f}'
             for name, (psnr, ssim) in ((name, means(folder)) for name, folder in {'bicubic': OUT, **runs}.items())]
     text = '\n'.join([f'{"":16}{"PSNR":>8}{"SSIM":>9}', *rows, '* adapts on the ground truth; the student needs none'])
@@ -93,7 +94,7 @@ def report(args):
     height, width = pictures['student'].shape[:2]
     pictures['ground truth'] = read_rgb(PHOTOS / 'benchmark' / 'HeldOut' / 'HR' / f'{SHOWN}.png')[:height, :width]
     draw_panel(OUT / 'comparison.png', pictures, CROP)
-    print(f'\nHeld-out photos enlarged x{args.scale} after {evaluator.degradation}:\n\n{text}\n\n'
+    print(f'\nHeld-out photos enlarged x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
           f'Protocol: {evaluator.protocol()}\n'
           f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
 

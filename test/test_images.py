@@ -183,6 +183,16 @@ def test_truncated(tmp_path, name, part):
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('deep', [False, True])
+def test_every_flipped_bit_of_png_pixels_is_seen(tmp_path, deep):
+    path = png_16(tmp_path / 'f.png', DEEP, 6) if deep else save(tmp_path / 'f.png', RGB)
+    data = path.read_bytes()
+    for position in range(60, len(data) - 20, len(data) // 40):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1:])
+        with pytest.raises(UserError, match='cannot be read'):
+            read_rgb(path)
+
+
 def test_bad_files(tmp_path):
     (tmp_path / 'empty.png').touch()
     (tmp_path / 'text.jpg').write_text('no image at all')

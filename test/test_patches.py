@@ -56,6 +56,12 @@ def test_a_patch_is_a_turned_crop(files):
     assert len({patch.numpy().tobytes() for patch in patches}) > 150
 
 
+def test_epoch_position_and_seed_all_matter(files):
+    keys = [(epoch, position, 2) for epoch in range(1, 4) for position in range(4)]
+    patches = {PatchDataset(files, 16, seed)[key].numpy().tobytes() for seed in (1, 2) for key in keys}
+    assert len(patches) > 20                              # of 24; there are 560 that can be drawn
+
+
 def test_all_eight_turns_equally_often(tmp_path):
     write_rgb(tmp_path / 'a.png', noise(8, 8))
     turned = [turn.tobytes() for turn in turns(read_rgb(tmp_path / 'a.png'))]

@@ -1,0 +1,86 @@
+"""Which degradations a test runs, and what was published for them."""
+from statistics import fmean
+from typing import NamedTuple
+
+from data.degradation import Degradation
+from utility import UserError
+
+PROTOCOLS = ('single', 'gaussian8', 'dasr9', 'mrda9')
+LABELS = {
+    'single': 'single: the one degradation of the options',
+    'gaussian8': 'gaussian8: eight round blurs without noise',
+    'dasr9': 'dasr9: the nine long blurs of DASR, noise 0/5/10',
+    'mrda9': 'mrda9: the nine long blurs of MRDA, recovered from the figure, noise 0/10/20',
+}
+GAUSSIAN8 = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.8, 3.2)}  # scale: first and last of eight evenly spaced sigma
+# lambda_1 and lambda_2 (standard deviations in pixels), theta in degrees; x4 only.
+DASR9 = ((2, 0.5, 0), (2, 1, 10), (3.5, 1.5, 30), (3.5, 2, 45), (3.5, 2, 90), (4, 1.5, 120), (4, 2, 135), (4, 3, 165),
+         (4, 4, 180))
+# Printed nowhere as numbers: recovered by fitting the papers' pictures of the kernels.
+MRDA9 = ((4, 1, 0), (3.5, 1.5, 20), (3, 2, 40), (2.5, 2.5, 60), (3, 2, 0), (3.5, 1.5, 20), (4, 1, 40), (3.5, 2.5, 60),
+         (4, 4, 0))
+NINE = {'dasr9': (DASR9, (0, 5, 10)), 'mrda9': (MRDA9, (0, 10, 20))}  # kernels, noise in grey levels (0-255)
+
+SOURCE = 'MRDA (TIP 2023, arXiv 2207.13963) and KDSR (ICLR 2023, arXiv 2211.16928)'
+SETS = ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109')
+ALIASES = {'bsd100': 'b100', 'bsds100': 'b100'}
+GAUSSIAN8_X4 = {  # (PSNR, SSIM) on each of SETS, mean over sigma
+    'bicubic': ((24.57, 0.7108), (22.79, 0.6032), (23.29, 0.5786), (20.35, 0.5532), (21.50, 0.6933)),
+    'DASR': ((31.46, 0.8789), (28.11, 0.7603), (27.44, 0.7214), (25.36, 0.7506), (29.39, 0.8861)),
+    'MRDA_S': ((31.98, 0.8872), (28.42, 0.7671), (27.55, 0.7254), (25.90, 0.7734), (30.51, 0.9088)),
+    'KDSR_S-M': ((32.02, 0.8892), (28.46, 0.7761), (27.52, 0.7281), (25.96, 0.7760), (30.58, 0.9026)),
+    'KDSR_S-L': ((32.11, 0.8933), (28.68, 0.7867), (27.64, 0.7300), (26.15, 0.7830), (30.99, 0.9069)),
+}
+MRDA9_SET14_X4 = {  # PSNR of each degradation, in the protocol's order
+    'DASR': (27.20, 27.62, 27.74, 27.85, 27.82, 27.62, 27.38, 27.44, 26.27,
+             25.26, 25.57, 25.64, 25.69, 25.62, 25.54, 25.42, 25.20, 24.37,
+             23.68, 23.87, 24.20, 24.32, 24.09, 23.91, 23.76, 23.81, 22.87),
+    'MRDA_S': (27.45, 27.85, 28.04, 28.09, 28.01, 27.85, 27.64, 27.63, 26.29,
+               25.66, 25.81, 25.90, 25.92, 25.86, 25.80, 25.68, 25.41, 24.56,
+               24.71, 24.79, 24.87, 24.86, 24.90, 24.80, 24.69, 24.54, 23.81),
+    'KDSR_S': (27.67, 27.99, 28.14, 28.20, 28.12, 27.99, 27.80, 27.87, 26.52,
+               25.74, 25.91, 25.97, 26.00, 25.96, 25.88, 25.75, 25.50, 24.67,
+               24.72, 24.89, 24.92, 24.89, 24.92, 24.82, 24.70, 24.59, 23.84),
+}
+
+
+class Published(NamedTuple):
+    """A published result on one test set. psnr: the mean in dB; ssim: the mean, None where none was published;
+    each: the PSNR of every degradation in the protocol's order, () where only means were published."""
+    method: str
+    psnr: float
+    ssim: float | None = None
+    each: tuple = ()
+
+
+def label(name):
+    """What a protocol is, in a few words, to be shown wherever it is used."""
+    return LABELS[name]
+
+
+def degradations(name, scale, single=None):
+    """The degradations of protocol `name` in order: for each noise level, the kernels. single: the one of 'single'.
+
+    gaussian8 and dasr9 are DASR's (CVPR 2021), mrda9 MRDA's. Raises UserError if the protocol is not defined at `scale`.
+    """
+    if name == 'single':
+        return [single]
+    if name == 'gaussian8':
+        first, last = GAUSSIAN8[scale]
+        return [Degradation.iso((first * (7 - i) + last * i) / 7) for i in range(8)]
+    if scale != 4:
+        raise UserError(f'--protocol {name} is defined at --scale 4 only, not {scale}; '
+                        'take --scale 4 or --protocol gaussian8')
+    kernels, levels = NINE[name]
+    return [Degradation.aniso(*kernel, noise) for noise in levels for kernel in kernels]
+
+
+def published(name, scale, set_name):
+    """What was published for a protocol on a test set, a list of Published; [] if nothing was. All of it is x4."""
+    known = ALIASES.get(set_name.lower(), set_name.lower())
+    places = {each.lower(): place for place, each in enumerate(SETS)}
+    if scale == 4 and name == 'gaussian8' and known in places:
+        return [Published(method, *scores[places[known]]) for method, scores in GAUSSIAN8_X4.items()]
+    if scale == 4 and name == 'mrda9' and known == 'set14':
+        return [Published(method, fmean(each), None, each) for method, each in MRDA9_SET14_X4.items()]
+    return []
