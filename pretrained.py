@@ -32,7 +32,8 @@ def find(source, args):
     for path in looked:
         if path.is_file():
             return path
-    raise UserError(f'stage {args.stage} needs the weights of stage {source.stage}: no {" or ".join(map(str, looked))}; '
+    places = ' or '.join(map(str, looked))
+    raise UserError(f'stage {args.stage} needs the weights of stage {source.stage}: no {places}; '
                     f'run stage {source.stage} first or name the file by --{source.flag}')
 
 

@@ -98,24 +98,66 @@ def _published_rows(run, noise):
 
 
 def table_text(run):
-    """For the terminal: title, table in blocks of at most WIDTH columns where names allow, sources, protocol line."""
+    """For the terminal: the table in blocks no wider than WIDTH, unless a single set's name is."""
     shown = table(run)
-    labels = [(row.blur, _level(row.noise)) for row in shown.rows]
-    blur, noise = (max(len(label[i]) for label in (*labels, ('', 'noise'))) for i in (0, 1))
-    left = ['', f'{"blur":{blur}}  {"noise":>{noise}}', *(f'{a:{blur}}  {b:>{noise}}' for a, b in labels)]
-    blocks, start = [left], 0
+    sections = [list(rows) for _, rows in groupby(shown.degradations, lambda row: row.noise)]
+    sizes = [len(rows) for rows in (*sections, shown.means, shown.published) if rows]
+    blocks = ['\n'.join(line.rstrip() for line in _ruled(block, sizes)) for block in _blocks(shown)]
+    return '\n\n'.join([run.title, *blocks, '\n'.join(_notes(run, shown))]) + '\n'
+
+
+def _blocks(shown):
+    """Lists of lines, all equally wide, that begin with the same columns: heading, its underline, names, rows."""
+    left = _aligned('', ['blur', 'noise'], [[row.blur, _level(row)] for row in shown.rows], '<>')
+    block, start = left, 0
     for group in shown.groups:
         stop = start + len(group.names)
-        part = _group_text(group, [row.cells[start:stop] for row in shown.rows])
-        if len(blocks[-1][1]) + len(part[1]) > WIDTH and blocks[-1] is not left:
-            blocks.append(left)
-        blocks[-1] = [f'{a:{len(left[1])}}{b}' for a, b in zip(blocks[-1], part, strict=True)]
-        start = stop
-    sections = [*(list(rows) for _, rows in groupby(shown.degradations, lambda row: row.noise)), shown.means,
-                shown.published]
-    return '\n\n'.join(['\n'.join([run.title, *_notes(run)])])
+        cells = [list(map(_number, row.cells[start:stop], group.decimals)) for row in shown.rows]
+        part = ['  ' + line for line in _aligned(group.heading, group.names, cells, '>' * len(group.names))]
+        if block is not left and len(block[0] + part[0]) > WIDTH:
+            yield block
+            block = left
+        block, start = [a + b for a, b in zip(block, part, strict=True)], stop
+    yield block
+
+
+def _aligned(heading, names, rows, sides):
+    """Columns of text as equally wide lines: the heading over a line, the names, the rows."""
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    lines = [' '.join(f'{text:{side}{width}}' for text, side, width in zip(row, sides, widths, strict=True))
+             for row in (names, *rows)]
+    width = max(len(heading), len(lines[0]))
+    return [f'{heading:^{width}}', ('-' if heading else ' ') * width, *(f'{line:>{width}}' for line in lines)]
+
+
+def _ruled(block, sizes):
+    """The lines of a block with a rule over each section; sizes: how many rows each has."""
+    yield from block[:3]
+    start = 3
+    for size in sizes:
+        yield '-' * len(block[0])
+        yield from block[start:start + size]
+        start += size
+
+
+def _level(row):
+    return 'all' if row.noise is None else f'{row.noise:g}'
+
+
+def _number(value, decimals):
+    return '' if value is None else f'{value:.{decimals}f}'
 
 
 def _notes(run, shown):
-    """What stands beneath a table."""
-    return [f'Published numbers: {protocol.SOURCE}'] * _has_published(shown) + [f'Protocol: {run.line}']
+    """What stands beneath the table."""
+    marked = shown.published or len(shown.groups) > len(run.sets)
+    return [f'Published numbers: {protocol.SOURCE}'] * bool(marked) + [f'Protocol: {run.line}']
+
+
+def table_markdown(run):
+    shown = table(run)
+    names = ['blur', 'noise', *(name.replace('|', r'\|') for name, _ in shown.columns)]
+    rows = [[row.blur, _level(row), *map(_number, row.cells, (decimals for _, decimals in shown.columns))]
+            for row in shown.rows]
+    _, _, header, *lines = _aligned('', names, rows, '<' + '>' * (len(names) - 1), ' | ')
+    return ''

@@ -1,4 +1,4 @@
-"""The whole method in miniature: photos from scikit-image, four stages by the product's own command line, what it learnt.
+"""The whole method in miniature: four stages by the product's own command line on photos from scikit-image.
 
 Everything lands in experiment/: the photos in quickstart_photos/, the runs in quickstart_stage1 … quickstart_stage4,
 the table and the pictures in quickstart/. Flags given to it go to every stage.

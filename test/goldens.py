@@ -1,4 +1,4 @@
-"""Weights and inputs that anyone can regenerate from their names; test/golden/ holds what the public code made of them."""
+"""Weights and inputs that follow from their names alone; test/golden/ holds what the public code made of them."""
 import zlib
 from pathlib import Path
 

@@ -18,7 +18,8 @@ def golden():
 
 @pytest.fixture
 def pair():
-    return goldens.smooth('lr', (2, 3, 12, 16)), goldens.smooth('up', (2, 3, 48, 64)), goldens.smooth('hr', (2, 3, 48, 64))
+    up, hr = (goldens.smooth(name, (2, 3, 48, 64)) for name in ('up', 'hr'))
+    return goldens.smooth('lr', (2, 3, 12, 16)), up, hr
 
 
 def test_step_sizes():
@@ -53,7 +54,8 @@ def test_first_order_meta_gradient_golden(golden):
         return [goldens.smooth(name, (2, 3, 6, 8) if i == 0 else (2, 3, 24, 32)) for i, name in enumerate(names)]
 
     for task in range(2):
-        adapted = adapt(mln, *images(f'q{task}', f'qu{task}', 'qh'), [1e-2] * 3, watch=lambda sr, loss: losses.append(loss))
+        support = images(f'q{task}', f'qu{task}', 'qh')
+        adapted = adapt(mln, *support, [1e-2] * 3, watch=lambda sr, loss: losses.append(loss))
         lq, up, hr = images(f's{task}', f'su{task}', 'sh')
         weights = straight_through(weights_of(mln), adapted)
         outer = F.l1_loss(torch.func.functional_call(mln, weights, (lq, up))[0], hr)

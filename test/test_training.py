@@ -1,4 +1,4 @@
-"""The four stages through the command line, on real photos with small networks: what they learn, write, resume, refuse."""
+"""The four stages through the command line, on real photos with small networks: they learn, write, resume, refuse."""
 import csv
 import re
 from pathlib import Path
