@@ -1,17 +1,18 @@
 """Scoring a stage on test sets: luma PSNR and SSIM per image, means per set, the images themselves."""
 import csv
 import io
-import re
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
 
 from data.degradation import Degradation
 from data.images import write_rgb
+from data.pairs import slug
 from metric import psnr_y, ssim_y
 from model.inference import self_ensemble
 from store import write_bytes
-from utility import generator, quantize
+from utility import quantize
 
 
 class Score(NamedTuple):
@@ -29,7 +30,7 @@ class SetScores(NamedTuple):
     def mean(self, step=-1):
         """Mean PSNR and mean SSIM over the images, after adaptation step `step`."""
         scores = self.by_step[step]
-        return tuple(sum(values) / len(scores) for values in ([s.psnr for s in scores], [s.ssim for s in scores]))
+        return fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
 
 
 def to_float(image, rgb_range, device):
@@ -45,12 +46,12 @@ def to_uint8(image, rgb_range):
 class Evaluator:
     """Scores a stage's restored images under fixed degradations; every image is decoded once for all of them.
 
-    Test noise is drawn per image from (seed, set, image), so no score depends on the order of the images.
+    pairs: (set, image, hr, degradation) → (lq, up), a Degraded or Files of data.pairs.
     """
 
-    def __init__(self, degrader, degradations, scale, rgb_range, seed, device, ensemble=False, results=None):
-        self.degrader, self.degradations = degrader, degradations
-        self.scale, self.rgb_range, self.seed, self.device = scale, rgb_range, seed, device
+    def __init__(self, pairs, degradations, scale, rgb_range, device, ensemble=False, results=None):
+        self.pairs, self.degradations = pairs, degradations
+        self.scale, self.rgb_range, self.device = scale, rgb_range, device
         self.ensemble = ensemble
         self.results = results  # folder for the images, None to keep none
 
@@ -61,8 +62,7 @@ class Evaluator:
         for image, hr8 in testset:
             hr = to_float(hr8, self.rgb_range, self.device)                                # (1, 3, H, W)
             for each in scores:
-                noise = generator(self.device, self.seed, 'test noise', testset.name, image)
-                lq, up = self.degrader(hr, each.degradation, noise)                        # (1, 3, h, w), (1, 3, H, W)
+                lq, up = self.pairs(testset.name, image, hr, each.degradation)             # (1, 3, h, w), (1, 3, H, W)
                 self._note(each, image, hr, self._restore(stage, lq, up, hr))
         return scores
 
@@ -74,7 +74,8 @@ class Evaluator:
             scores.by_step[step].append(Score(image, psnr_y(sr, hr, self.scale, self.rgb_range),
                                               ssim_y(sr, hr, self.scale, self.rgb_range)))
         if self.results:
-            write_rgb(self.results / slug(scores) / f'{image}_x{self.scale}.png', to_uint8(steps[-1], self.rgb_range))
+            folder = self.results / slug(scores.name, scores.degradation)
+            write_rgb(folder / f'{image}_x{self.scale}.png', to_uint8(steps[-1], self.rgb_range))
 
     def _restore(self, stage, lq, up, hr):
         if self.ensemble:
@@ -83,15 +84,9 @@ class Evaluator:
 
     def protocol(self):
         """One line that says how the scores were made."""
-        blur = str(self.degradations[0]) + '; ' if len(self.degradations) == 1 else ''
-        return (f'{blur}{self.degrader}; PSNR and SSIM on BT.601 luma of 8-bit images, '
+        return (f'{self.pairs}; PSNR and SSIM on BT.601 luma of 8-bit images, '
                 f'{self.scale} border pixels cut, SSIM window 11x11 Gaussian sigma 1.5'
                 + ('; self-ensemble x8' if self.ensemble else ''))
-
-
-def slug(scores):
-    """The name of a set and its degradation, fit for a file."""
-    return f'{scores.name}_' + re.sub(r'[^\w.]+', '_', str(scores.degradation))
 
 
 def write_csv(folder, scores):
@@ -101,15 +96,20 @@ def write_csv(folder, scores):
     rows.writerow(['set', 'degradation', 'image', 'psnr_y', 'ssim_y'])
     rows.writerows([scores.name, scores.degradation, s.image, f'{s.psnr:.4f}', f'{s.ssim:.6f}']
                    for s in scores.by_step[-1])
-    write_bytes(folder / f'{slug(scores)}.csv', text.getvalue().encode())
+    write_bytes(folder / f'{slug(scores.name, scores.degradation)}.csv', text.getvalue().encode())
 
 
-def lines(scores):
-    """The log's lines for a set: its means, and those after each adaptation step where there are several."""
-    if len(scores.by_step) > 1:
-        yield from (f'{scores.name} after {step} adaptation steps: {_means(*scores.mean(step))}'
-                    for step in range(len(scores.by_step)))
-    yield f'{scores.name} {_means(*scores.mean())}'
+def overall(scored, step=-1):
+    """Mean PSNR and mean SSIM of one set over its degradations, from the list of their SetScores."""
+    return tuple(fmean(values) for values in zip(*(scores.mean(step) for scores in scored), strict=True))
+
+
+def lines(scored):
+    """The log's lines for one set under all its degradations: the mean, before it those after each adaptation step."""
+    name, steps = scored[0].name, len(scored[0].by_step)
+    if steps > 1:
+        yield from (f'{name} after {step} adaptation steps: {_means(*overall(scored, step))}' for step in range(steps))
+    yield f'{name} {_means(*overall(scored))}'
 
 
 def _means(psnr, ssim):

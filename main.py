@@ -7,10 +7,13 @@ import torch
 
 from checkpoint import Run, run_folder
 from data import make_loaders
+from data.pairs import Degraded, Files
 from evaluation import Evaluator
 from model.inference import self_ensemble
 from option import config_text, parse, retired_warning, stage_options, stages
 from pretrained import initialise
+from protocol import degradations
+from report import TestRun, table_text, write_tables
 from trainer import Trainer
 from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2
@@ -45,6 +48,8 @@ def run_stage(args):
     run = Run(run_folder(args.run_name, args) if args.load == '.' else Path('experiment') / args.load, args.stage)
     stage = STAGES[args.stage](args)
     photos_only = args.dir_demo is not None
+    series = degradations(args.protocol, args.scale, stage.test_degradation)
+    pairs = Files(args.test_lr, args.scale, args.rgb_range) if args.test_lr else Degraded(stage.degrader, args.seed)
     train, tests = (None, []) if photos_only else make_loaders(args)
     state = None if args.test_only or photos_only else run.start(args.resume, args.reset)
     notes = []                                       # nothing is written before all that was given is known to be good
@@ -57,15 +62,23 @@ def run_stage(args):
     if photos_only:
         enlarge_photos(args, stage, run, device)
         return
-    evaluator = Evaluator(stage.degrader, [stage.test_degradation], args.scale, args.rgb_range, args.seed, device,
+    evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None)
     trainer = Trainer(args, stage, train, tests, evaluator, run, device, present_gpus(args.n_GPUs, device))
     if args.test_only:
-        trainer.test()
+        show_table(args, trainer.test(), evaluator.protocol(), run)
         return
     if state:
         trainer.restore(state)
     trainer.fit()
+
+
+def show_table(args, scored, line, run):
+    """The table of a test, a row per degradation, published results beside it; also as CSV, Markdown and JSON."""
+    table = TestRun(args.protocol, args.scale, line, {
+        name: [(scores.degradation, *scores.mean()) for scores in several] for name, several in scored.items()})
+    run.log('\n' + table_text(table))
+    write_tables(run.results, table)
 
 
 def enlarge_photos(args, stage, run, device):

@@ -2,8 +2,9 @@
 from pathlib import Path
 
 from checkpoint import WEIGHTS, run_folder
+from model.weights import fit_weights
 from option import run_names
-from store import fit_weights, load_weights
+from store import load_weights
 from utility import UserError
 
 
@@ -57,6 +58,7 @@ def load(source, path):
     if source.may_be_teacher and any(key.startswith('E.') for key in weights):
         generator = {key[2:]: tensor for key, tensor in weights.items() if key.startswith('G.')}
         fit_weights(source.network.G, generator, path)
-        return f"the teacher's SR network ({len(generator)} tensors; the encoder E_st starts afresh)"
+        return (f"the teacher's SR network G ({len(generator)} tensors; its encoder E, {len(weights) - len(generator)} "
+                'tensors, is not taken: E_st starts afresh)')
     fit_weights(source.network, weights, path)
     return f'{len(weights)} tensors'

@@ -9,8 +9,8 @@ PROTOCOLS = ('single', 'gaussian8', 'dasr9', 'mrda9')
 LABELS = {
     'single': 'single: the one degradation of the options',
     'gaussian8': 'gaussian8: eight round blurs without noise',
-    'dasr9': 'dasr9: the nine long blurs of DASR, noise 0/5/10',
-    'mrda9': 'mrda9: the nine long blurs of MRDA, recovered from the figure, noise 0/10/20',
+    'dasr9': 'dasr9: the nine anisotropic blurs of DASR, noise 0/5/10',
+    'mrda9': 'mrda9: the nine anisotropic blurs of MRDA, recovered from the figure, noise 0/10/20',
 }
 GAUSSIAN8 = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.8, 3.2)}  # scale: first and last of eight evenly spaced sigma
 # lambda_1 and lambda_2 (standard deviations in pixels), theta in degrees; x4 only.
@@ -61,18 +61,18 @@ def label(name):
 def degradations(name, scale, single=None):
     """The degradations of protocol `name` in order: for each noise level, the kernels. single: the one of 'single'.
 
-    gaussian8 and dasr9 are DASR's (CVPR 2021), mrda9 MRDA's. Raises UserError if the protocol is not defined at `scale`.
+    gaussian8 and dasr9 are DASR's (CVPR 2021), mrda9 MRDA's. Raises UserError where it is not defined at `scale`.
     """
     if name == 'single':
         return [single]
-    if name == 'gaussian8':
+    if name == 'gaussian8' and scale in GAUSSIAN8:
         first, last = GAUSSIAN8[scale]
         return [Degradation.iso((first * (7 - i) + last * i) / 7) for i in range(8)]
-    if scale != 4:
-        raise UserError(f'--protocol {name} is defined at --scale 4 only, not {scale}; '
-                        'take --scale 4 or --protocol gaussian8')
-    kernels, levels = NINE[name]
-    return [Degradation.aniso(*kernel, noise) for noise in levels for kernel in kernels]
+    if name in NINE and scale == 4:
+        kernels, levels = NINE[name]
+        return [Degradation.aniso(*kernel, noise) for noise in levels for kernel in kernels]
+    raise UserError(f'--protocol {name} is not defined at --scale {scale}: gaussian8 is at 2, 3 and 4, '
+                    'dasr9 and mrda9 at 4 only')
 
 
 def published(name, scale, set_name):

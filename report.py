@@ -64,9 +64,9 @@ class Table(NamedTuple):
 def table(run):
     """The Table of a TestRun: a row per degradation; means per noise level, where there are several, and over all
     degradations; what was published, as columns where it is known per degradation, otherwise as rows."""
-    groups = list(_groups(run))
-    rows = []
-    for (degradation, *_), *numbers in zip(next(iter(run.sets.values())), *(g.numbers for g in groups), strict=True):
+    groups, rows = list(_groups(run)), []
+    degradations = [degradation for degradation, *_ in next(iter(run.sets.values()))]
+    for degradation, *numbers in zip(degradations, *(group.numbers for group in groups), strict=True):
         blur = str(degradation).rpartition(', noise ')[0]
         rows.append(Row(blur, degradation.noise.item(), [number for part in numbers for number in part]))
     levels = list(dict.fromkeys(row.noise for row in rows))
@@ -98,22 +98,22 @@ def _published_rows(run, noise):
 
 
 def table_text(run):
-    """For the terminal: the table in blocks no wider than WIDTH, unless a single set's name is."""
+    """For the terminal, in blocks no wider than WIDTH unless one set's name is."""
     shown = table(run)
-    sections = [list(rows) for _, rows in groupby(shown.degradations, lambda row: row.noise)]
-    sizes = [len(rows) for rows in (*sections, shown.means, shown.published) if rows]
+    levels = (list(rows) for _, rows in groupby(shown.degradations, lambda row: row.noise))
+    sizes = [len(rows) for rows in (*levels, shown.means, shown.published) if rows]
     blocks = ['\n'.join(line.rstrip() for line in _ruled(block, sizes)) for block in _blocks(shown)]
     return '\n\n'.join([run.title, *blocks, '\n'.join(_notes(run, shown))]) + '\n'
 
 
 def _blocks(shown):
-    """Lists of lines, all equally wide, that begin with the same columns: heading, its underline, names, rows."""
-    left = _aligned('', ['blur', 'noise'], [[row.blur, _level(row)] for row in shown.rows], '<>')
+    """Lists of equally wide lines that all begin with the rows' names: headings, their underlines, names, rows."""
+    left = _grouped('', _aligned(['blur', 'noise'], [_name(row) for row in shown.rows]))
     block, start = left, 0
     for group in shown.groups:
         stop = start + len(group.names)
-        cells = [list(map(_number, row.cells[start:stop], group.decimals)) for row in shown.rows]
-        part = ['  ' + line for line in _aligned(group.heading, group.names, cells, '>' * len(group.names))]
+        cells = [_texts(row.cells[start:stop], group.decimals) for row in shown.rows]
+        part = ['  ' + line for line in _grouped(group.heading, _aligned(group.names, cells, '>'))]
         if block is not left and len(block[0] + part[0]) > WIDTH:
             yield block
             block = left
@@ -121,17 +121,22 @@ def _blocks(shown):
     yield block
 
 
-def _aligned(heading, names, rows, sides):
-    """Columns of text as equally wide lines: the heading over a line, the names, the rows."""
+def _aligned(names, rows, first='<', gap=' '):
+    """Equally wide lines of names and rows, all columns right-aligned; first: the side of the first one."""
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    lines = [' '.join(f'{text:{side}{width}}' for text, side, width in zip(row, sides, widths, strict=True))
-             for row in (names, *rows)]
+    sides = [first, *'>' * (len(names) - 1)]
+    return [gap.join(f'{text:{side}{width}}' for text, side, width in zip(row, sides, widths, strict=True))
+            for row in (names, *rows)]
+
+
+def _grouped(heading, lines):
+    """`lines` below their underlined heading, all equally wide."""
     width = max(len(heading), len(lines[0]))
     return [f'{heading:^{width}}', ('-' if heading else ' ') * width, *(f'{line:>{width}}' for line in lines)]
 
 
 def _ruled(block, sizes):
-    """The lines of a block with a rule over each section; sizes: how many rows each has."""
+    """The lines of a block with a rule above each section; sizes: how many rows each has."""
     yield from block[:3]
     start = 3
     for size in sizes:
@@ -140,24 +145,63 @@ def _ruled(block, sizes):
         start += size
 
 
-def _level(row):
-    return 'all' if row.noise is None else f'{row.noise:g}'
+def _name(row):
+    return [row.blur, 'all' if row.noise is None else f'{row.noise:g}']
 
 
-def _number(value, decimals):
-    return '' if value is None else f'{value:.{decimals}f}'
+def _texts(cells, decimals):
+    return ['' if value is None else f'{value:.{n}f}' for value, n in zip(cells, decimals, strict=True)]
 
 
 def _notes(run, shown):
-    """What stands beneath the table."""
+    """What stands beneath a table."""
     marked = shown.published or len(shown.groups) > len(run.sets)
-    return [f'Published numbers: {protocol.SOURCE}'] * bool(marked) + [f'Protocol: {run.line}']
+    return [f'Published: {protocol.SOURCE}.'] * bool(marked) + [f'Protocol: {run.line}']
 
 
 def table_markdown(run):
+    """A heading, one table of all columns, the notes."""
     shown = table(run)
-    names = ['blur', 'noise', *(name.replace('|', r'\|') for name, _ in shown.columns)]
-    rows = [[row.blur, _level(row), *map(_number, row.cells, (decimals for _, decimals in shown.columns))]
-            for row in shown.rows]
-    _, _, header, *lines = _aligned('', names, rows, '<' + '>' * (len(names) - 1), ' | ')
-    return ''
+    names, decimals = zip(*shown.columns, strict=True)
+    rows = [[*_name(row), *_texts(row.cells, decimals)] for row in shown.rows]
+    header, *lines = _aligned(['blur', 'noise', *(name.replace('|', r'\|') for name in names)], rows, gap=' | ')
+    first, *others = ('-' * (len(cell) - 1) for cell in header.split(' | '))
+    rule = ' | '.join([f':{first}', *(f'{dashes}:' for dashes in others)])
+    lines = [f'| {line} |' for line in (header, rule, *lines)]
+    return '\n'.join([f'### {run.title}', '', *lines, '', '  \n'.join(_notes(run, shown))]) + '\n'
+
+
+def table_csv(run):
+    """A row per row of the table; every row says by which protocol and how it was made."""
+    shown = table(run)
+    names, _ = zip(*shown.columns, strict=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(['protocol', 'blur', 'noise', *names, 'evaluation'])
+    writer.writerows([run.title, *_name(row), *_texts(row.cells, [6] * len(names)), run.line] for row in shown.rows)
+    return text.getvalue()
+
+
+def table_json(run):
+    """The same numbers unrounded; inf and nan, which JSON lacks, as text."""
+    shown = table(run)
+    parts = {kind: [_json_row(row, shown.groups) for row in getattr(shown, kind)]
+             for kind in ('degradations', 'means', 'published')}
+    return json.dumps({'protocol': run.name, 'label': protocol.label(run.name), 'scale': run.scale,
+                       'evaluation': run.line, 'published_source': protocol.SOURCE, **parts},
+                      indent=1, allow_nan=False) + '\n'
+
+
+def _json_row(row, groups):
+    cells = iter(str(value) if value is not None and not math.isfinite(value) else value for value in row.cells)
+    scores = {group.heading: {name: next(cells) for name in group.names} for group in groups}
+    return {'blur': row.blur, 'noise': row.noise, 'scores': scores}
+
+
+def write_tables(folder, run):
+    """Write protocol_<name>.csv, .md and .json into `folder`; returns their paths. Raises UserError if it cannot."""
+    texts = {'csv': table_csv(run), 'md': table_markdown(run), 'json': table_json(run)}
+    paths = [Path(folder) / f'protocol_{run.name}.{suffix}' for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_bytes(path, text.encode())
+    return paths

@@ -11,6 +11,8 @@ import torch
 from utility import UserError
 
 DIGEST = hashlib.sha256().digest_size
+UMASK = os.umask(0)  # can only be read by setting it: once, before any thread starts
+os.umask(UMASK)
 PREFIXES = ('module.', '_orig_mod.')  # left by DataParallel and torch.compile
 
 
@@ -22,12 +24,12 @@ def write_bytes(path, data):
     path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.writing.', delete=False) as file:
             temporary = file.name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -35,12 +37,6 @@ def write_bytes(path, data):
             Path(temporary).unlink(missing_ok=True)
         raise UserError(f'{path}: cannot write {len(data):,} bytes ({error.strerror or error}); '
                         'free some space or choose another place') from error
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder):
@@ -100,32 +96,3 @@ def _bare(key):
     while key.startswith(PREFIXES):
         key = key.split('.', 1)[1]
     return key
-
-
-def fit_weights(network, weights, path):
-    """Load `weights` into `network`. Raises UserError with the first five differing keys, and changes nothing, unless
-    every key and shape fits."""
-    own = network.state_dict()
-    differences = [f'{key} {_shape(weights, key)} instead of {_shape(own, key)}'
-                   for key in own.keys() | weights.keys() if _shape(weights, key) != _shape(own, key)]
-    if differences:
-        differences.sort()
-        more = f' and {len(differences) - 5} more' if len(differences) > 5 else ''
-        raise UserError(f'{path}: weights of another network ({_reason(own, weights)}): '
-                        + '; '.join(differences[:5]) + more)
-    network.load_state_dict(weights)
-
-
-def _shape(weights, key):
-    return tuple(weights[key].shape) if key in weights else 'absent'
-
-
-def _reason(own, weights):
-    """The likeliest reason why `weights` do not fit a network whose state dict is `own`."""
-    if own.keys() == weights.keys():
-        tail = any('tail' in key for key in own if own[key].shape != weights[key].shape)
-        body = any('tail' not in key for key in own if own[key].shape != weights[key].shape)
-        return 'another --scale' if tail and not body else 'another width, --n_feats'
-    if {key.split('.')[0] for key in own} != {key.split('.')[0] for key in weights}:
-        return 'of another stage, or of no network of this project'
-    return 'another --scale' if any('tail' in key for key in own.keys() ^ weights.keys()) else 'another --n_blocks'

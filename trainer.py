@@ -104,24 +104,25 @@ class Trainer:
         return self.args.skip_threshold * past[-1] if past else math.inf
 
     def test(self):
-        """Scores of every test set, logged, and written per image: a list of SetScores."""
-        start, scored = time.monotonic(), []
+        """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written."""
+        start, scored = time.monotonic(), {}
         for testset in self.tests:
-            for scores in self.evaluator.score(self.stage, testset):
-                for line in evaluation.lines(scores):
-                    self.run.log(line)
+            scored[testset.name] = self.evaluator.score(self.stage, testset)
+            for line in evaluation.lines(scored[testset.name]):
+                self.run.log(line)
+            for scores in scored[testset.name]:
                 evaluation.write_csv(self.run.results, scores)
-                scored.append(scores)
-        images = sum(len(scores.by_step[-1]) for scores in scored)
-        self.run.log(f'Protocol: {self.evaluator.protocol()}')
+        images = sum(len(scores.by_step[-1]) for several in scored.values() for scores in several)
         self.run.log(f'{images} images in {time.monotonic() - start:.1f} s')
         return scored
 
     def test_epoch(self):
-        for scores in self.test():
-            psnr, ssim = scores.mean()
-            self.history['psnr'].setdefault(scores.name, []).append(psnr)
-            self.history['ssim'].setdefault(scores.name, []).append(ssim)
+        results = self.test()
+        self.run.log(f'Protocol: {self.evaluator.protocol()}')
+        for name, scored in results.items():
+            psnr, ssim = evaluation.overall(scored)
+            self.history['psnr'].setdefault(name, []).append(psnr)
+            self.history['ssim'].setdefault(name, []).append(ssim)
 
     def save(self):
         """Weights, full state and curves. The state holds the frozen networks too, so that a run needs no other file

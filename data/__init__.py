@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from data.dataset import TestSet, find_images, scan, split_names
+from data.dataset import OFFICIAL_TEST, TestSet, find_images, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
 
 __all__ = ['TestSet', 'make_loaders']
@@ -18,7 +18,9 @@ def make_loaders(args):
     """
     tests = []
     for name in split_names(args.data_test, '--data_test'):
-        files = find_images(args.dir_data, name, train=False, data_range=args.data_range)
+        # 801-810, the published default, is meant for DIV2K; any other set is tested whole unless a range is given.
+        cut = 'data_range' in args.given or name.lower() in OFFICIAL_TEST
+        files = find_images(args.dir_data, name, train=False, data_range=args.data_range if cut else None)
         # In smaller ones, the reflected border of the 21x21 blur or the 11x11 window of SSIM would not fit.
         scan(files, 8 * args.scale)
         tests.append(TestSet(_label(name), files, args.scale))

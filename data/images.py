@@ -58,10 +58,10 @@ def is_image(path):
     return path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
 
 
-def find_photos(source):
+def find_photos(source, role='--dir_demo'):
     """Sorted paths of the images that `source` names: a file, a folder with all its sub-folders, or a glob.
 
-    Raises UserError if there are none.
+    role: what an error calls `source`. Raises UserError if there are none.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -70,7 +70,7 @@ def find_photos(source):
     photos = sorted(path for path in found if is_image(path) and not path.is_dir())
     if not photos:
         there = 'holds no image' if path.is_dir() else 'no such file, folder or match of this pattern'
-        raise UserError(f'--dir_demo {shown(source)}: {there} ({" ".join(SUFFIXES)})')
+        raise UserError(f'{role} {shown(source)}: {there} ({" ".join(SUFFIXES)})')
     return photos
 
 

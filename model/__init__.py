@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from model import mrda
+from model import kdsr, mrda
 from model.adapt import AdaptedFeatures
 from model.mln import MLN
 from utility import derive_seed
@@ -31,6 +31,12 @@ FAMILIES = {
         student=lambda args: mrda.student(args.scale, args.n_blocks, args.rgb_range),
         cue=lambda args, mln: AdaptedFeatures(mln, args.test_iter, freeze_tail=args.stage == 4),
         feature_l1=0.1),
+    'kdsr': Family(
+        mln=None,
+        teacher=lambda args: kdsr.teacher(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
+        student=lambda args: kdsr.student(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
+        cue=lambda args, mln: kdsr.PairCue(args.scale),
+        feature_l1=0.0),
 }
 
 

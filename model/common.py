@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from model.tail import Tail
+
 SLOPE = 0.1  # of every LeakyReLU
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -39,6 +41,44 @@ class DynamicConv(nn.Module):
         kernel = self.kernel(z).view(b * c, 1, 3, 3)                                # one group per sample and channel
         y = F.conv2d(x.reshape(1, b * c, h, w), kernel, padding=1, groups=b * c)    # (1, B·C, h, w)
         return F.leaky_relu(y.view(b, c, h, w), SLOPE)                              # (B, C, h, w)
+
+
+class Blocks(nn.Module):
+    """A chain of blocks, each of which sees z; its own module only because published keys say `body.0.body.{i}`."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.body = nn.ModuleList(blocks)
+
+    def forward(self, x, z):
+        for block in self.body:
+            x = block(x, z)   # (B, C, h, w)
+        return x
+
+
+class SRNetwork(nn.Module):
+    """The SR network of both families, a residual chain of `blocks` that are steered by z = compress(rep).
+
+    blocks: modules (x (B, C, h, w), z (B, C)) → (B, C, h, w), with C = n_feats; compress: what makes z (B, C) of the
+    encoder's representation, None where that is z already.
+    """
+
+    def __init__(self, scale, n_feats, blocks, rgb_range=1, compress=None):
+        super().__init__()
+        self.sub_mean = MeanShift(rgb_range, -1)
+        self.add_mean = MeanShift(rgb_range, +1)
+        self.compress = compress or nn.Identity()
+        self.head = nn.Sequential(conv3x3(3, n_feats))
+        self.body = nn.ModuleList([Blocks(blocks), conv3x3(n_feats, n_feats)])
+        self.tail = Tail(n_feats, scale)
+
+    def forward(self, lq, rep):
+        """lq (B, 3, h, w), rep (B, R) → sr (B, 3, sh, sw)."""
+        blocks, conv = self.body
+        z = self.compress(rep)                  # (B, C)
+        x = self.head(self.sub_mean(lq))        # (B, C, h, w)
+        y = conv(blocks(x, z)) + x              # (B, C, h, w)
+        return self.add_mean(self.tail(y))      # (B, 3, sh, sw)
 
 
 class BlindSR(nn.Module):

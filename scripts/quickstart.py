@@ -17,6 +17,7 @@ import main as program
 from checkpoint import run_folder
 from data import make_loaders
 from data.images import read_rgb, write_rgb
+from data.pairs import Degraded
 from evaluation import Evaluator, write_csv
 from option import parse
 from plots import draw_panel
@@ -80,8 +81,8 @@ def report(args):
     runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
             for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
     bicubic = Bicubic(args)
-    evaluator = Evaluator(bicubic.degrader, [bicubic.test_degradation], args.scale, args.rgb_range, args.seed,
-                          torch.device('cpu'), results=OUT)
+    evaluator = Evaluator(Degraded(bicubic.degrader, args.seed), [bicubic.test_degradation], args.scale,
+                          args.rgb_range, torch.device('cpu'), results=OUT)
     for testset in make_loaders(args)[1]:
         for scores in evaluator.score(bicubic, testset):
             write_csv(OUT, scores)
@@ -101,7 +102,7 @@ def report(args):
 
 def means(folder):
     """Mean PSNR and SSIM over the images of the one table in `folder`."""
-    with open(next(folder.glob('*.csv')), newline='', encoding='utf-8') as file:
+    with open(next(folder.glob('HeldOut_*.csv')), newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     return [sum(float(row[column]) for row in rows) / len(rows) for column in ('psnr_y', 'ssim_y')]
 

@@ -1,3 +1,38 @@
+import numpy as np
+import pytest
 import torch
+from skimage import data as photos
+
+import main as program
+from data.images import write_rgb
 
 torch.set_num_threads(1)  # small tensors: threads only cost, and one thread makes runs repeat bit for bit
+
+SMALL = ['--scale', '2', '--n_feats', '8', '--n_blocks', '1', '--patch_size', '12', '--batch_size', '4',
+         '--test_every', '3', '--epochs_sr', '2', '--n_threads', '0', '--task_iter', '2', '--test_iter', '2',
+         '--meta_batch_size', '2', '--data_train', 'Photos', '--data_test', 'Set2', '--print_every', '1',
+         '--device', 'cpu', '--sig', '1.2', '--sig_max', '2']
+
+
+@pytest.fixture(scope='session')
+def library(tmp_path_factory):
+    """A data folder of three training photos and two test photos, one of them gray."""
+    folder = tmp_path_factory.mktemp('library')
+    for name, image in (('a', photos.astronaut()[:96, :80]), ('b', photos.coffee()[100:180, 100:220]),
+                        ('c', photos.chelsea()[50:130, 100:200])):
+        write_rgb(folder / 'Photos' / 'HR' / f'{name}.png', np.ascontiguousarray(image))
+    for name, image in (('d', photos.chelsea()[100:161, 150:220]), ('e', photos.camera()[100:160, 200:271])):
+        rgb = image if image.ndim == 3 else image[..., None].repeat(3, 2)
+        write_rgb(folder / 'benchmark' / 'Set2' / 'HR' / f'{name}.png', np.ascontiguousarray(rgb))
+    return folder
+
+
+@pytest.fixture
+def cli(library, tmp_path, monkeypatch):
+    """cli(*flags) runs the program with a small network in an empty folder and returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+    def run(*flags):
+        return program.main([*SMALL, '--dir_data', str(library), *map(str, flags)])
+    return run

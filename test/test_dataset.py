@@ -162,8 +162,8 @@ def test_testset_crops_to_the_scale(tmp_path):
 
 def options(root, **changes):
     return SimpleNamespace(**{
-        'dir_data': str(root), 'data_train': 'M', 'data_test': 'S', 'data_range': '1-3450/801-810', 'ext': 'sep',
-        'dir_cache': str(root / 'cache'), 'scale': 4, 'patch_size': 8, 'no_augment': False, 'seed': 1,
+        'dir_data': str(root), 'data_train': 'M', 'data_test': 'S', 'data_range': '1-3450/801-810', 'given': set(),
+        'ext': 'sep', 'dir_cache': str(root / 'cache'), 'scale': 4, 'patch_size': 8, 'no_augment': False, 'seed': 1,
         'batch_size': 4, 'test_every': 3, 'n_threads': 0, 'test_only': False, **changes})
 
 

@@ -5,9 +5,9 @@ import pickle
 import pytest
 import torch
 
-from model import mrda
 from model.mln import MLN
-from store import fit_weights, load_state, load_weights, save_state, save_weights, write_bytes
+from model.weights import fit_weights
+from store import load_state, load_weights, save_state, save_weights, write_bytes
 from utility import UserError
 
 
@@ -24,22 +24,6 @@ def test_prefixes_of_wrappers_are_stripped(tmp_path):
     net = MLN(4, 2)
     torch.save({f'module._orig_mod.{key}': value for key, value in net.state_dict().items()}, tmp_path / 'w.pt')
     assert load_weights(tmp_path / 'w.pt').keys() == net.state_dict().keys()
-
-
-@pytest.mark.parametrize('make, reason', [
-    (lambda: MLN(4, 3), '--scale'), (lambda: MLN(6, 2), '--n_feats'), (lambda: mrda.student(2, n_blocks=1), 'stage')])
-def test_weights_of_another_network_are_refused(make, reason):
-    net = MLN(4, 2)
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    with pytest.raises(UserError, match=reason) as error:
-        fit_weights(net, make().state_dict(), 'w.pt')
-    assert '\n' not in str(error.value) and str(error.value).count(' instead of ') <= 5
-    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-
-
-def test_depth_is_named_as_the_reason():
-    with pytest.raises(UserError, match='--n_blocks'):
-        fit_weights(mrda.student(2, n_blocks=1), mrda.student(2, n_blocks=2).state_dict(), 'w.pt')
 
 
 class Evil:

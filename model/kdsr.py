@@ -1,0 +1,79 @@
+"""KDSR, the second family (Knowledge Distillation based Degradation Estimation for Blind Super-Resolution, ICLR 2023).
+
+No meta-learning network: the teacher sees the degradation in lq and its ground truth, the student in lq alone."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.common import BlindSR, DynamicConv, SRNetwork, conv3x3, leaky_relu
+
+
+class ResBlock(nn.Module):
+    def __init__(self, n_feats):
+        super().__init__()
+        self.body = nn.Sequential(conv3x3(n_feats, n_feats), leaky_relu(), conv3x3(n_feats, n_feats))
+
+    def forward(self, x):
+        return self.body(x) + x   # (B, C, h, w)
+
+
+class Encoder(nn.Module):
+    """The degradation estimator, KD-IDE in the paper. n_in: channels it reads; n_feats: width C.
+
+    Stride 1 throughout. One LeakyReLU slope everywhere: public files hold no weight of an activation.
+    """
+
+    def __init__(self, n_in, n_feats, n_resblocks):
+        super().__init__()
+        shapes = ((n_feats, 2 * n_feats), (2 * n_feats, 2 * n_feats), (2 * n_feats, 4 * n_feats))
+        self.E = nn.Sequential(conv3x3(n_in, n_feats), leaky_relu(),
+                               *[ResBlock(n_feats) for _ in range(n_resblocks)],
+                               *[layer for shape in shapes for layer in (conv3x3(*shape), leaky_relu())],
+                               nn.AdaptiveAvgPool2d(1))
+        self.mlp = nn.Sequential(nn.Linear(4 * n_feats, 4 * n_feats), leaky_relu(),
+                                 nn.Linear(4 * n_feats, 4 * n_feats), leaky_relu())
+        self.compress = nn.Sequential(nn.Linear(4 * n_feats, n_feats), leaky_relu())
+
+    def forward(self, cue):
+        """cue (B, n_in, h, w) → representation for the SR network (B, C), distilled feature (B, 4C)."""
+        feature = self.mlp(self.E(cue).flatten(1))   # (B, 4C)
+        return self.compress(feature), feature       # (B, C), (B, 4C)
+
+
+class Block(nn.Module):
+    """IDR-DCB in the paper: a dynamic depthwise convolution and a plain one. Unlike RDAN's, it has no mask M."""
+
+    def __init__(self, n_feats):
+        super().__init__()
+        self.da_conv1 = DynamicConv(n_feats)
+        self.conv1 = conv3x3(n_feats, n_feats)
+
+    def forward(self, x, z):
+        return self.conv1(self.da_conv1(x, z)) + x   # (B, C, h, w)
+
+
+class PairCue(nn.Module):
+    """What KDSR's teacher looks at: lq beside the ground truth, whose s x s blocks become channels."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, lq, up, hr):
+        """lq (B, 3, h, w), hr (B, 3, sh, sw) → (B, 3 + 3s², h, w); up, which other families look at, is not used."""
+        return torch.cat([lq, F.pixel_unshuffle(hr, self.scale)], dim=1)
+
+
+def teacher(scale, n_feats=64, n_blocks=53, n_resblocks=9, rgb_range=1):
+    """KDSR_T: its encoder sees a PairCue. At x4 5,822,747 parameters (M) or, with 128, 28, 5, 14,246,299 (L)."""
+    return _network(3 + 3 * scale**2, scale, n_feats, n_blocks, n_resblocks, rgb_range, student=False)
+
+
+def student(scale, n_feats=64, n_blocks=53, n_resblocks=9, rgb_range=1):
+    """KDSR_S: its encoder sees lq alone. At x4 5,795,099 parameters (M) or, with 128, 28, 5, 14,191,003 (L)."""
+    return _network(3, scale, n_feats, n_blocks, n_resblocks, rgb_range, student=True)
+
+
+def _network(n_in, scale, n_feats, n_blocks, n_resblocks, rgb_range, student):
+    restorer = SRNetwork(scale, n_feats, (Block(n_feats) for _ in range(n_blocks)), rgb_range)
+    return BlindSR(Encoder(n_in, n_feats, n_resblocks), restorer, student)

@@ -1,0 +1,91 @@
+"""Named protocols, written test sets and the metrics command: all of them score the same pixels the same way."""
+import importlib.util
+import json
+import re
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from conftest import SMALL
+
+from model import mrda
+from protocol import GAUSSIAN8
+from store import save_weights
+
+SCRIPTS = Path(__file__).parent.parent / 'scripts'
+TEST = ['--stage', 4, '--test_only', '--pre_train_ST', 'student.pt']
+
+
+@pytest.fixture
+def tested(cli, capsys):
+    """tested(*flags) tests one random student, and returns (PSNR, SSIM) of Set2 from the log's line."""
+    save_weights('student.pt', mrda.student(2, n_blocks=1))
+
+    def run(*flags):
+        assert cli(*TEST, *flags) == 0
+        means = re.search(r'^Set2 PSNR: ([\d.]+) SSIM: ([\d.]+)$', capsys.readouterr().out, re.M)
+        return tuple(map(float, means.groups()))
+    return run
+
+
+def script(name, *argv):
+    """Exit status of scripts/<name>.py, run in this process."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(word) for word in argv])
+
+
+def test_gaussian8_is_the_mean_of_eight_single_tests(tested):
+    first, last = GAUSSIAN8[2]
+    singles = [tested('--sig', first + (last - first) * i / 7) for i in range(8)]
+    assert tested('--protocol', 'gaussian8') == pytest.approx([fmean(column) for column in zip(*singles, strict=True)],
+                                                              abs=1e-3)
+    table = json.loads(Path('experiment/stage4_x2_bicubic_iso/results/protocol_gaussian8.json').read_text())
+    assert 'gaussian8' in json.dumps(table)
+
+
+def test_noise_is_the_images_own(tested, library, tmp_path, monkeypatch):
+    """A set with one image less: the noise, and so the score, of the other is what it was."""
+    tested('--noise', 20)
+    alone = tmp_path / 'alone' / 'benchmark' / 'Set2' / 'HR'
+    alone.mkdir(parents=True)
+    (alone / 'e.png').symlink_to(library / 'benchmark' / 'Set2' / 'HR' / 'e.png')
+    rows = Path('experiment/stage4_x2_bicubic_iso/results/Set2_sigma_1.2_noise_20.csv')
+    both = rows.read_text().splitlines()
+    tested('--noise', 20, '--dir_data', tmp_path / 'alone')
+    assert rows.read_text().splitlines() == [both[0], both[2]]
+
+
+def test_a_written_test_set_scores_as_on_the_fly(tested, library):
+    flags = ['--blur_type', 'iso_gaussian', '--noise', 10]
+    expected = tested(*flags)
+    assert script('make_testset', *SMALL, '--dir_data', library, '--stage', 4, '--dir_out', 'lr', *flags) == 0
+    assert tested('--test_lr', 'lr', *flags) == expected
+    assert tested('--test_lr', 'lr/Set2_sigma_1.2_noise_10', *flags) == expected
+
+
+def test_wrong_test_sets_are_refused(cli, tested, capsys, library):
+    Path('empty').mkdir()
+    hr = library / 'benchmark' / 'Set2' / 'HR'
+    for flags, said in ((['--test_lr', 'nowhere'], 'no such folder'), (['--test_lr', 'empty'], 'no such file'),
+                        (['--test_lr', hr], 'but the ground truth')):
+        assert cli(*TEST, *flags) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_protocol_that_is_not_defined_at_a_scale_is_refused(cli, tested, capsys):
+    assert cli(*TEST, '--protocol', 'mrda9') == 2
+    assert '--scale 2' in capsys.readouterr().err and not Path('experiment').exists()
+
+
+def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):
+    psnr, ssim = tested('--save_results')
+    restored = 'experiment/stage4_x2_bicubic_iso/results/Set2_sigma_1.2_noise_0'
+    truth = library / 'benchmark' / 'Set2' / 'HR'
+    assert script('metrics', restored, truth, '--border', 2) == 0
+    mean = capsys.readouterr().out.splitlines()[-2].split()
+    assert mean[0] == 'mean' and [float(value) for value in mean[1:]] == [psnr, ssim]
+    next(Path(restored).iterdir()).unlink()
+    assert script('metrics', restored, truth) == 2
+    assert 'no partner' in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""Weights of another network are refused with the reason; published ones fit as they are."""
+import json
+
+import goldens
+import pytest
+import torch
+
+from model import kdsr, mrda
+from model.mln import MLN
+from model.weights import fit_weights, portrait
+from utility import UserError
+
+KEYS = json.loads((goldens.FOLDER / 'keys.json').read_text())
+NETWORKS = {'mln': lambda scale=2: MLN(4, scale),
+            'mrda teacher': lambda scale=2: mrda.teacher(scale, 4, 1),
+            'mrda student': lambda scale=2: mrda.student(scale, 1),
+            'kdsr teacher': lambda scale=2: kdsr.teacher(scale, 4, 1, 1),
+            'kdsr student': lambda scale=2: kdsr.student(scale, 4, 1, 1)}
+
+
+@pytest.mark.parametrize('name', KEYS)
+def test_published_files_are_recognised(name):
+    shown = portrait({key: torch.empty(shape, device='meta') for key, shape in KEYS[name].items()})
+    blocks = {'mrda': 27, 'kdsr_m': 53, 'kdsr_l': 28}.get(name.rpartition('_')[0])
+    assert shown['--scale'] == 4 and shown.get('--n_blocks') == blocks
+    assert shown['network'] == ('MRDA MLN' if name == 'mln' else f'{name[:4].upper()} {name.rpartition("_")[2]}')
+    assert shown.get('--n_resblocks') == {'kdsr_m': 9, 'kdsr_l': 5}.get(name.rpartition('_')[0])
+
+
+@pytest.mark.parametrize('needed', NETWORKS)
+@pytest.mark.parametrize('given', NETWORKS)
+@pytest.mark.parametrize('scale', [2, 3])
+def test_only_the_right_network_and_scale_fit(needed, given, scale):
+    net, weights = NETWORKS[needed](), NETWORKS[given](scale).state_dict()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    if (given, scale) == (needed, 2):
+        fit_weights(net, weights, 'w.pt')
+        assert all(torch.equal(net.state_dict()[key], weights[key]) for key in before)
+        return
+    said = 'another stage or family' if given != needed else '--scale 3 instead of 2'
+    with pytest.raises(UserError, match=said) as error:
+        fit_weights(net, weights, 'w.pt')
+    assert '\n' not in str(error.value) and 1 <= str(error.value).count(' instead of ') <= 6
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize('net, other, said', [
+    (MLN(4, 2), MLN(6, 2), '--n_feats 6 instead of 4'),
+    (mrda.teacher(2, 4, 1), mrda.teacher(2, 6, 1), '--n_feats 6 instead of 4'),
+    (mrda.student(2, 1), mrda.student(2, 2), '--n_blocks 2 instead of 1'),
+    (kdsr.student(2, 4, 1, 1), kdsr.student(2, 4, 1, 2), '--n_resblocks 2 instead of 1'),
+    (kdsr.student(2, 4, 1, 1), kdsr.student(2, 6, 1, 1), '--n_feats 6 instead of 4')])
+def test_the_differing_option_is_named(net, other, said):
+    with pytest.raises(UserError, match=said):
+        fit_weights(net, other.state_dict(), 'w.pt')
+
+
+def test_what_is_no_network_or_a_damaged_one():
+    with pytest.raises(UserError, match='no network of this project'):
+        fit_weights(MLN(4, 2), {'a': torch.zeros(2)}, 'w.pt')
+    weights = MLN(4, 2).state_dict()
+    del weights['body.0.bias']
+    with pytest.raises(UserError, match=r'damaged MRDA MLN.*body\.0\.bias absent'):
+        fit_weights(MLN(4, 2), weights, 'w.pt')
+
+
+def test_half_precision_becomes_the_networks_own():
+    net, weights = MLN(4, 2), {key: value.half() for key, value in MLN(4, 2).state_dict().items()}
+    fit_weights(net, weights, 'w.pt')
+    assert all(p.dtype == torch.float32 and torch.equal(p, weights[name].float()) for name, p in net.named_parameters())
