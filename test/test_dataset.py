@@ -182,8 +182,10 @@ def test_make_loaders(library):
     assert [(testset.name, len(testset)) for testset in tests] == [('S', 3)]
     assert len(list((library / 'cache').glob('*.npy'))) == 3
     train, tests = data.make_loaders(options(library, test_only=True, data_train='missing',
-                                             data_test=f'S+{library}/M/HR', data_range='1-1/2-3'))
+                                             data_test=f'S+{library}/M/HR', data_range='1-1/2-3', given={'data_range'}))
     assert train is None and [(testset.name, len(testset)) for testset in tests] == [('S', 3), ('M', 2)]
+    _, tests = data.make_loaders(options(library, test_only=True, data_test='M'))
+    assert len(tests[0]) == 3  # 801-810, the default, is for DIV2K
 
 
 def test_every_way_to_decode_gives_the_same_patches(library, capsys):

@@ -20,7 +20,8 @@ from data.images import write_rgb
 from loss.distillation import kl_divergence
 from model import build, build_cue, kdsr
 from model.rdan import RDAN
-from store import fit_weights, load_weights, save_weights
+from model.weights import fit_weights
+from store import load_weights, save_weights
 from trainer_stage4 import Stage4
 from utility import UserError
 
