@@ -56,7 +56,8 @@ class Run:
         Raises UserError rather than overwrite an existing run.
         """
         if reset:
-            shutil.rmtree(self.folder, ignore_errors=False) if self.folder.exists() else None
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
             return None
         epochs = self.epochs()
         if resume > 0 and resume not in epochs:

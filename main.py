@@ -57,6 +57,8 @@ def run_stage(args):
         initialise(stage, args, notes.append)
     stage.to(device)
     run.open(config_text(args))
+    if args.chop and args.stage != 4:
+        notes.append('--chop has no effect here: only the student works in tiles, the other stages adapt to whole images')
     for note in notes:
         run.log(note)
     if photos_only:

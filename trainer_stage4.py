@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from loss.distillation import kl_divergence
 from model import FAMILIES, build, build_cue
-from model.inference import tiled
+from model.inference import LARGE, tiled
 from stage import Source, Stage
 
 
@@ -46,7 +46,9 @@ class Stage4(Stage):
         return {'loss': sr_loss + distillation, 'SR': sr_loss, **terms}
 
     def restore(self, lq, up=None, hr=None):
-        """The student sees nothing but lq; with --chop tile by tile, under one representation of the whole image."""
-        rep, _ = self.student.encoder(lq)                              # (B, R)
-        generate = lambda part: self.student.G(part, rep)              # noqa: E731
-        return tiled(generate, lq, self.scale) if self.chop else generate(lq)   # (B, 3, sh, sw)
+        """The student sees nothing but lq. With --chop, and where lq is large, it works tile by tile, under one
+        representation of the whole image."""
+        rep, _ = self.student.encoder(lq)                                        # (B, R)
+        if self.chop or lq.shape[-2] * lq.shape[-1] > LARGE:
+            return tiled(lambda part: self.student.G(part, rep), lq, self.scale)     # (B, 3, sh, sw)
+        return self.student.G(lq, rep)                                           # (B, 3, sh, sw)

@@ -1,7 +1,8 @@
 """Enlarging with any callable: in tiles, and as the mean over the eight flips and rotations."""
 import torch
 
-TILE, OVERLAP = 192, 16  # pixels of lq
+TILE, OVERLAP = 256, 24  # pixels of lq
+LARGE = 1_000_000  # pixels of lq: above this the student works in tiles without being asked
 
 
 def tiled(enlarge, lq, scale, tile=TILE, overlap=OVERLAP):
