@@ -28,9 +28,11 @@ class Run:
         self._weights = WEIGHTS[stage]
         self._model = self.folder / 'model'
 
-    def open(self, config):
-        """Create the folder where it is missing and note the options of this start in config.txt."""
+    def open(self, config, clear=False):
+        """Create the folder, emptied first if `clear`, and note the options of this start in config.txt."""
         try:
+            if clear and self.folder.exists():
+                shutil.rmtree(self.folder)
             self._model.mkdir(parents=True, exist_ok=True)
             with open(self.folder / 'config.txt', 'a', encoding='utf-8') as file:
                 file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n{config}\n\n')
@@ -50,14 +52,12 @@ class Run:
         return sorted(int(match[1]) for match in found if match)
 
     def start(self, resume, reset):
-        """The full state to go on from, or None to start.
+        """The full state to go on from, or None to start. Changes nothing.
 
-        resume: -1 = where the run stopped, 0 = from nothing, N = after epoch N; reset: delete what is there.
+        resume: -1 = where the run stopped, 0 = from nothing, N = after epoch N; reset: what is there will be deleted.
         Raises UserError rather than overwrite an existing run.
         """
         if reset:
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
             return None
         epochs = self.epochs()
         if resume > 0 and resume not in epochs:
@@ -71,19 +71,21 @@ class Run:
                             'or choose another --save')
         if not epochs or resume == 0:
             return None
-        epoch = epochs[-1] if resume == -1 else resume
-        for later in (later for later in epochs if later > epoch):
-            path = self._state(later)
-            path.replace(path.with_suffix('.superseded'))
-        return load_state(self._state(epoch))
+        return load_state(self._state(epochs[-1] if resume == -1 else resume))
+
+    def supersede(self, epoch):
+        """Put the states after `epoch` aside, so that going on from it is not undone by a later start."""
+        for later in self.epochs():
+            if later > epoch:
+                self._state(later).replace(self._state(later).with_suffix('.superseded'))
 
     def save(self, epoch, state, network, keep_weights, n_states):
         """The weights under their published name (and, if keep_weights, under the epoch's number as well) and the full
         state; of these the newest n_states stay, all if it is 0."""
+        save_state(self._state(epoch), state)
         save_weights(self._model / f'{self._weights}_last.pt', network)
         if keep_weights:
             save_weights(self._model / f'{self._weights}_{epoch}.pt', network)
-        save_state(self._state(epoch), state)
         for old in self.epochs()[:-n_states] if n_states else []:
             self._state(old).unlink()
 

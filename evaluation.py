@@ -82,11 +82,14 @@ class Evaluator:
             return [self_ensemble(stage.restore, lq, up, hr)]
         return stage.restore_by_step(lq, up, hr)
 
-    def protocol(self):
-        """One line that says how the scores were made."""
-        return (f'{self.pairs}; PSNR and SSIM on BT.601 luma of 8-bit images, '
+    def protocol(self, oracle):
+        """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""
+        single = f'{self.degradations[0]}; ' if len(self.degradations) == 1 else ''
+        return (f'{single}{self.pairs}; noise in grey levels; HR cut to a multiple of {self.scale}, lq rounded to '
+                '8 bits; PSNR and SSIM on BT.601 luma of 8-bit images, '
                 f'{self.scale} border pixels cut, SSIM window 11x11 Gaussian sigma 1.5'
-                + ('; self-ensemble x8' if self.ensemble else ''))
+                + '; self-ensemble x8' * self.ensemble
+                + '; an oracle: it adapts on the ground truth' * oracle)
 
 
 def write_csv(folder, scores):

@@ -1,4 +1,5 @@
 """Train or test the four stages of MRDA, or enlarge one's own photos: see README.md and python main.py --help."""
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,9 @@ def main(argv=None):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from the last finished epoch', file=sys.stderr)
         return 130
@@ -43,54 +47,89 @@ def main(argv=None):
 
 
 def run_stage(args):
-    """Build everything for one stage, then enlarge photos, test or train."""
+    """Build everything for one stage, then enlarge photos, test or train. Nothing is written before all that was given
+    is known to be good."""
     device = choose_device(args.device)
-    run = Run(run_folder(args.run_name, args) if args.load == '.' else Path('experiment') / args.load, args.stage)
     stage = STAGES[args.stage](args)
-    photos_only = args.dir_demo is not None
-    series = degradations(args.protocol, args.scale, stage.test_degradation)
-    pairs = Files(args.test_lr, args.scale, args.rgb_range) if args.test_lr else Degraded(stage.degrader, args.seed)
-    train, tests = (None, []) if photos_only else make_loaders(args)
-    state = None if args.test_only or photos_only else run.start(args.resume, args.reset)
-    notes = []                                       # nothing is written before all that was given is known to be good
-    if not state:
-        initialise(stage, args, notes.append)
-    stage.to(device)
-    run.open(config_text(args))
-    if args.chop and args.stage != 4:
-        notes.append('--chop has no effect here: only the student works in tiles, the other stages adapt to whole images')
-    for note in notes:
-        run.log(note)
-    if photos_only:
-        enlarge_photos(args, stage, run, device)
+    run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage)
+    notes = present_notes(args)
+    if args.dir_demo is not None:
+        enlarge_photos(args, stage, run, device, notes)
         return
-    evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
-                          ensemble=args.self_ensemble, results=run.results if args.save_results else None)
-    trainer = Trainer(args, stage, train, tests, evaluator, run, device, present_gpus(args.n_GPUs, device))
-    if args.test_only:
-        show_table(args, trainer.test(), evaluator.protocol(), run)
-        return
+    trainer = make_trainer(args, stage, run, device)
+    state = None if args.test_only else run.start(args.resume, args.reset)
     if state:
         trainer.restore(state)
+        notes.append(f'Going on after epoch {trainer.epoch}.')
+    else:
+        initialise(stage, args, notes.append)
+    run.open(config_text(args), clear=args.reset and not args.test_only)
+    for note in notes:
+        run.log(note)
+    if args.test_only:
+        show_table(args, trainer.test(), trainer.evaluator.protocol(stage.oracle), run)
+        return
+    run.supersede(trainer.epoch)
     trainer.fit()
+
+
+def loaded_folder(args):
+    """The run folder that --load names. Raises UserError if there is none."""
+    folder = Path('experiment') / args.load
+    if not folder.is_dir():
+        raise UserError(f'--load {args.load}: there is no {folder} to go on from')
+    return folder
+
+
+def present_notes(args):
+    """What the user should know about the options before anything runs."""
+    notes = []
+    if args.chop and args.stage != 4:
+        notes.append('--chop has no effect here: only the student works in tiles, other stages adapt to whole images')
+    if args.stage == 4 and not args.test_only and args.epochs_encoder >= args.epochs_sr:
+        notes.append(f'--epochs_sr {args.epochs_sr} counts the {args.epochs_encoder} of --epochs_encoder too: '
+                     "only the student's encoder will be trained")
+    return notes
+
+
+def make_trainer(args, stage, run, device):
+    series = degradations(args.protocol, args.scale, stage.test_degradation)
+    train, tests = make_loaders(args)
+    pairs = Degraded(stage.degrader, args.seed)
+    if args.test_lr:
+        pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)
+    evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
+                          ensemble=args.self_ensemble, results=run.results if args.save_results else None)
+    n_gpus = present_gpus(args.n_GPUs, device)
+    share = n_gpus * 2 if args.stage == 2 else n_gpus
+    if args.batch_size % share and not args.test_only:
+        raise UserError(f'--batch_size {args.batch_size} cannot be shared evenly by {n_gpus} GPUs'
+                        + ' and halved on each' * (args.stage == 2) + f'; take a multiple of {share}')
+    return Trainer(args, stage.to(device), train, tests, evaluator, run, device, n_gpus)
 
 
 def show_table(args, scored, line, run):
     """The table of a test, a row per degradation, published results beside it; also as CSV, Markdown and JSON."""
-    table = TestRun(args.protocol, args.scale, line, {
-        name: [(scores.degradation, *scores.mean()) for scores in several] for name, several in scored.items()})
+    published = args.stage == 4 and args.mode == 'bicubic' and args.blur_kernel == 21 and not args.test_lr
+    means = {name: [(scores.degradation, *scores.mean()) for scores in several] for name, several in scored.items()}
+    table = TestRun(args.protocol, args.scale, line, means, published)
     run.log('\n' + table_text(table))
     write_tables(run.results, table)
 
 
-def enlarge_photos(args, stage, run, device):
+def enlarge_photos(args, stage, run, device, notes):
     """--dir_demo: the student on photos without ground truth."""
-    restore = stage.restore
+    restore = partial(stage.to(device).restore, up=None, hr=None)
     if args.self_ensemble:
-        restore = partial(self_ensemble, stage.restore)
-    enlarger = Enlarger(restore, args.scale, args.rgb_range, device)
+        restore = partial(self_ensemble, restore)
     folder = Path(args.dir_out) if args.dir_out else run.results / 'photos'
-    enlarger.files(args.dir_demo, folder, args.overwrite, run.log)
+    enlarger = Enlarger(restore, args.scale, args.rgb_range, device)
+    photos = enlarger.targets(args.dir_demo, folder)
+    initialise(stage, args, notes.append)
+    run.open(config_text(args))
+    for note in notes:
+        run.log(note)
+    enlarger.files(photos, args.overwrite, run.log)
 
 
 def present_gpus(wanted, device):

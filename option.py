@@ -6,6 +6,7 @@ from contextlib import suppress
 from math import inf, isfinite
 from re import findall, fullmatch, sub
 
+from presets import FAMILIES
 from protocol import PROTOCOLS
 from utility import UserError
 
@@ -41,13 +42,14 @@ states = checked(int, lambda n: n == 0 or n >= 2, '0 for all, or 2 or more: one 
 resume = checked(int, lambda n: n >= -1, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
 decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]*)*', text), 'step, or step_A_B with epochs A, B')
+run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
 folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
-# A heading, then its flags: (name, published default, type or choices, help). Defaults of a stage: PRESETS.
+# A heading, then its flags: (name, published default, type or choices, help). Defaults of a stage: presets.py.
 OPTIONS = [
     'run',
     ('stage', None, ('1', '2', '3', '4', 'all'), 'what to train or test; required; all = one after the other'),
-    ('model', 'mrda', ('mrda', 'blindsr', 'kdsr'), 'family of networks; blindsr is MRDA; kdsr has stages 3 and 4'),
+    ('model', 'mrda', (*FAMILIES, 'blindsr'), 'family of networks; blindsr is MRDA; kdsr has stages 3 and 4'),
     ('scale', 4, scale, 'enlargement: 2, 3 or 4'),
     ('test_only', False, boolean, 'test the weights, train nothing'),
     ('seed', 1, whole, 'every random draw follows from it'),
@@ -129,7 +131,7 @@ OPTIONS = [
     ('overwrite', False, boolean, 'replace enlarged photos that are there already'),
     'saving',
     ('save', None, folder_name, 'name of the run folder (default: stage1 to stage4); with --stage all, a prefix'),
-    ('load', '.', str, "run folder in experiment/ to go on from; '.' = this run's own"),
+    ('load', '.', run_folder, "run folder in experiment/ to go on from; '.' = this run's own"),
     ('resume', -1, resume, '-1 = go on where the run stopped, if it did; 0 = from nothing; N = after epoch N'),
     ('reset', False, boolean, 'delete what the run folder holds and start anew'),
     ('save_models', False, boolean, "keep every epoch's weights"),
@@ -141,23 +143,6 @@ OPTIONS = [
 RETIRED = ('task_batch_size', 'template', 'debug', 'extend', 'shift_mean', 'dilation', 'split_batch', 'is_stage3',
            'res_scale', 'input_large')
 NAMES = {row[0].lower(): row[0] for row in OPTIONS if isinstance(row, tuple)}
-
-# What the published scripts set for each stage; flags on the command line win.
-_META = {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'sig': 2.6, 'epochs_encoder': 0, 'data_test': 'Set5',
-         'task_iter': 5, 'test_iter': 5, 'meta_batch_size': 5, 'lr_task': 1e-2}
-PRESETS = {
-    1: {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'epochs_encoder': 0, 'data_test': 'Set14',
-        'batch_size': 64, 'epochs_sr': 600, 'test_every': 1000, 'st_save_epoch': 590},
-    2: {**_META, 'batch_size': 32, 'epochs_sr': 600, 'test_every': 240, 'st_save_epoch': 95, 'print_every': 40,
-        'lr_decay_sr': 150},
-    3: {**_META, 'batch_size': 16, 'epochs_sr': 500, 'test_every': 1500, 'st_save_epoch': 480, 'print_every': 300},
-    4: {**_META, 'batch_size': 16, 'epochs_sr': 500, 'test_every': 800, 'st_save_epoch': 480, 'print_every': 250,
-        'epochs_encoder': 100, 'lr_encoder': 1e-4},
-}
-_KDSR = {'n_GPUs': 4, 'n_blocks': 53, 'patch_size': 64, 'sig': 3.6, 'epochs_encoder': 0, 'data_test': 'Set14',
-         'batch_size': 64}
-KDSR_PRESETS = {3: {**_KDSR, 'st_save_epoch': 495}, 4: {**_KDSR, 'epochs_sr': 600, 'lr_encoder': 2e-4}}
-FAMILIES = {'mrda': PRESETS, 'kdsr': KDSR_PRESETS}
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.MetavarTypeHelpFormatter):
@@ -258,7 +243,7 @@ def _peek(argv):
     """(stage as text or None, model): what the defaults of the other options depend on."""
     parser = Parser(add_help=False, allow_abbrev=False)  # or --mode would be --model
     parser.add_argument('--stage')
-    parser.add_argument('--model', choices=('mrda', 'blindsr', 'kdsr'), default='mrda')
+    parser.add_argument('--model', choices=(*FAMILIES, 'blindsr'), default='mrda')
     parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3
     for name in 'save', 'n_blocks', 'n_resblocks':
         parser.add_argument(f'--{name}', default='')
@@ -285,6 +270,10 @@ def _settle(args, stage, asked, given):
     args.stage = stage
     if stage in (1, 2, 3):
         args.epochs_encoder = 0
+    args.test_only = args.test_only or args.dir_demo is not None
+    if asked == 'all':  # each stage starts from the one before; a file can only be the very first weights
+        for flag, first in (('pre_train', 1), ('pre_train_TA', 3)):
+            setattr(args, flag, getattr(args, flag) if stage == first else '.')
     prefix, own = args.save or '', '' if stage == 'all' else f'stage{stage}'
     args.run_name = '_'.join(filter(None, (prefix, own))) if asked == 'all' else prefix or own
     args.save = prefix if asked == 'all' else args.run_name
@@ -294,6 +283,13 @@ def _check(args):
     """Raise UserError for what the options get wrong together."""
     if args.stage not in (*FAMILIES[args.model], 'all'):
         raise UserError(f'--stage {args.stage}: --model {args.model} has stages 3 and 4 only')
+    if args.dir_demo is not None and (args.stage != 4 or not args.dir_demo):
+        raise UserError('--dir_demo takes the path of photos, and --stage 4: only the student needs no ground truth')
+    if args.load != '.' and (args.reset or args.stage == 'all'):
+        raise UserError('--load goes on with one existing run: it fits neither --reset nor --stage all')
+    if args.stage == 'all' and (args.resume > 0 or {'pre_train_meta', 'pre_train_ST'} & args.given):
+        raise UserError('--stage all takes no --resume N, --pre_train_meta or --pre_train_ST: '
+                        'each stage starts from the one before, and goes on where it stopped')
     for low, high in ('sig_min', 'sig_max'), ('lambda_min', 'lambda_max'):
         if getattr(args, low) > getattr(args, high):
             raise UserError(f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}')

@@ -13,7 +13,11 @@ def initialise(stage, args, log):
 
     Raises UserError if a file that is needed is not there or belongs to another network.
     """
-    for source in stage.sources(args.test_only):
+    sources = stage.sources(args.test_only)
+    for flag in ('pre_train', 'pre_train_meta', 'pre_train_TA', 'pre_train_ST'):
+        if given(args, flag) and flag not in {source.flag for source in sources}:
+            log(f'--{flag}: not used by ' + ('this test' if args.test_only else 'this stage'))
+    for source in sources:
         path = find(source, args)
         if path:
             taken = load(source, path)
@@ -46,6 +50,8 @@ def given(args, flag):
 
 def _folders(args, stage):
     """Run folders in which the weights of `stage` may lie. Stage 1 knows no blur, so it serves every blur type."""
+    if stage == args.stage and args.load != '.':
+        return [Path('experiment') / args.load]
     blurs = [args.blur_type]
     if stage == 1:
         blurs += [blur for blur in ('iso_gaussian', 'aniso_gaussian') if blur != args.blur_type]
@@ -56,8 +62,9 @@ def load(source, path):
     """Load `path` into the source's network; returns in words what was taken."""
     weights = load_weights(path)
     if source.may_be_teacher and any(key.startswith('E.') for key in weights):
-        generator = {key[2:]: tensor for key, tensor in weights.items() if key.startswith('G.')}
-        fit_weights(source.network.G, generator, path)
+        generator = {key: tensor for key, tensor in weights.items() if key.startswith('G.')}
+        fresh = {key: tensor for key, tensor in source.network.state_dict().items() if key.startswith('E_st.')}
+        fit_weights(source.network, fresh | generator, path)
         return (f"the teacher's SR network G ({len(generator)} tensors; its encoder E, {len(weights) - len(generator)} "
                 'tensors, is not taken: E_st starts afresh)')
     fit_weights(source.network, weights, path)

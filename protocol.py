@@ -2,6 +2,7 @@
 from statistics import fmean
 from typing import NamedTuple
 
+from data.dataset import canonical
 from data.degradation import Degradation
 from utility import UserError
 
@@ -23,7 +24,6 @@ NINE = {'dasr9': (DASR9, (0, 5, 10)), 'mrda9': (MRDA9, (0, 10, 20))}  # kernels,
 
 SOURCE = 'MRDA (TIP 2023, arXiv 2207.13963) and KDSR (ICLR 2023, arXiv 2211.16928)'
 SETS = ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109')
-ALIASES = {'bsd100': 'b100', 'bsds100': 'b100'}
 GAUSSIAN8_X4 = {  # (PSNR, SSIM) on each of SETS, mean over sigma
     'bicubic': ((24.57, 0.7108), (22.79, 0.6032), (23.29, 0.5786), (20.35, 0.5532), (21.50, 0.6933)),
     'DASR': ((31.46, 0.8789), (28.11, 0.7603), (27.44, 0.7214), (25.36, 0.7506), (29.39, 0.8861)),
@@ -77,10 +77,9 @@ def degradations(name, scale, single=None):
 
 def published(name, scale, set_name):
     """What was published for a protocol on a test set, a list of Published; [] if nothing was. All of it is x4."""
-    known = ALIASES.get(set_name.lower(), set_name.lower())
-    places = {each.lower(): place for place, each in enumerate(SETS)}
-    if scale == 4 and name == 'gaussian8' and known in places:
-        return [Published(method, *scores[places[known]]) for method, scores in GAUSSIAN8_X4.items()]
-    if scale == 4 and name == 'mrda9' and known == 'set14':
+    known = canonical(set_name)
+    if scale == 4 and name == 'gaussian8' and known in SETS:
+        return [Published(method, *scores[SETS.index(known)]) for method, scores in GAUSSIAN8_X4.items()]
+    if scale == 4 and name == 'mrda9' and known == 'Set14':
         return [Published(method, fmean(each), None, each) for method, each in MRDA9_SET14_X4.items()]
     return []

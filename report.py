@@ -16,16 +16,22 @@ WIDTH = 100  # characters of a line on the terminal: a table with more columns i
 
 class TestRun(NamedTuple):
     """One test of all sets. name, scale: the protocol's; line: how the scores were made, in one line;
-    sets: {test set: [(degradation, mean PSNR, mean SSIM), ...]}, in the protocol's order for every set."""
+    sets: {test set: [(degradation, mean PSNR, mean SSIM), ...]}, in the protocol's order for every set;
+    comparable: whether the published numbers may stand beside ours."""
     name: str
     scale: int
     line: str
     sets: dict
+    comparable: bool = True
     __test__ = False  # no test case, whatever pytest makes of its name
 
     @property
     def title(self):
         return f'{protocol.label(self.name)}, x{self.scale}'
+
+    def published(self, set_name):
+        """What was published for one of the sets."""
+        return protocol.published(self.name, self.scale, set_name) if self.comparable else []
 
 
 class Group(NamedTuple):
@@ -78,7 +84,7 @@ def table(run):
 def _groups(run):
     for name, scores in run.sets.items():
         yield Group(name, ['PSNR', 'SSIM'], [2, 4], [(psnr, ssim) for _, psnr, ssim in scores])
-        known = [entry for entry in protocol.published(run.name, run.scale, name) if entry.each]
+        known = [entry for entry in run.published(name) if entry.each]
         if known:
             yield Group(f'{name} published PSNR', [entry.method for entry in known], [2] * len(known),
                         list(zip(*(entry.each for entry in known), strict=True)))
@@ -91,7 +97,7 @@ def _mean(noise, rows):
 def _published_rows(run, noise):
     """Published means of PSNR and SSIM, a row per method, None on the sets it was not published for."""
     known = {(name, entry.method): (entry.psnr, entry.ssim) for name in run.sets
-             for entry in protocol.published(run.name, run.scale, name) if not entry.each}
+             for entry in run.published(name) if not entry.each}
     for method in dict.fromkeys(method for _, method in known):
         cells = [number for name in run.sets for number in known.get((name, method), (None, None))]
         yield Row(f'published: {method}', noise, cells)

@@ -25,6 +25,7 @@ class Stage(nn.Module):
     on its own share of the batch.
     """
     trained: nn.Module
+    oracle = False      # whether its tests adapt on the ground truth
     encoder_epochs = 0  # the first epochs that train the encoder only, at a rate of their own
 
     def __init__(self, args):

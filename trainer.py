@@ -54,7 +54,7 @@ class Trainer:
             self.run.log(f'Epoch {self.epoch} is done; nothing is left to do. A higher --epochs_sr goes on.')
         for epoch in range(self.epoch + 1, self.args.epochs_sr + 1):
             self.train_epoch(epoch)
-            self.test_epoch()
+            self.test_epoch(epoch)
             self.epoch = epoch
             self.save()
 
@@ -70,10 +70,15 @@ class Trainer:
             losses = self.step(hr, (epoch - 1) * self.args.test_every + batch - 1, meter.threshold)
             meter.add(losses, len(hr), batch)
         meter.close()
-        for name, mean in meter.means().items():
-            # A term that starts later, such as the student's SR loss, has no value in the epochs before.
-            past = self.history['losses'].setdefault(name, [math.nan] * (epoch - 1))
-            past.append(mean)
+        self.note('losses', epoch, meter.means())
+
+    def note(self, kind, epoch, values):
+        """Add an epoch's values to the history; nan stands for epochs in which a loss or test set was not there yet,
+        such as the student's SR loss, or where every batch was skipped."""
+        series = self.history[kind]
+        for name in series.keys() | values.keys():
+            past = series.setdefault(name, [])
+            past += [math.nan] * (epoch - 1 - len(past)) + [values.get(name, math.nan)]
 
     def step(self, hr, step, threshold):
         """One optimiser step on a batch of patches; returns {name: value}, or None if it was skipped.
@@ -100,8 +105,8 @@ class Trainer:
 
     def threshold(self):
         """A batch whose loss reaches this is skipped: --skip_threshold times the mean of the epoch before."""
-        past = self.history['losses'].get('loss')
-        return self.args.skip_threshold * past[-1] if past else math.inf
+        past = self.history['losses'].get('loss', [math.nan])[-1]
+        return math.inf if math.isnan(past) else self.args.skip_threshold * past
 
     def test(self):
         """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written."""
@@ -116,20 +121,18 @@ class Trainer:
         self.run.log(f'{images} images in {time.monotonic() - start:.1f} s')
         return scored
 
-    def test_epoch(self):
-        results = self.test()
-        self.run.log(f'Protocol: {self.evaluator.protocol()}')
-        for name, scored in results.items():
-            psnr, ssim = evaluation.overall(scored)
-            self.history['psnr'].setdefault(name, []).append(psnr)
-            self.history['ssim'].setdefault(name, []).append(ssim)
+    def test_epoch(self, epoch):
+        means = {name: evaluation.overall(scored) for name, scored in self.test().items()}
+        self.run.log(f'Protocol: {self.evaluator.protocol(self.stage.oracle)}')
+        self.note('psnr', epoch, {name: psnr for name, (psnr, _) in means.items()})
+        self.note('ssim', epoch, {name: ssim for name, (_, ssim) in means.items()})
 
     def save(self):
         """Weights, full state and curves. The state holds the frozen networks too, so that a run needs no other file
         to go on, and does not change when an earlier stage is trained again."""
         args = self.args
         state = {'epoch': self.epoch, 'stage': args.stage, 'networks': self.stage.state_dict(),
-                 'optimizer': self.optimizer.state_dict(), 'history': self.history}
+                 'optimizer': [args.optimizer, self.optimizer.state_dict()], 'history': self.history}
         keep = args.save_models or self.epoch > args.st_save_epoch
         self.run.save(self.epoch, state, self.stage.trained, keep, args.keep_states)
         draw_curves(self.run.folder, self.history)
@@ -145,9 +148,12 @@ class Trainer:
         except RuntimeError as error:
             raise UserError(f'{self.run.folder} holds a run of another network; choose another --save or the options '
                             f'in its config.txt ({str(error).splitlines()[1].strip()})') from error
-        self.optimizer.load_state_dict(state['optimizer'])
+        name, moments = state['optimizer']
+        if name != self.args.optimizer:
+            raise UserError(f'{self.run.folder} was trained with --optimizer {name}, not {self.args.optimizer}; '
+                            'go on with that or choose another --save')
+        self.optimizer.load_state_dict(moments)
         self.epoch, self.history = state['epoch'], state['history']
-        self.run.log(f'Going on after epoch {self.epoch}.')
 
 
 class Meter:

@@ -1,12 +1,15 @@
 """Stage 1: MLN is pre-trained on plain bicubic pairs (MRDA, section III, "Training")."""
-from data.degradation import Degradation, DegradationRange
+from data.degradation import Degradation, DegradationRange, Degrader
 from model import build
 from stage import Source, Stage
 
 
 class Stage1(Stage):
+    """Minimises L1(MLN(lq, up), hr), lq and up by bicubic resizing alone, whatever --mode, blur and noise say."""
+
     def __init__(self, args):
         super().__init__(args)
+        self.degrader = Degrader(args.scale, args.blur_kernel, 'bicubic', args.rgb_range)
         self.draws = DegradationRange()                     # none: plain bicubic pairs in training
         self.test_degradation = Degradation.bicubic()       # and in tests
         self.trained = self.mln = build(args, 'mln')

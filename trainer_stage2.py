@@ -10,6 +10,7 @@ from stage import Source, Stage
 class Stage2(Stage):
     """One step: for each of n_tasks degradations, the support half of the batch adapts MLN by n_steps of size lr_task;
     the loss of the adapted weights on the query half gives the gradient with respect to the original ones."""
+    oracle = True
 
     def __init__(self, args):
         super().__init__(args)

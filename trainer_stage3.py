@@ -4,6 +4,9 @@ from stage import Source, Stage
 
 
 class Stage3(Stage):
+    """Minimises L1(T(lq, D), hr), D the features of MLN after test_iter gradient steps on L1(MLN(lq, up), hr)."""
+    oracle = True
+
     def __init__(self, args):
         super().__init__(args)
         self.trained = self.teacher = build(args, 'teacher')

@@ -9,6 +9,9 @@ from stage import Source, Stage
 
 
 class Stage4(Stage):
+    """Minimises KL + 0.1·L1 between the representations of student and teacher in the encoder's epochs, then
+    L1(S(lq), hr) + KL + 0.1·L1 (the L1 between representations counts for MRDA only)."""
+
     def __init__(self, args):
         super().__init__(args)
         self.trained = self.student = build(args, 'student')
@@ -45,7 +48,7 @@ class Stage4(Stage):
         sr_loss = self.loss(self.student.G(lq, rep), hr)
         return {'loss': sr_loss + distillation, 'SR': sr_loss, **terms}
 
-    def restore(self, lq, up=None, hr=None):
+    def restore(self, lq, up, hr):
         """The student sees nothing but lq. With --chop, and where lq is large, it works tile by tile, under one
         representation of the whole image."""
         rep, _ = self.student.encoder(lq)                                        # (B, R)

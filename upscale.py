@@ -1,5 +1,7 @@
 """One's own photos, enlarged by the student: no ground truth, no data-set layout, any image mode."""
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ class Enlarger:
         """float array (h, w, 3) in [0, 1] → float32 array (sh, sw, 3) in [0, 1]."""
         lq = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device, torch.float32) * self.rgb_range
         sr = self.restore(lq)                                                       # (1, 3, sh, sw)
-        return (sr / self.rgb_range).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
+        return (sr / self.rgb_range).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().contiguous().numpy()
 
     def photo(self, photo):
         """A Photo, enlarged: its transparency separately, grey as grey, depth and colour profile kept."""
@@ -29,16 +31,27 @@ class Enlarger:
             alpha = self.colour(np.repeat(alpha[:, :, None], 3, axis=2)).mean(axis=2)
         return replace(photo, colour=self.colour(photo.colour), alpha=alpha)
 
-    def files(self, source, folder, overwrite, log):
-        """Enlarge the file, folder or glob `source` into `folder` as <name>_x<scale>.png.
+    def targets(self, source, folder):
+        """{photo: its result} for the file, folder or glob `source`.
+
+        Results are named <name>_x<scale>.png and lie in `folder`, in the same sub-folders; where names would collide
+        they keep the suffix too. What lies in `folder` already is no photo. Raises UserError if there is none.
+        """
+        photos = [path for path in find_photos(source) if folder.resolve() not in path.resolve().parents]
+        root = Path(source).expanduser()
+        parents = {path: path.parent.relative_to(root) if root.is_dir() else Path() for path in photos}
+        taken = Counter((parents[path], path.stem) for path in photos)
+        return {path: folder / parent / f'{path.stem if taken[parent, path.stem] == 1 else path.name}_x{self.scale}.png'
+                for path, parent in parents.items()}
+
+    def files(self, photos, overwrite, log):
+        """Enlarge photos, {file: its result} as targets() makes them.
 
         A file that cannot be read, or whose result is there already, is skipped. Raises UserError with the list of
         these at the end.
         """
         failed = []
-        photos = find_photos(source)
-        for path in tqdm(photos, unit='photo', disable=None):
-            target = folder / f'{path.stem}_x{self.scale}.png'
+        for path, target in tqdm(photos.items(), unit='photo', disable=None):
             try:
                 if target.exists() and not overwrite:
                     raise UserError(f'{target}: exists already; --overwrite replaces it')
@@ -48,6 +61,6 @@ class Enlarger:
                 failed.append(str(error))
                 continue
             height, width = photo.colour.shape[:2]
-            log(f'{path} ({width}x{height}) → {target} ({width * self.scale}x{height * self.scale})')
+            log(f'{path} ({width}x{height}) -> {target} ({width * self.scale}x{height * self.scale})')
         if failed:
             raise UserError(f'{len(failed)} of {len(photos)} photos were not enlarged: ' + '; '.join(failed))

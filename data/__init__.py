@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from data.dataset import OFFICIAL_TEST, TestSet, find_images, scan, split_names
+from data.dataset import OFFICIAL_TEST, TestSet, canonical, find_images, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
 
 __all__ = ['TestSet', 'make_loaders']
@@ -21,8 +21,8 @@ def make_loaders(args):
         # 801-810, the published default, is meant for DIV2K; any other set is tested whole unless a range is given.
         cut = 'data_range' in args.given or name.lower() in OFFICIAL_TEST
         files = find_images(args.dir_data, name, train=False, data_range=args.data_range if cut else None)
-        # In smaller ones, the reflected border of the 21x21 blur or the 11x11 window of SSIM would not fit.
-        scan(files, 8 * args.scale)
+        # SSIM's window of 11x11 pixels must fit inside the border that is cut off, after cropping to the scale.
+        scan(files, 11 + 3 * args.scale)
         tests.append(TestSet(_label(name), files, args.scale))
     return None if args.test_only else _train_loader(args), tests
 
@@ -30,7 +30,7 @@ def make_loaders(args):
 def _label(name):
     """The name of a set; of a folder given by its path, the last part that is not HR."""
     parts = [part for part in Path(name).parts if part != 'HR']
-    return parts[-1] if parts else name
+    return canonical(parts[-1]) if parts else name
 
 
 def _train_loader(args):

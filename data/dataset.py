@@ -16,8 +16,14 @@ DIV2K, VALID, FLICKR2K = 'DIV2K/DIV2K_train_HR', 'DIV2K/DIV2K_valid_HR', 'Flickr
 OFFICIAL_TRAIN = {'df2k': (DIV2K, FLICKR2K), 'div2k': (DIV2K,), 'flickr2k': (FLICKR2K,)}
 OFFICIAL_TEST = {**OFFICIAL_TRAIN, 'div2k': (DIV2K, VALID)}
 ALIASES = ('B100', 'BSD100', 'BSDS100')
-BENCHMARKS = {'set5', 'set14', 'b100', 'bsd100', 'bsds100', 'urban100', 'manga109'}
+BENCHMARKS = {'set5': 'Set5', 'set14': 'Set14', 'b100': 'B100', 'bsd100': 'B100', 'bsds100': 'B100',
+              'urban100': 'Urban100', 'manga109': 'Manga109'}
 SHOWN = 10  # names in an error about many files
+
+
+def canonical(name):
+    """A benchmark's usual name, however it was written; other names as they are."""
+    return BENCHMARKS.get(name.lower(), name)
 
 
 def split_names(names, flag):

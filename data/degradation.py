@@ -202,7 +202,7 @@ class Degrader:
             if generator is None:
                 raise ValueError('a noisy degradation needs a generator to draw its noise from')
             deviation = degradation.noise.to(lq) * (self.rgb_range / 255)           # (n,)
-            noise = torch.randn(lq.shape, generator=generator, device=lq.device, dtype=lq.dtype)
+            noise = torch.randn(lq.shape, generator=generator, device=generator.device).to(lq)
             lq += noise * deviation[:, None, None, None]
         up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
         return quantize(lq, self.rgb_range), quantize(up, self.rgb_range)

@@ -6,6 +6,7 @@
 --stage says whose network: 1, 2 the MLN, 3 the teacher, 4 the student. Every flag of main.py that shapes it works.
 """
 import argparse
+import re
 import resource
 import statistics
 import sys
@@ -76,8 +77,10 @@ def main(argv=None):
     own.add_argument('--size', default='180x320', help='height x width of lq, pixels (default 180x320)')
     own.add_argument('--runs', type=int, default=5, help='timed passes, after one that warms up (default 5)')
     mine, rest = own.parse_known_args(argv)
-    height, width = map(int, mine.size.split('x'))
     args = parse(rest)
+    if args.stage == 'all' or mine.runs < 1 or not re.fullmatch(r'[1-9]\d*x[1-9]\d*', mine.size):
+        raise UserError('cost.py takes one --stage, --size HEIGHTxWIDTH such as 180x320, and at least one of --runs')
+    height, width = map(int, mine.size.split('x'))
     device, role = choose_device(args.device), ROLES[args.stage]
     net = build(args, role).to(device)
     images = inputs(net, role, args, height, width, device)

@@ -16,9 +16,9 @@ from data import make_loaders
 from data.images import write_rgb
 from data.pairs import Degraded, slug
 from evaluation import to_float, to_uint8
+from main import STAGES
 from option import parse
 from protocol import degradations
-from stage import Stage
 from utility import UserError
 
 
@@ -35,7 +35,7 @@ def main(argv=None):
 
 
 def write(args):
-    stage = Stage(args)
+    stage = STAGES[args.stage](args)
     pair = Degraded(stage.degrader, args.seed)
     for testset in make_loaders(args)[1]:
         for image, hr8 in testset:

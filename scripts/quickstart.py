@@ -33,9 +33,9 @@ COMMON = ['--dir_data', str(PHOTOS), '--data_train', 'Train', '--data_test', 'He
           '--n_feats', '32', '--n_blocks', '3', '--patch_size', '32', '--batch_size', '8', '--n_threads', '0',
           '--print_every', '50', '--save_results']
 STAGES = {  # what each stage adds
-    1: ['--epochs_sr', '2', '--test_every', '200', '--lr_sr', '1e-3'],
+    1: ['--epochs_sr', '2', '--test_every', '100', '--lr_sr', '1e-3'],
     2: ['--epochs_sr', '2', '--test_every', '30', '--lr_sr', '1e-3', '--meta_batch_size', '3'],
-    3: ['--epochs_sr', '3', '--test_every', '70', '--lr_sr', '1e-3', '--lr_decay_sr', '2'],
+    3: ['--epochs_sr', '3', '--test_every', '60', '--lr_sr', '1e-3', '--lr_decay_sr', '2'],
     4: ['--epochs_sr', '3', '--test_every', '60', '--lr_sr', '5e-4', '--lr_decay_sr', '1', '--epochs_encoder', '1',
         '--lr_encoder', '1e-3'],
 }

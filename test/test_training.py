@@ -1,10 +1,16 @@
 """The four stages through the command line, on real photos with small networks: they learn, write, resume, refuse."""
 import csv
+import math
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+
+from model import mrda
+from store import load_state, save_weights
 
 
 def weights(run, name):
@@ -90,7 +96,7 @@ def test_resume_0_n_and_reset(cli, capsys):
     (['--stage', 1, '--loss', '1*L7'], 'L7'),
     (['--stage', 1, '--device', 'cuda'], '--device cuda'),
     (['--stage', 4, '--test_only'], 'stage4'),
-    (['--stage', 4, '--test_only', '--dir_demo', 'nowhere', '--pre_train_ST', 'x.pt'], 'x.pt'),
+    (['--stage', 4, '--test_only', '--dir_demo', 'nowhere', '--pre_train_ST', 'x.pt'], 'nowhere'),
 ])
 def test_bad_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
     if '--device' in flags and torch.cuda.is_available():
@@ -117,6 +123,61 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_epoch(cli, 
     assert cli('--stage', 1, '--lr_sr', '1e38') == 2
     assert 'not finite' in capsys.readouterr().err
     assert equal(weights('stage1', 'model_last'), good)
+
+
+def test_a_refused_command_deletes_and_renames_nothing(cli, capsys):
+    assert cli('--stage', 1) == 0
+    model = Path('experiment/stage1_x2_bicubic_iso/model')
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    assert cli('--stage', 1, '--reset', '--pre_train', 'nowhere.pt') == 2
+    assert cli('--stage', 1, '--resume', 1, '--n_feats', 4) == 2
+    assert cli('--stage', 1, '--optimizer', 'SGD') == 2 and 'ADAM' in capsys.readouterr().err
+    (model / 'state_1.pt').write_bytes(before['state_1.pt'][:-1])
+    assert cli('--stage', 1, '--resume', 1) == 2 and 'damaged' in capsys.readouterr().err
+    (model / 'state_1.pt').write_bytes(before['state_1.pt'])
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_load_goes_on_with_an_existing_run_only(cli, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    for name in ('typo', '../elsewhere', ''):
+        assert cli('--stage', 1, '--load', name) == 2
+    assert cli('--stage', 1, '--load', 'stage1_x2_bicubic_iso', '--reset') == 2
+    assert cli('--stage', 1, '--load', 'stage1_x2_bicubic_iso') == 0
+    assert [path.name for path in Path('experiment').iterdir()] == ['stage1_x2_bicubic_iso']
+    assert 'Going on after epoch 1' in log_of('stage1')
+
+
+def test_with_stage_all_each_stage_starts_from_the_one_before(cli):
+    assert cli('--stage', 1, '--save', 'first', '--epochs_sr', 1) == 0
+    file = 'experiment/first_x2_bicubic_iso/model/model_last.pt'
+    assert cli('--stage', 'all', '--epochs_sr', 1, '--epochs_encoder', 0, '--pre_train', file) == 0
+    assert file in log_of('stage1') and file not in log_of('stage2')
+    assert 'stage1_x2_bicubic_iso/model/model_last.pt' in log_of('stage2')
+
+
+def test_losses_and_scores_stand_at_their_epochs(cli):
+    for stage in (1, 2, 3):
+        assert cli('--stage', stage, '--epochs_sr', 1) == 0
+    assert cli('--stage', 4, '--epochs_sr', 3, '--epochs_encoder', 1, '--start_epoch', 1) == 0
+    history = load_state('experiment/stage4_x2_bicubic_iso/model/state_3.pt')['history']
+    series = [values for kind in history.values() for values in kind.values()]
+    assert len(series) == 6 and all(len(values) == 3 and math.isnan(values[0]) for values in series)
+
+
+def test_photos_of_one_name_and_of_16_bits(cli):
+    save_weights('student.pt', mrda.student(2, n_blocks=1))
+    deep = np.arange(24 * 20 * 3, dtype=np.uint16).reshape(24, 20, 3) * 40
+    for name in ('in/a.png', 'in/a.tif', 'in/deeper/a.png'):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(name, deep)
+    for _ in range(2):                     # the results of the first time are no photos of the second
+        assert cli('--stage', 4, '--pre_train_ST', 'student.pt', '--dir_demo', 'in', '--dir_out', 'in/out',
+                   '--overwrite', '--chop') == 0
+        results = sorted(path.relative_to('in/out').as_posix() for path in Path('in/out').rglob('*.png'))
+        assert results == ['a.png_x2.png', 'a.tif_x2.png', 'deeper/a_x2.png']
+    large = cv2.imread('in/out/deeper/a_x2.png', cv2.IMREAD_UNCHANGED)
+    assert large.dtype == np.uint16 and large.shape == (48, 40, 3)
 
 
 def test_batches_above_the_skip_threshold_are_skipped(cli):
