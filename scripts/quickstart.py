@@ -96,7 +96,7 @@ def report(args):
     pictures['ground truth'] = read_rgb(PHOTOS / 'benchmark' / 'HeldOut' / 'HR' / f'{SHOWN}.png')[:height, :width]
     draw_panel(OUT / 'comparison.png', pictures, CROP)
     print(f'\nHeld-out photos enlarged x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
-          f'Protocol: {evaluator.protocol()}\n'
+          f'Protocol: {evaluator.protocol(oracle=False)}\n'
           f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
 
 

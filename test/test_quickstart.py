@@ -1,0 +1,23 @@
+"""The quickstart ends with its table and its picture; here with hardly any training."""
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from data.images import read_rgb
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = Path(__file__).parent.parent / 'scripts' / 'quickstart.py'
+    spec = importlib.util.spec_from_file_location('quickstart', script)
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    tiny = ['--epochs_sr', '1', '--test_every', '1', '--n_feats', '4', '--n_blocks', '1', '--patch_size', '8',
+            '--batch_size', '2', '--task_iter', '1', '--test_iter', '1', '--epochs_encoder', '0']
+    assert quickstart.main(tiny) == 0
+    table = Path('experiment/quickstart/table.txt').read_text()
+    assert [line.split()[0] for line in table.splitlines()[1:5]] == ['bicubic', 'MLN,', 'teacher', 'student']
+    assert table in capsys.readouterr().out
+    assert read_rgb('experiment/quickstart/comparison.png').shape[1] > 1000
