@@ -6,7 +6,7 @@ from contextlib import suppress
 from math import inf, isfinite
 from re import findall, fullmatch, sub
 
-from presets import FAMILIES
+from model import FAMILIES
 from protocol import PROTOCOLS
 from utility import UserError
 
@@ -175,7 +175,7 @@ def build_parser(stage=None, model='mrda'):
         group.add_argument(f'--{name}', default=default, type=kind, help=text, **extra)
     for name in RETIRED:
         parser.add_argument(f'--{name}', nargs='?', help=argparse.SUPPRESS)
-    parser.set_defaults(**FAMILIES[model].get(stage, {}))
+    parser.set_defaults(**FAMILIES[model].presets.get(stage, {}))
     return parser
 
 
@@ -209,7 +209,7 @@ stage_options = parse  # stage_options(argv, n): the options of stage n of `--st
 
 def stages(args):
     """The stages that `args` asks for, in order."""
-    return tuple(FAMILIES[args.model]) if args.stage == 'all' else (args.stage,)
+    return tuple(FAMILIES[args.model].presets) if args.stage == 'all' else (args.stage,)
 
 
 def run_names(args, stage):
@@ -250,8 +250,8 @@ def _peek(argv):
     seen, _ = parser.parse_known_args(argv)
     # Public KDSR calls itself blindsr too. Only its name and, in size L, two flags that MRDA lacks give it away.
     public = 'KDSR' in seen.save or (seen.n_blocks and seen.n_resblocks)
-    kdsr = seen.model == 'kdsr' or (seen.model == 'blindsr' and public)
-    return seen.stage or ('3' if seen.is_stage3 == 'True' else None), 'kdsr' if kdsr else 'mrda'
+    blindsr = 'kdsr' if public else 'mrda'
+    return seen.stage or ('3' if seen.is_stage3 == 'True' else None), seen.model.replace('blindsr', blindsr)
 
 
 def _settle(args, stage, asked, given):
@@ -281,8 +281,9 @@ def _settle(args, stage, asked, given):
 
 def _check(args):
     """Raise UserError for what the options get wrong together."""
-    if args.stage not in (*FAMILIES[args.model], 'all'):
-        raise UserError(f'--stage {args.stage}: --model {args.model} has stages 3 and 4 only')
+    own = FAMILIES[args.model].presets
+    if args.stage not in (*own, 'all'):
+        raise UserError(f'--stage {args.stage}: --model {args.model} has stages {" and ".join(map(str, own))} only')
     if args.dir_demo is not None and (args.stage != 4 or not args.dir_demo):
         raise UserError('--dir_demo takes the path of photos, and --stage 4: only the student needs no ground truth')
     if args.load != '.' and (args.reset or args.stage == 'all'):

@@ -2,7 +2,7 @@
 
 _META = {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'sig': 2.6, 'epochs_encoder': 0, 'data_test': 'Set5',
          'task_iter': 5, 'test_iter': 5, 'meta_batch_size': 5, 'lr_task': 1e-2}
-PRESETS = {
+MRDA = {
     1: {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'epochs_encoder': 0, 'data_test': 'Set14',
         'batch_size': 64, 'epochs_sr': 600, 'test_every': 1000, 'st_save_epoch': 590},
     2: {**_META, 'batch_size': 32, 'epochs_sr': 600, 'test_every': 240, 'st_save_epoch': 95, 'print_every': 40,
@@ -13,5 +13,4 @@ PRESETS = {
 }
 _KDSR = {'n_GPUs': 4, 'n_blocks': 53, 'patch_size': 64, 'sig': 3.6, 'epochs_encoder': 0, 'data_test': 'Set14',
          'batch_size': 64}
-KDSR_PRESETS = {3: {**_KDSR, 'st_save_epoch': 495}, 4: {**_KDSR, 'epochs_sr': 600, 'lr_encoder': 2e-4}}
-FAMILIES = {'mrda': PRESETS, 'kdsr': KDSR_PRESETS}
+KDSR = {3: {**_KDSR, 'st_save_epoch': 495}, 4: {**_KDSR, 'epochs_sr': 600, 'lr_encoder': 2e-4}}

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+import presets
 from model import kdsr, mrda
 from model.adapt import AdaptedFeatures
 from model.mln import MLN
@@ -11,17 +12,19 @@ from utility import derive_seed
 
 
 class Family(NamedTuple):
-    """What tells one family of networks from another; every entry but the last makes a network from the options.
+    """What tells one family of networks from another; the first four make something from the options.
 
     mln: the meta-learning network, or None for a family without stages 1 and 2.
     cue: from (options, mln) to what gives the teacher's encoder its input from (lq, up, hr).
     feature_l1: weight of the L1 between the distilled features in stage 4's loss.
+    presets: {stage: its published options}, for the stages that the family has.
     """
     mln: Callable | None
     teacher: Callable
     student: Callable
     cue: Callable
     feature_l1: float
+    presets: dict
 
 
 FAMILIES = {
@@ -30,13 +33,15 @@ FAMILIES = {
         teacher=lambda args: mrda.teacher(args.scale, args.n_feats, args.n_blocks, args.rgb_range),
         student=lambda args: mrda.student(args.scale, args.n_blocks, args.rgb_range),
         cue=lambda args, mln: AdaptedFeatures(mln, args.test_iter, freeze_tail=args.stage == 4),
-        feature_l1=0.1),
+        feature_l1=0.1,
+        presets=presets.MRDA),
     'kdsr': Family(
         mln=None,
         teacher=lambda args: kdsr.teacher(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
         student=lambda args: kdsr.student(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
         cue=lambda args, mln: kdsr.PairCue(args.scale),
-        feature_l1=0.0),
+        feature_l1=0.0,
+        presets=presets.KDSR),
 }
 
 

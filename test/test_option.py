@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import option
-from presets import PRESETS
+from presets import MRDA
 from utility import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_limits_themselves_are_accepted(line):
 @pytest.mark.parametrize('stage', [1, 2, 3, 4])
 def test_a_stage_brings_its_defaults_and_a_flag_wins(stage):
     args = parse(f'--stage {stage}')
-    assert {name: getattr(args, name) for name in PRESETS[stage]} == PRESETS[stage]
+    assert {name: getattr(args, name) for name in MRDA[stage]} == MRDA[stage]
     assert args.save == args.run_name == f'stage{stage}' and args.given == {'stage'}
     for name in ('n_feats', 'batch_size', 'test_every', 'epochs_sr'):
         assert getattr(parse(f'--stage {stage} --{name} 222'), name) == 222

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import option
-from presets import PRESETS
+from presets import MRDA
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(ROOT.glob('scripts/*.sh'))
@@ -60,7 +60,7 @@ def test_scripts_are_plain_sh(script):
 def test_training_scripts_say_what_the_stage_sets_anyway(tree, stage):
     argv = handed(tree, f'main_stage{stage}')
     assert values(argv) == values(['--stage', str(stage)])
-    assert set(PRESETS[stage]) <= option.parse(argv).given  # researchers read and edit the numbers here
+    assert set(MRDA[stage]) <= option.parse(argv).given  # researchers read and edit the numbers here
 
 
 @pytest.mark.parametrize('stage', [2, 3, 4])
