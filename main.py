@@ -40,6 +40,9 @@ def main(argv=None):
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk under the log, a folder taken away: whatever the system says in one line
+        print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from the last finished epoch', file=sys.stderr)
         return 130
