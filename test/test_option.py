@@ -25,7 +25,7 @@ PUBLISHED = {  # every flag of the published options, with its default
     'start_epoch': 0, 'loss': '1*L1', 'skip_threshold': 1e6, 'load': '.', 'save_models': False, 'save_results': False,
     'print_every': 200, 'reset': False, 'cpu': False, 'model': 'mrda',
 }
-META = '''--dir_data='/root/datasets' --model='blindsr' --scale='4' {blur} --n_GPUs=1 --data_test Set5 --n_feats 128
+META = '''--dir_data='/data/datasets' --model='blindsr' --scale='4' {blur} --n_GPUs=1 --data_test Set5 --n_feats 128
     --patch_size 64 --task_iter 5 --test_iter 5 --meta_batch_size 5 --lr_sr 1e-4 --lr_task 1e-2 --resume 0
     --data_train DF2K '''
 ISO = "--blur_type='iso_gaussian' --noise=0.0 --sig_min=0.2 --sig_max=4.0 --sig 2.6"
@@ -37,15 +37,15 @@ STAGE3 = META + '''--epochs_encoder 0 --epochs_sr 500 --st_save_epoch 480 --batc
 STAGE4 = META + '''--epochs_encoder 100 --epochs_sr 500 --st_save_epoch 480 --batch_size 16 --test_every 800
     --print_every 250 --lr_decay_sr 125 --lr_encoder 1e-4 --pre_train_TA="./experiment/stage3.pt"
     --pre_train_ST="./experiment/stage3.pt" --pre_train_meta="./experiment/stage2.pt" --save stage4'''
-TEST = '''--dir_data='/root/datasets' --model='blindsr' --scale='4' --n_GPUs=1 --data_test Set14 --n_feats 128
+TEST = '''--dir_data='/data/datasets' --model='blindsr' --scale='4' --n_GPUs=1 --data_test Set14 --n_feats 128
     --pre_train_ST="./experiment/ST.pt" --save_results False --resume 0 --test_only '''
-KDSR = '''--dir_data='/root/datasets' --model kdsr --scale='4' --n_GPUs=4 --data_test Set14 --data_train DF2K
+KDSR = '''--dir_data='/data/datasets' --model kdsr --scale='4' --n_GPUs=4 --data_test Set14 --data_train DF2K
     --patch_size 64 --batch_size 64 '''
 KDSR_ANISO = KDSR + ANISO + ' --lambda_1 4.0 --lambda_2 1.5 --theta 120 --epochs_sr 500 --st_save_epoch 495 '
 KDSR_ISO = KDSR + "--blur_type='iso_gaussian' --noise=0 --sig_min=0.2 --sig_max=4.0 --sig=3.6 --epochs_encoder 0 "
 TAUGHT = ' --lr_encoder 2e-4 --pre_train_TA="a b/model_TA_last.pt" --pre_train_ST="a b/model_TA_last.pt" --resume 0'
 LINES = [
-    (1, '''--dir_data='/root/datasets' --model='blindsr' --scale='4' --n_GPUs=1 --epochs_encoder 0 --epochs_sr 600
+    (1, '''--dir_data='/data/datasets' --model='blindsr' --scale='4' --n_GPUs=1 --epochs_encoder 0 --epochs_sr 600
         --data_test Set14 --st_save_epoch 590 --n_feats 128 --batch_size 64 --patch_size 64 --data_train DF2K
         --save stage1''',
      {'model': 'mrda', 'scale': 4, 'n_GPUs': 1, 'epochs_encoder': 0, 'epochs_sr': 600, 'data_test': 'Set14',
