@@ -1,4 +1,5 @@
 """The data of one run: make_loaders(args) is the only place here that reads options."""
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -43,4 +44,5 @@ def _train_loader(args):
         print(f'warning: {cache.trouble}', file=sys.stderr)
     dataset = PatchDataset(files, size, args.seed, cache.read, augment=not args.no_augment)
     sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed)
-    return TrainLoader(dataset, sampler, args.n_threads, pin_memory=torch.cuda.is_available())
+    n_threads = min(args.n_threads, os.cpu_count() or 1)  # more only cost; the patches are the same for any number
+    return TrainLoader(dataset, sampler, n_threads, pin_memory=torch.cuda.is_available())
