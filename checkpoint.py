@@ -83,11 +83,15 @@ class Run:
         """The weights under their published name (and, if keep_weights, under the epoch's number as well) and the full
         state; of these the newest n_states stay, all if it is 0."""
         save_state(self._state(epoch), state)
+        self.save_weights(epoch, network, keep_weights)
+        for old in self.epochs()[:-n_states] if n_states else []:
+            self._state(old).unlink()
+
+    def save_weights(self, epoch, network, keep_weights):
+        """The weights alone; also when a run goes on, since it may have been stopped between its state and these."""
         save_weights(self._model / f'{self._weights}_last.pt', network)
         if keep_weights:
             save_weights(self._model / f'{self._weights}_{epoch}.pt', network)
-        for old in self.epochs()[:-n_states] if n_states else []:
-            self._state(old).unlink()
 
     def _state(self, epoch):
         return self._model / f'state_{epoch}.pt'

@@ -72,7 +72,9 @@ def run_stage(args):
     if args.test_only:
         show_table(args, trainer.test(), trainer.evaluator.protocol(stage.oracle), run)
         return
-    run.supersede(trainer.epoch)
+    if state:
+        run.supersede(trainer.epoch)
+        run.save_weights(trainer.epoch, stage.trained, trainer.keeps_weights())
     trainer.fit()
 
 

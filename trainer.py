@@ -133,10 +133,13 @@ class Trainer:
         args = self.args
         state = {'epoch': self.epoch, 'stage': args.stage, 'networks': self.stage.state_dict(),
                  'optimizer': [args.optimizer, self.optimizer.state_dict()], 'history': self.history}
-        keep = args.save_models or self.epoch > args.st_save_epoch
-        self.run.save(self.epoch, state, self.stage.trained, keep, args.keep_states)
+        self.run.save(self.epoch, state, self.stage.trained, self.keeps_weights(), args.keep_states)
         draw_curves(self.run.folder, self.history)
         self.run.log()
+
+    def keeps_weights(self):
+        """Whether this epoch's weights stay under its number."""
+        return self.args.save_models or self.epoch > self.args.st_save_epoch
 
     def restore(self, state):
         """Go on from what save() wrote."""

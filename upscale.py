@@ -3,10 +3,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.degradation import resize
 from data.images import find_photos, read_photo, write_photo
 from utility import UserError
 
@@ -28,17 +28,26 @@ class Enlarger:
         """A Photo, enlarged: its transparency separately, grey as grey, depth and colour profile kept."""
         alpha = photo.alpha
         if alpha is not None:
-            alpha = self.colour(np.repeat(alpha[:, :, None], 3, axis=2)).mean(axis=2)
+            # Bicubic keeps opaque and clear areas exactly so, which no network does.
+            alpha = resize(torch.from_numpy(alpha)[None, None], self.scale, shrink=False).clamp(0, 1)[0, 0].numpy()
         return replace(photo, colour=self.colour(photo.colour), alpha=alpha)
 
     def targets(self, source, folder):
         """{photo: its result} for the file, folder or glob `source`.
 
         Results are named <name>_x<scale>.png and lie in `folder`, in the same sub-folders; where names would collide
-        they keep the suffix too. What lies in `folder` already is no photo. Raises UserError if there is none.
+        they keep the suffix too. Earlier results are no photos: what lies in a `folder` inside the source, and what
+        is named like the result of another photo beside it. Raises UserError if there is none.
         """
-        photos = [path for path in find_photos(source) if folder.resolve() not in path.resolve().parents]
-        root = Path(source).expanduser()
+        root, photos = Path(source).expanduser(), find_photos(source)
+        if root.resolve() in folder.resolve().parents:
+            photos = [path for path in photos if folder.resolve() not in path.resolve().parents]
+        places = {(path.parent, path.stem) for path in photos}
+        mark = f'_x{self.scale}'
+        photos = [path for path in photos
+                  if not (path.stem.endswith(mark) and (path.parent, path.stem.removesuffix(mark)) in places)]
+        if not photos:
+            raise UserError(f'--dir_demo {source}: holds nothing but the results in {folder}')
         parents = {path: path.parent.relative_to(root) if root.is_dir() else Path() for path in photos}
         taken = Counter((parents[path], path.stem) for path in photos)
         return {path: folder / parent / f'{path.stem if taken[parent, path.stem] == 1 else path.name}_x{self.scale}.png'

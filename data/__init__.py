@@ -8,6 +8,7 @@ import torch
 
 from data.dataset import OFFICIAL_TEST, TestSet, canonical, find_images, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
+from utility import UserError
 
 __all__ = ['TestSet', 'make_loaders']
 
@@ -25,6 +26,10 @@ def make_loaders(args):
         # SSIM's window of 11x11 pixels must fit inside the border that is cut off, after cropping to the scale.
         scan(files, 11 + 3 * args.scale)
         tests.append(TestSet(_label(name), files, args.scale))
+    labels = [testset.name for testset in tests]
+    if len(set(labels)) < len(labels):
+        raise UserError(f'--data_test {args.data_test}: two sets are called {max(labels, key=labels.count)}; '
+                        'name each once, or rename a folder')
     return None if args.test_only else _train_loader(args), tests
 
 

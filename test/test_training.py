@@ -180,6 +180,32 @@ def test_photos_of_one_name_and_of_16_bits(cli):
     assert large.dtype == np.uint16 and large.shape == (48, 40, 3)
 
 
+def test_weights_lost_in_a_kill_come_back_from_the_state(cli):
+    assert cli('--stage', 1) == 0
+    file = Path('experiment/stage1_x2_bicubic_iso/model/model_last.pt')
+    before = weights('stage1', 'model_last')
+    file.unlink()
+    assert cli('--stage', 1) == 0
+    assert equal(weights('stage1', 'model_last'), before)
+
+
+def test_photos_enlarged_into_their_own_folder(cli):
+    save_weights('student.pt', mrda.student(2, n_blocks=1))
+    clear = np.zeros((12, 10, 4), np.uint8)
+    clear[..., 3] = 255
+    Path('in').mkdir()
+    assert cv2.imwrite('in/a.png', clear)
+    for _ in range(2):
+        assert cli('--stage', 4, '--pre_train_ST', 'student.pt', '--dir_demo', 'in', '--dir_out', 'in',
+                   '--overwrite') == 0
+        assert sorted(path.name for path in Path('in').iterdir()) == ['a.png', 'a_x2.png']
+    assert (cv2.imread('in/a_x2.png', cv2.IMREAD_UNCHANGED)[..., 3] == 255).all()     # opaque stays opaque
+
+
+def test_a_test_set_named_twice_is_refused(cli, capsys):
+    assert cli('--stage', 1, '--data_test', 'Set2+Set2') == 2 and 'Set2' in capsys.readouterr().err
+
+
 def test_batches_above_the_skip_threshold_are_skipped(cli):
     assert cli('--stage', 1, '--skip_threshold', '1e-9') == 0
     assert log_of('stage1').count('Skip this batch') == 3
