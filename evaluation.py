@@ -79,8 +79,8 @@ class Evaluator:
 
     def _restore(self, stage, lq, up, hr):
         if self.ensemble:
-            return [self_ensemble(stage.restore, lq, up, hr)]
-        return stage.restore_by_step(lq, up, hr)
+            return [self_ensemble(lambda *images: stage.enlarge(*images)[-1], lq, up, hr)]
+        return stage.enlarge(lq, up, hr)
 
     def protocol(self, oracle):
         """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""

@@ -21,13 +21,14 @@ from trainer_stage2 import Stage2
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
 from upscale import Enlarger
-from utility import UserError, choose_device
+from utility import UserError, choose_device, use_huge_pages
 
 STAGES = {1: Stage1, 2: Stage2, 3: Stage3, 4: Stage4}
 
 
 def main(argv=None):
     """Returns the exit status: 0, 2 for a mistake in what was given, 130 for an interruption."""
+    use_huge_pages()
     try:
         args = parse(argv)
         if args.retired:
@@ -110,7 +111,7 @@ def make_trainer(args, stage, run, device):
     if args.batch_size % share and not args.test_only:
         raise UserError(f'--batch_size {args.batch_size} cannot be shared evenly by {n_gpus} GPUs'
                         + ' and halved on each' * (args.stage == 2) + f'; take a multiple of {share}')
-    return Trainer(args, stage.to(device), train, tests, evaluator, run, device, n_gpus)
+    return Trainer(args, stage.place(device), train, tests, evaluator, run, device, n_gpus)
 
 
 def show_table(args, scored, line, run):
@@ -124,7 +125,11 @@ def show_table(args, scored, line, run):
 
 def enlarge_photos(args, stage, run, device, notes):
     """--dir_demo: the student on photos without ground truth."""
-    restore = partial(stage.to(device).restore, up=None, hr=None)
+    stage.place(device)
+
+    def restore(lq):
+        return stage.enlarge(lq)[-1]
+
     if args.self_ensemble:
         restore = partial(self_ensemble, restore)
     folder = Path(args.dir_out) if args.dir_out else run.results / 'photos'

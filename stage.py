@@ -1,4 +1,5 @@
 """What the four stages have in common: a stage turns a batch of HR patches into named losses."""
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ class Source(NamedTuple):
     stage: int
     required: bool = True
     may_be_teacher: bool = False  # a teacher's file serves too: its SR network is taken over
+
+
+ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
 
 class Stage(nn.Module):
@@ -36,6 +40,7 @@ class Stage(nn.Module):
         self.test_degradation = fixed_degradation(args)
         self.per_sample = args.degradation_per == 'sample'
         self.loss = Loss(args.loss)
+        self.rounded = ROUNDED[args.precision]
 
     def begin_epoch(self, epoch):
         """Called before epoch `epoch`, counted from 1."""
@@ -59,7 +64,23 @@ class Stage(nn.Module):
     def forward(self, hr, seeds):
         """hr (B, 3, H, W), seeds (B,) int64, the first of which seeds the draws → {name: (1,)}."""
         draw = torch.Generator(hr.device).manual_seed(int(seeds[0]))
-        return {name: loss.reshape(1) for name, loss in self.losses(hr, draw).items()}
+        with self.arithmetic(hr.device):
+            return {name: loss.float().reshape(1) for name, loss in self.losses(hr, draw).items()}
+
+    def enlarge(self, lq, up=None, hr=None):
+        """What tests and photos call: restore_by_step in the arithmetic of --precision, a list of float32 sr."""
+        with self.arithmetic(lq.device):
+            return [sr.float() for sr in self.restore_by_step(lq, up, hr)]
+
+    def arithmetic(self, device):
+        """A context in which convolutions and matrix products are computed as --precision says."""
+        return torch.autocast(device.type, self.rounded) if self.rounded else nullcontext()
+
+    def place(self, device):
+        """Move to `device`, into the memory format that is fastest there: channels last on the CPU (measured), and for
+        the tensor cores, which 16-bit products run on; planes otherwise. Returns self."""
+        last = device.type == 'cpu' or (device.type == 'cuda' and self.rounded)
+        return self.to(device, memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def degrade(self, hr, draw):
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample

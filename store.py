@@ -57,7 +57,7 @@ def _serialize(content):
 
 def save_weights(path, network):
     """Write a plain state dict of CPU tensors, the format of published weight files."""
-    write_bytes(path, _serialize({key: tensor.cpu() for key, tensor in network.state_dict().items()}))
+    write_bytes(path, _serialize({key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}))
 
 
 def save_state(path, state):

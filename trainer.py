@@ -18,7 +18,8 @@ def make_optimizer(args, parameters):
         return torch.optim.SGD(parameters, momentum=args.momentum, **common)
     if args.optimizer == 'RMSprop':
         return torch.optim.RMSprop(parameters, eps=args.epsilon, **common)
-    return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon, **common)
+    return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon,
+                            fused=parameters[0].is_cuda or None, **common)
 
 
 def learning_rate(args, epoch, encoder_epochs):
@@ -47,6 +48,7 @@ class Trainer:
         self.history = {}               # {'losses': {name: [one a epoch]}, 'psnr': {set: [...]}, 'ssim': {set: [...]}}
         if train is not None:
             self.optimizer = make_optimizer(args, self.parameters)
+            self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == 'half')
             self.history = {'losses': {}, 'psnr': {}, 'ssim': {}}
 
     def fit(self):
@@ -66,7 +68,7 @@ class Trainer:
         self.train.batch_sampler.start(epoch)
         meter = Meter(self.args, epoch, self.threshold(), self.run.log)
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
-        for batch, hr in enumerate(self.train, 1):
+        for batch, hr in enumerate(meter.waiting(self.train), 1):
             losses = self.step(hr, (epoch - 1) * self.args.test_every + batch - 1, meter.threshold)
             meter.add(losses, len(hr), batch)
         meter.close()
@@ -83,24 +85,29 @@ class Trainer:
     def step(self, hr, step, threshold):
         """One optimiser step on a batch of patches; returns {name: value}, or None if it was skipped.
 
-        Raises UserError if a loss or the gradient is not finite: the weights are then as they were.
+        Raises UserError if a loss or the gradient is not finite: the weights are then as they were. In half precision
+        a gradient may overflow; the step is then left out, and the next ones are scaled by less.
         """
         hr = evaluation.to_float(hr, self.args.rgb_range, self.device)
         seeds = torch.tensor([derive_seed(self.args.seed, 'degradation', step, i) for i in range(len(hr))])
         losses = {name: loss.mean() for name, loss in self.network(hr, seeds).items()}
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        self.optimizer.zero_grad()
+        self.scaler.scale(losses['loss']).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf)  # infinite limit: measured, nothing clipped
+        *values, norm = torch.stack([*losses.values(), norm]).tolist()  # the one time that a step waits for the device
+        values = dict(zip(losses, values, strict=True))
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if not bad and values['loss'] >= threshold:
+            self.scaler.update()
             return None
-        if not bad:
-            self.optimizer.zero_grad()
-            losses['loss'].backward()
-            norm = nn.utils.clip_grad_norm_(self.parameters, math.inf)  # infinite limit: measured, nothing clipped
-            bad = [] if math.isfinite(norm) else ['gradient']
+        if not bad and not math.isfinite(norm) and self.scaler.get_scale() <= 1:
+            bad = ['gradient']
         if bad:
             raise UserError(f'step {step}: {", ".join(bad)} not finite; training stopped with the weights as they were '
                             'before it. A lower learning rate usually helps; --resume -1 goes on from the last epoch')
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return values
 
     def threshold(self):
@@ -132,7 +139,8 @@ class Trainer:
         to go on, and does not change when an earlier stage is trained again."""
         args = self.args
         state = {'epoch': self.epoch, 'stage': args.stage, 'networks': self.stage.state_dict(),
-                 'optimizer': [args.optimizer, self.optimizer.state_dict()], 'history': self.history}
+                 'optimizer': [args.optimizer, self.optimizer.state_dict()], 'scaler': self.scaler.state_dict(),
+                 'history': self.history}
         self.run.save(self.epoch, state, self.stage.trained, self.keeps_weights(), args.keep_states)
         draw_curves(self.run.folder, self.history)
         self.run.log()
@@ -156,6 +164,8 @@ class Trainer:
             raise UserError(f'{self.run.folder} was trained with --optimizer {name}, not {self.args.optimizer}; '
                             'go on with that or choose another --save')
         self.optimizer.load_state_dict(moments)
+        if state.get('scaler') and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state['scaler'])
         self.epoch, self.history = state['epoch'], state['history']
 
 
@@ -164,10 +174,21 @@ class Meter:
 
     def __init__(self, args, epoch, threshold, log):
         self.args, self.epoch, self.threshold, self.log = args, epoch, threshold, log
-        self.sums, self.counted, self.skipped, self.images = {}, 0, 0, 0
+        self.sums, self.counted, self.skipped, self.images, self.waited = {}, 0, 0, 0, 0.0
         self.start = time.monotonic()
         self.bar = tqdm(total=args.test_every, unit='batch', desc=f'Epoch {epoch}/{args.epochs_sr}', leave=False,
                         disable=None, dynamic_ncols=True)  # None: no bar where there is no terminal
+
+    def waiting(self, batches):
+        """The batches, with the time taken that each one is waited for."""
+        batches = iter(batches)
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
 
     def add(self, losses, images, batch):
         self.images += images
@@ -182,9 +203,10 @@ class Meter:
         self.bar.update()
         self.bar.set_postfix_str(self._losses() + f', {self._speed():.1f} images/s')
         if batch % self.args.print_every == 0 or batch == self.args.test_every:
-            left = (time.monotonic() - self.start) / batch * (self.args.test_every - batch)
+            spent = time.monotonic() - self.start
             self.log(f'[{batch}/{self.args.test_every}] {self._losses()}  {self._speed():.1f} images/s  '
-                     f'{left:.0f} s left in this epoch')
+                     f'{self.waited / spent:.0%} of the time waiting for data  '
+                     f'{spent / batch * (self.args.test_every - batch):.0f} s left in this epoch')
 
     def means(self):
         return {name: total / max(self.counted, 1) for name, total in self.sums.items()}

@@ -1,19 +1,20 @@
 """How a low-quality image comes about: lq = Q(bicubic↓s(hr ⊗ k) + n), on the device of hr.
 
-An isotropic kernel separates and bicubic resizing is linear, so blur and shrinking, borders included, are two small
-matrices: lq = A_h @ hr @ A_w^T. Any other kernel is applied in the Fourier domain before the shrinking.
+Blur and bicubic resizing are linear. A kernel that separates makes both together, borders included, two small matrices:
+lq = A_h @ hr @ A_w^T. An isotropic kernel does; any other one is a sum of few that do, found by its singular value
+decomposition, and so is its lq a sum.
 """
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import scipy.fft
 import torch
 import torch.nn.functional as F
 
-from utility import quantize
+from utility import quantize_
 
-BLOCK = 64  # pixels of the longer side that one matrix product covers: the matrices are banded, large images gain 6x
+BLOCKS = (64, 512)  # rows and columns of the longer side that one matrix product covers: the matrices are banded
+NEGLIGIBLE = 1e-7  # of a kernel's sum, 1: what leaving out singular values may take from it
 SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so no blur needs no case of its own
 
 
@@ -101,18 +102,19 @@ def _reflected(size, radius, device):
     return torch.minimum(index, period - index).clamp(max=size - 1)
 
 
-def blur(image, kernels):
-    """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, all channels alike, reflecting at the image's borders.
+def separate(kernels):
+    """(n, k, k) as sums of separable kernels: vertical and horizontal profiles (n, r, k), whose outer products add up.
 
-    Works for every H and W: sides not longer than k // 2 are reflected repeatedly.
+    On the CPU r is as small as the kernels allow, 1 to k and mostly below 10. Elsewhere it is k, each row a term of its
+    own: neither a decomposition nor a wait for its result pays there.
     """
-    height, width = image.shape[-2:]
-    rows, columns = (_reflected(side, kernels.shape[-1] // 2, image.device) for side in (height, width))
-    padded = image.index_select(-1, columns).index_select(-2, rows)                 # (B, C, H + 2r, W + 2r)
-    shape = [scipy.fft.next_fast_len(side, real=True) for side in padded.shape[-2:]]
-    spectrum = torch.fft.rfft2(padded, s=shape)
-    spectrum *= torch.fft.rfft2(kernels.to(image.dtype), s=shape).conj()[:, None]
-    return torch.fft.irfft2(spectrum, s=shape)[..., :height, :width]                # (B, C, H, W)
+    if kernels.device.type != 'cpu':
+        rows = torch.eye(kernels.shape[-1], dtype=kernels.dtype, device=kernels.device)
+        return rows.expand_as(kernels), kernels
+    u, s, v = torch.linalg.svd(kernels)
+    rest = s.flip(-1).cumsum(-1).flip(-1).amax(0)                                   # (k,): left out from this one on
+    r = max(1, int((rest > NEGLIGIBLE).sum()))
+    return (u * s[:, None])[..., :r].mT, v[:, :r]
 
 
 def _cubic(x):
@@ -136,41 +138,54 @@ def _resize_matrix(size, scale, method, device):
         return matrix.to(_exact(device)).to(device)
 
 
-def _blurred(matrix, scale, profile):
-    """(n, out, size): blurs a line by a symmetric profile (n, k), reflecting at its ends, then applies the matrix."""
-    (out, size), (n, k) = matrix.shape, profile.shape
+def _blurred(matrix, scale, profiles):
+    """(n, r, out, size): correlates a line with each profile (n, r, k), reflecting at its ends, then applies matrix."""
+    (out, size), (n, r, k) = matrix.shape, profiles.shape
     length = min(size, 5 * scale)  # of the window outside of which a row of matrix is 0
     start = (torch.arange(-2, out - 2, device=matrix.device) * scale).clamp(0, size - length)[:, None]
     offset = torch.arange(length + k - 1, device=matrix.device)
     window = matrix.gather(1, start + offset[:length])                              # (out, length)
-    window = F.conv1d(window[:, None], profile[:, None], padding=k - 1).transpose(0, 1)   # (n, out, length + 2r)
+    taps = profiles.flip(-1).reshape(n * r, 1, k)  # conv1d correlates, too, but here the matrix moves over the image
+    window = F.conv1d(window[:, None], taps, padding=k - 1).transpose(0, 1)         # (n·r, out, length + k - 1)
     index = _reflected(size, k // 2, matrix.device)[start + offset]
-    return window.new_zeros(n, out, size).scatter_add_(-1, index.expand_as(window), window)
+    blurred = window.new_zeros(n * r, out, size).scatter_add_(-1, index.expand_as(window), window)
+    return blurred.view(n, r, out, size)
 
 
-def _along_width(image, matrix, reach):
-    """image (B, C, H, W) @ matrix^T, matrix (n, out, W) being 0 beyond `reach` pixels from its diagonal."""
-    width, out = image.shape[-1], matrix.shape[-2]
-    step = max(1, BLOCK * out // max(width, out))
-    blocks = []
+def _bands(out, size, reach, step):
+    """Slices (of `step` outputs, of the inputs that they need) of a matrix (out, size), 0 beyond `reach` inputs from
+    its diagonal."""
     for start in range(0, out, step):
         stop = min(start + step, out)
-        low, high = max(0, start * width // out - reach), min(width, -(-stop * width // out) + reach)
-        blocks.append(image[..., low:high] @ matrix[:, None, start:stop, low:high].mT)
-    return torch.cat(blocks, -1)                                                    # (B, C, H, out)
+        yield slice(start, stop), slice(max(0, start * size // out - reach), min(size, -(-stop * size // out) + reach))
 
 
 def _apply(image, rows, columns, reach):
-    """rows @ image @ columns^T for (n, h, H), (n, w, W); on CUDA in float64, which TF32 leaves alone."""
-    dtype = torch.float64 if image.is_cuda else image.dtype
-    tall = _along_width(image.to(dtype).mT, rows.to(dtype), reach)                  # (B, C, W, h)
-    return _along_width(tall.mT, columns.to(dtype), reach).to(image.dtype)          # (B, C, h, w)
+    """Sum over r of rows @ image @ columns^T, (n, r, h, H) and (n, r, w, W), n = 1 or B.
+
+    On the CPU band by band; where launching costs more than multiplying, in two products. On CUDA in float64, which
+    TF32 leaves alone.
+    """
+    kind, dtype = image.dtype, torch.float64 if image.is_cuda else image.dtype
+    (b, c, height, width), (n, r, out_h, _), out_w = image.shape, rows.shape, columns.shape[2]
+    steps = [max(1, block * out // max(size, out)) if image.device.type == 'cpu' else out
+             for block, out, size in zip(BLOCKS, (out_h, out_w), (height, width), strict=True)]
+    image, rows, columns = image.to(dtype), rows.to(dtype).transpose(1, 2), columns.to(dtype).transpose(2, 3)
+    result = image.new_empty(b, c, out_h, out_w)
+    for out, into in _bands(out_h, height, reach, steps[0]):
+        factor = rows[:, out, :, into].flatten(1, 2)[:, None]                       # (n, 1, o·r, span)
+        tall = (factor @ image[:, :, into]).view(b, -1, r, width)                   # (B, C·o, r, W)
+        for _out, _into in _bands(out_w, width, reach, steps[1]):
+            factor = columns[:, :, _into, _out].flatten(1, 2)                       # (n, r·span, p)
+            part = tall[..., _into].flatten(2) @ (factor if n > 1 else factor[0])   # (B, C·o, p)
+            result[:, :, out, _out] = part.view(b, c, -1, part.shape[2])
+    return result.to(kind)                                                          # (B, C, h, w)
 
 
 def resize(image, scale, shrink):
     """MATLAB's bicubic imresize of (B, C, H, W), by 1 / scale (antialiased) if shrink, else by scale; not rounded."""
     method, reach = ('shrink', 2 * scale + 1) if shrink else ('enlarge', 3)
-    rows, columns = (_resize_matrix(side, scale, method, image.device)[None] for side in image.shape[-2:])
+    rows, columns = (_resize_matrix(side, scale, method, image.device)[None, None] for side in image.shape[-2:])
     with torch.autocast(image.device.type, enabled=False):
         return _apply(image, rows, columns, reach)
 
@@ -205,15 +220,15 @@ class Degrader:
             noise = torch.randn(lq.shape, generator=generator, device=generator.device).to(lq)
             lq += noise * deviation[:, None, None, None]
         up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
-        return quantize(lq, self.rgb_range), quantize(up, self.rgb_range)
+        return quantize_(lq, self.rgb_range), quantize_(up, self.rgb_range)
 
     def _shrink(self, hr, degradation):
         kernels = kernel(degradation, self.kernel_size).to(_exact(hr.device)).to(hr.device)
         rows, columns = (_resize_matrix(side, self.scale, self.method, hr.device) for side in hr.shape[-2:])
         reach = 2 * self.scale + 1 + self.kernel_size // 2
         with torch.autocast(hr.device.type, enabled=False):
-            if not degradation.isotropic:
-                return _apply(blur(hr, kernels), rows[None], columns[None], reach)
-            profile = kernels.sum(-1)                                               # (n, k), kernel = profile x profile
-            rows, columns = (_blurred(matrix, self.scale, profile) for matrix in (rows, columns))
-            return _apply(hr, rows, columns, reach)
+            if degradation.isotropic:
+                vertical = horizontal = kernels.sum(-1)[:, None]                    # (n, 1, k)
+            else:
+                vertical, horizontal = separate(kernels)                            # (n, r, k) each
+            return _apply(hr, _blurred(rows, self.scale, vertical), _blurred(columns, self.scale, horizontal), reach)

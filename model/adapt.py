@@ -7,6 +7,9 @@ from torch import nn
 from torch.func import functional_call
 
 
+SCALE = 2.0**15  # of the loss while gradients are computed: in half precision they would vanish. Otherwise exact
+
+
 def step_sizes(n_steps):
     """Step sizes for stages 3 and 4 and for every test: 1e-2, then 5e-3 up to the 5th step, then 1e-3."""
     return [1e-2 if step == 0 else 5e-3 if step < 5 else 1e-3 for step in range(n_steps)]
@@ -27,10 +30,7 @@ def adapt(net, lq, up, hr, rates, freeze_tail=False, watch=None):
     """
     weights = {name: weight.detach() for name, weight in weights_of(net).items()}
     moving = [name for name in weights if not (freeze_tail and name.startswith('tail.'))]
-    fused = None
-    if freeze_tail:
-        with torch.no_grad():
-            fused = net.tail.compose()
+    fused = net.tail.rested() if freeze_tail else None
     with torch.enable_grad():
         for rate in rates:
             leaves = {name: weights[name].requires_grad_() for name in moving}
@@ -38,9 +38,9 @@ def adapt(net, lq, up, hr, rates, freeze_tail=False, watch=None):
             loss = F.l1_loss(sr, hr)
             if watch:
                 watch(sr.detach(), loss.detach())
-            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            gradients = torch.autograd.grad(loss * SCALE, list(leaves.values()))
             with torch.no_grad():
-                weights |= {name: weights[name] - rate * gradient
+                weights |= {name: weights[name] - rate / SCALE * gradient
                             for name, gradient in zip(moving, gradients, strict=True)}
     return {name: weight.detach() for name, weight in weights.items()}
 

@@ -2,6 +2,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from model.tail import Tail
 
@@ -29,38 +30,61 @@ class MeanShift(nn.Conv2d):
 
 
 class DynamicConv(nn.Module):
-    """LeakyReLU of a depthwise 3x3 convolution whose kernels, one per sample and channel, are predicted from z."""
+    """LeakyReLU of a depthwise 3x3 convolution whose kernels, one per sample and channel, `kernel` predicts from z."""
 
     def __init__(self, n_feats):
         super().__init__()
         self.kernel = nn.Sequential(nn.Linear(n_feats, n_feats, bias=False), leaky_relu(),
                                     nn.Linear(n_feats, n_feats * 9, bias=False))
 
-    def forward(self, x, z):
+    def forward(self, x, kernel):
+        """x (B, C, h, w), kernel (B·C, 1, 3, 3) as predict_kernels makes it → (B, C, h, w)."""
         b, c, h, w = x.shape
-        kernel = self.kernel(z).view(b * c, 1, 3, 3)                                # one group per sample and channel
-        y = F.conv2d(x.reshape(1, b * c, h, w), kernel, padding=1, groups=b * c)    # (1, B·C, h, w)
-        return F.leaky_relu(y.view(b, c, h, w), SLOPE)                              # (B, C, h, w)
+        # One group per sample and channel, side by side in memory: what CPUs convolve several times faster than planes.
+        rows = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c).permute(0, 3, 1, 2)    # (1, B·C, h, w)
+        rows = F.conv2d(rows, kernel, padding=1, groups=b * c)                      # (1, B·C, h, w)
+        rows = F.leaky_relu(rows, SLOPE, inplace=True)
+        return rows.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)     # (B, C, h, w)
+
+
+def predict_kernels(convs, z):
+    """The kernels of all dynamic convolutions `convs` in one pass: z (B, C) → (len(convs), B·C, 1, 3, 3)."""
+    first, second = (torch.stack([conv.kernel[i].weight for conv in convs]) for i in (0, 2))
+    hidden = F.leaky_relu(z @ first.mT, SLOPE)                                      # (N, B, C)
+    return (hidden @ second.mT).view(len(convs), -1, 1, 3, 3)
+
+
+def conv_of(conv, chain, x, kernel):
+    """conv(chain(x, kernel)), chain being cheap beside conv but long: for the gradient only x is kept, and the chain,
+    not the convolution, computed again. A third of the memory of a training step."""
+    def run(x, kernel):
+        return conv(chain(x, kernel))                                               # (B, C, h, w)
+
+    if torch.is_grad_enabled():
+        return checkpoint(run, x, kernel, use_reentrant=False, preserve_rng_state=False)
+    return run(x, kernel)
 
 
 class Blocks(nn.Module):
-    """A chain of blocks, each of which sees z; its own module only because published keys say `body.0.body.{i}`."""
+    """A chain of blocks, each steered by z; its own module only because published keys say `body.0.body.{i}`."""
 
     def __init__(self, blocks):
         super().__init__()
         self.body = nn.ModuleList(blocks)
 
     def forward(self, x, z):
-        for block in self.body:
-            x = block(x, z)   # (B, C, h, w)
+        convs = [module for module in self.modules() if isinstance(module, DynamicConv)]
+        kernels = predict_kernels(convs, z).unflatten(0, (len(self.body), -1))      # (blocks, per block, B·C, 1, 3, 3)
+        for block, own in zip(self.body, kernels, strict=True):
+            x = block(x, own)                                                       # (B, C, h, w)
         return x
 
 
 class SRNetwork(nn.Module):
     """The SR network of both families, a residual chain of `blocks` that are steered by z = compress(rep).
 
-    blocks: modules (x (B, C, h, w), z (B, C)) → (B, C, h, w), with C = n_feats; compress: what makes z (B, C) of the
-    encoder's representation, None where that is z already.
+    blocks: modules (x (B, C, h, w), the kernels of their n dynamic convolutions (n, B·C, 1, 3, 3)) → (B, C, h, w), with
+    C = n_feats; compress: what makes z (B, C) of the encoder's representation, None where that is z already.
     """
 
     def __init__(self, scale, n_feats, blocks, rgb_range=1, compress=None):

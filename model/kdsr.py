@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.common import BlindSR, DynamicConv, SRNetwork, conv3x3, leaky_relu
+from model.common import BlindSR, DynamicConv, SRNetwork, conv3x3, conv_of, leaky_relu
 
 
 class ResBlock(nn.Module):
@@ -48,8 +48,8 @@ class Block(nn.Module):
         self.da_conv1 = DynamicConv(n_feats)
         self.conv1 = conv3x3(n_feats, n_feats)
 
-    def forward(self, x, z):
-        return self.conv1(self.da_conv1(x, z)) + x   # (B, C, h, w)
+    def forward(self, x, kernels):
+        return conv_of(self.conv1, self.da_conv1, x, kernels[0]) + x   # (B, C, h, w)
 
 
 class PairCue(nn.Module):

@@ -3,19 +3,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.common import SLOPE, DynamicConv, SRNetwork, conv3x3, leaky_relu
+from model.common import SLOPE, DynamicConv, SRNetwork, conv3x3, conv_of, leaky_relu
 
 
 class RDAConv(DynamicConv):
-    """Region degradation aware convolution: the dynamic convolution counts where the mask M says so."""
+    """Region degradation aware convolution and LeakyReLU: the dynamic convolution counts where the mask M says so."""
 
     def __init__(self, n_feats):
         super().__init__(n_feats)
         self.conv = nn.Conv2d(n_feats, 1, 1)
 
-    def forward(self, x, z):
-        mask = torch.sigmoid(self.conv(x))                      # (B, 1, h, w)
-        return torch.addcmul(x, super().forward(x, z), mask)    # (B, C, h, w)
+    def forward(self, x, kernel):
+        mask = torch.sigmoid(self.conv(x))                                  # (B, 1, h, w)
+        y = torch.addcmul(x, super().forward(x, kernel), mask)              # (B, C, h, w)
+        return F.leaky_relu(y, SLOPE, inplace=True)                         # the block's, here to be computed in place
 
 
 class RDABlock(nn.Module):
@@ -26,11 +27,10 @@ class RDABlock(nn.Module):
         self.da_conv2 = RDAConv(n_feats)
         self.conv2 = conv3x3(n_feats, n_feats)
 
-    def forward(self, x, z):
-        y = F.leaky_relu(self.da_conv1(x, z), SLOPE)   # (B, C, h, w)
-        y = F.leaky_relu(self.conv1(y), SLOPE)         # (B, C, h, w)
-        y = F.leaky_relu(self.da_conv2(y, z), SLOPE)   # (B, C, h, w)
-        return self.conv2(y) + x                       # (B, C, h, w)
+    def forward(self, x, kernels):
+        y = conv_of(self.conv1, self.da_conv1, x, kernels[0])               # (B, C, h, w)
+        y = F.leaky_relu(y, SLOPE, inplace=True)
+        return conv_of(self.conv2, self.da_conv2, y, kernels[1]) + x        # (B, C, h, w)
 
 
 class RDAN(SRNetwork):

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.degradation import Degradation, DegradationRange, Degrader, blur, kernel, resize
+from benchmark import plain
+from data.degradation import Degradation, DegradationRange, Degrader, kernel, resize, separate
 from utility import generator, quantize
 
 GOLDEN = goldens.load('degradation')
@@ -24,29 +25,15 @@ def same_levels(ours, theirs, rgb_range=1):
 
 
 def plain_blur(hr, degradation, size=21):
-    """All size² taps of every sample's kernel, in float64."""
-    padded = np.pad(hr.double().numpy(), [(0, 0), (0, 0), (size // 2, size // 2), (size // 2, size // 2)], 'reflect')
-    weights = kernel(degradation, size).expand(len(hr), size, size).repeat_interleave(hr.shape[1], 0)[:, None]
-    return F.conv2d(torch.from_numpy(padded).flatten(0, 1)[None], weights, groups=len(weights)).view(hr.shape)
-
-
-def plain_resize(hr, ratio, stretch):
-    """Bicubic along both axes, pixel by pixel: ratio input pixels an output pixel, the cubic stretched."""
-    for _ in range(2):
-        columns = []
-        for i in range(round(hr.shape[-1] / ratio)):
-            centre = (i + 0.5) * ratio - 0.5
-            taps = torch.arange(math.floor(centre - 2 * stretch), math.ceil(centre + 2 * stretch) + 1)
-            x = ((centre - taps.double()) / stretch).abs()
-            weights = torch.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2) * (x < 2)
-            columns.append((hr[..., taps.clamp(0, hr.shape[-1] - 1)] * weights).sum(-1) / weights.sum())
-        hr = torch.stack(columns, -2)  # the resized axis first, so that the second round takes the other one
-    return hr
+    """All size² taps in float64; NumPy reflects as often as a small image needs."""
+    around = (size // 2, size // 2)
+    padded = np.pad(hr.double().numpy(), [(0, 0), (0, 0), around, around], 'reflect')
+    return plain.correlate(torch.from_numpy(padded), kernel(degradation, size))
 
 
 def plain_degrade(hr, degradation, scale):
-    lq = plain_resize(plain_blur(hr, degradation), scale, scale)
-    return quantize(lq), quantize(plain_resize(lq, 1 / scale, 1))
+    lq = plain.resize(plain_blur(hr, degradation), 1 / scale)
+    return quantize(lq), quantize(plain.resize(lq, scale))
 
 
 def parse(name):
@@ -78,9 +65,9 @@ def test_resize_golden(scale):
 def test_resize_is_right_on_every_size(scale):
     for height, width in [(1, 1), (2, 5), (13, 300)]:
         small = image(2, 1, height, width)
-        assert torch.allclose(resize(small, scale, False).double(), plain_resize(small, 1 / scale, 1), atol=1e-6)
+        assert torch.allclose(resize(small, scale, False).double(), plain.resize(small.double(), scale), atol=1e-6)
         large = image(2, 1, height * scale, width * scale)
-        assert torch.allclose(resize(large, scale, True).double(), plain_resize(large, scale, scale), atol=1e-6)
+        assert torch.allclose(resize(large, scale, True).double(), plain.resize(large.double(), 1 / scale), atol=1e-6)
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
@@ -98,14 +85,22 @@ def test_isotropic_way_equals_general_way():
     assert all(same_levels(a, b) for a, b in zip(Degrader(4)(hr, ISO), general, strict=True))
 
 
-def test_blur_correlates_with_each_samples_kernel_and_reflects_repeatedly():
-    for height, width in [(1, 1), (2, 7), (10, 11), (30, 40)]:
+def test_each_sample_has_its_kernel_and_small_images_are_reflected_repeatedly():
+    for height, width in [(2, 2), (2, 8), (10, 12), (30, 40)]:
         hr = image(2, 3, height, width)
-        degradation = Degradation(*torch.tensor([[0.5, 4.0], [3.0, 2.0], [0.3, 2.0], [0.0, 0.0]]))
-        assert torch.allclose(blur(hr, kernel(degradation, 21)).double(), plain_blur(hr, degradation), atol=2e-6)
-    shift = torch.zeros(1, 3, 3)
-    shift[0, 1, 2] = 1  # correlation takes the right neighbour
-    assert torch.allclose(blur(hr, shift)[..., :-1], hr[..., 1:], atol=1e-6)
+        degradation = Degradation(*torch.tensor([[0.5, 4.0], [3.0, 2.0], [0.3, 2.0], [0.0, 0.0]]), noisy=False)
+        lq, _ = Degrader(2, mode='s-fold')(hr, degradation)
+        assert same_levels(lq, quantize(plain_blur(hr, degradation)[..., ::2, ::2]))
+
+
+def test_kernels_are_sums_of_few_separable_ones():
+    draws = DegradationRange('aniso_gaussian', lambda_min=0.2, lambda_max=4.0).sample(generator('cpu', 0), 50)
+    kernels = kernel(draws, 21)
+    for each in kernels.split(1):
+        vertical, horizontal = separate(each)                                   # (1, r, 21) each
+        assert torch.einsum('nri,nrj->nij', vertical, horizontal).allclose(each, rtol=0, atol=1e-7)
+    assert sum(separate(each)[0].shape[1] for each in kernels.split(1)) < 10 * len(kernels)
+    assert separate(kernel(ISO, 21))[0].shape == (1, 1, 21)
 
 
 @pytest.mark.parametrize('isotropic', [True, False])
@@ -125,7 +120,7 @@ def test_s_fold_keeps_every_third_pixel(degradation):
     hr = image(2, 3, 36, 48)
     lq, up = Degrader(3, mode='s-fold')(hr, degradation)
     blurred = plain_blur(hr, degradation)[..., ::3, ::3]
-    assert same_levels(lq, quantize(blurred)) and same_levels(up, quantize(plain_resize(blurred, 1 / 3, 1)))
+    assert same_levels(lq, quantize(blurred)) and same_levels(up, quantize(plain.resize(blurred, 3)))
 
 
 def test_unknown_mode():

@@ -1,0 +1,1 @@
+"""What the project's speed is measured by: python -m benchmark --help."""

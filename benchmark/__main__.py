@@ -1,0 +1,131 @@
+"""How fast the product is, and how much memory it takes, against the method written down plainly (benchmark/plain.py).
+
+    python -m benchmark                      a table within 10 minutes on two CPU cores
+    python -m benchmark --paper              the paper's batch and patches: an hour
+    python -m benchmark stage4 student       some cases only
+
+Each side of a case runs in a process of its own; both are called in turn, so that a machine that slows down slows both.
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmark.cases import CASES, Size, write_photos
+from benchmark.side import Side, matmul_peak
+from utility import UserError
+
+PAPER = {'batch': 16, 'patch': 64}
+
+
+def main(argv=None):
+    args = parse(argv)
+    size = Size(**{name: value for name, value in vars(args).items() if name in Size._fields and value is not None})
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix='benchmark.') as folder:
+        size = size._replace(folder=folder)
+        if 'data' in args.cases:
+            write_photos(Path(folder))
+        peak = matmul_peak(size, args.threads)
+        rows = [measure(name, size, args, peak) for name in tqdm(args.cases, unit='case', disable=None)]
+    result = {'machine': machine(args.threads), 'matmul_peak_gmacs': peak / 1e9,
+              'size': {name: value for name, value in size._asdict().items() if name != 'folder'}, 'cases': rows}
+    print(table(result))
+    print(f'{(time.monotonic() - start) / 60:.1f} minutes')
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+    return 0
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog='python -m benchmark', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('cases', nargs='*', help=f'of {", ".join(CASES)}; all if none is named')
+    parser.add_argument('--paper', action='store_true', help='batch 16 and patches of 64 pixels')
+    parser.add_argument('--rounds', type=int, default=3, help='times that both sides are called in turn (default 3)')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads of each side')
+    parser.add_argument('--json', help='file to write the result to as well')
+    parser.add_argument('--batch', type=int, help='patches a batch (default 4)')
+    parser.add_argument('--patch', type=int, help='side of a patch, in small pixels (default 48)')
+    parser.add_argument('--lq', type=sides, help='height x width of the image to enlarge (default 180x320)')
+    parser.add_argument('--n_feats', type=int, help='channels of the MLN (default 128)')
+    parser.add_argument('--n_blocks', type=int, help='blocks of the SR network (default 27)')
+    parser.add_argument('--scale', type=int, choices=(2, 3, 4), help='enlargement (default 4)')
+    parser.add_argument('--model', choices=('mrda', 'kdsr'), help='family; kdsr has no stages 1 and 2 (default mrda)')
+    parser.add_argument('--device', help='auto, cpu or cuda (default auto)')
+    parser.add_argument('--precision', choices=('single', 'bf16', 'half'), help='of our side (default single)')
+    parser.add_argument('--compile', action='store_true', help='our side with --compile')
+    args = parser.parse_args(argv)
+    args.cases = args.cases or [name for name in CASES if args.model != 'kdsr' or name not in ('stage1', 'stage2')]
+    if unknown := set(args.cases) - set(CASES):
+        parser.error(f'no such case: {", ".join(unknown)}; there are {", ".join(CASES)}')
+    for name, value in PAPER.items() if args.paper else ():
+        setattr(args, name, getattr(args, name) or value)
+    return args
+
+
+def sides(text):
+    height, width = map(int, text.split('x'))
+    return height, width
+
+
+def measure(name, size, args, peak):
+    """One row of the table: medians of both sides, called in turn."""
+    ours, plain = (Side(name, mine, size, args.threads) for mine in (True, False))
+    try:
+        times = [(ours.ask('time'), plain.ask('time')) for _ in range(args.rounds)]
+        memory = [side.ask('memory') for side in (ours, plain)]
+        work = ours.ask('work')
+    except EOFError:
+        raise UserError(f'{name}: one side ended early, perhaps for lack of memory; take a smaller --batch') from None
+    finally:
+        ours.close()
+        plain.close()
+    seconds = [statistics.median(column) for column in zip(*times, strict=True)]
+    return {'case': name, 'call': CASES[name][0], 'seconds': seconds[0], 'plain_seconds': seconds[1],
+            'ratio': statistics.median(b / a for a, b in times), 'times': times,
+            'memory_mib': memory[0] / 2**20, 'plain_memory_mib': memory[1] / 2**20,
+            'memory_ratio': memory[0] / memory[1], 'gmacs': work / 1e9, 'share_of_peak': work / seconds[0] / peak}
+
+
+def machine(threads):
+    """In general words: no names."""
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f'{os.cpu_count()} CPU cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})'
+    return f'{device}, {threads} threads, PyTorch {torch.__version__.split("+")[0]}'
+
+
+def table(result):
+    size = result['size']
+    lines = [f'{result["machine"]}; matrix products reach {result["matmul_peak_gmacs"]:.0f} G multiply-adds a second',
+             f'{size["model"]} x{size["scale"]}, {size["precision"]}, batch {size["batch"]} of {size["patch"]}x'
+             f'{size["patch"]} small pixels, student on {size["lq"][0]}x{size["lq"][1]}', '',
+             '| case | one call is a | plain | ours | ratio | peak memory, plain | ours | ratio | of the peak |',
+             '|---|---|--:|--:|--:|--:|--:|--:|--:|']
+    for row in result['cases']:
+        share = f'{row["share_of_peak"]:.0%}' if row['share_of_peak'] > 0.01 else ''
+        lines.append(f'| {row["case"]} | {row["call"]} | {duration(row["plain_seconds"])} | {duration(row["seconds"])} | '
+                     f'**{row["ratio"]:.1f}** | {row["plain_memory_mib"]:,.0f} MiB | {row["memory_mib"]:,.0f} MiB | '
+                     f'{row["memory_ratio"]:.2f} | {share} |')
+    return '\n'.join(lines)
+
+
+def duration(seconds):
+    return f'{seconds:.2f} s' if seconds >= 0.1 else f'{seconds * 1e3:.1f} ms'
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f'error: {error}')

@@ -1,0 +1,179 @@
+"""What is measured: each case as a call that does its work once, on our side and written down plainly."""
+import itertools
+import math
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio.v3 as imageio
+import numpy as np
+import skimage
+import torch
+
+import main as program
+from benchmark import plain
+from data.degradation import DegradationRange, Degrader
+from data.images import read_rgb, write_rgb
+from data.patches import PatchDataset, PixelCache
+from model.adapt import step_sizes
+from option import parse
+from trainer import Trainer
+from utility import choose_device, generator
+
+PHOTO, PHOTOS = (1404, 2040), ('astronaut.png', 'coffee.png', 'chelsea.png', 'rocket.jpg', 'retina.jpg')
+
+
+class Size(NamedTuple):
+    """How large everything is, and where. batch: patches of patch x patch small pixels; lq: height and width of the image
+    to enlarge; folder: of the photos to read patches from."""
+    batch: int = 4
+    patch: int = 48
+    n_feats: int = 128
+    n_blocks: int = 27
+    scale: int = 4
+    lq: tuple = (180, 320)
+    model: str = 'mrda'
+    device: str = 'auto'
+    precision: str = 'single'
+    compile: bool = False
+    folder: str = ''
+
+    def options(self, stage, *more):
+        """The product's options for `stage` at this size."""
+        options = {'stage': stage, 'model': self.model, 'batch_size': self.batch, 'patch_size': self.patch,
+                   'n_feats': self.n_feats, 'n_blocks': self.n_blocks, 'scale': self.scale, 'device': self.device,
+                   'precision': self.precision, 'compile': self.compile, 'data_train': 'benchmark'}
+        return parse([f'--{name}={value}' for name, value in options.items()] + list(more))
+
+
+def patches(size):
+    """A batch of smooth random uint8 patches (B, 3, P, P)."""
+    coarse = torch.rand(size.batch, 3, size.patch // 2, size.patch // 2, generator=generator('cpu', 'benchmark'))
+    side = size.patch * size.scale
+    return (torch.nn.functional.interpolate(coarse, (side, side), mode='bicubic').clamp(0, 1) * 255).byte()
+
+
+def our_step(size, number, encoder_only=False):
+    """One training step of stage `number` by the product's own trainer."""
+    args = size.options(number, f'--epochs_encoder={int(encoder_only)}')
+    device = choose_device(size.device)
+    stage = program.STAGES[number](args).place(device)
+    trainer = Trainer(args, stage, (), [], None, None, device)
+    stage.begin_epoch(1)
+    hr, steps = patches(size), itertools.count()
+    return lambda: trainer.step(hr, next(steps), math.inf)
+
+
+def plain_step(size, number, encoder_only=False):
+    """The same step by benchmark/plain.py."""
+    args, device = size.options(number), choose_device(size.device)
+    hr, draw = patches(size), generator('cpu', 'plain')
+    ranges = DegradationRange(args.blur_type, args.sig_min, args.sig_max)
+
+    def degrade(hr):
+        sigma = ranges.sample(draw).lambda_1.item()
+        return plain.degrade(hr, size.scale, None if number == 1 else plain.gaussian(sigma, sigma, 0))
+
+    mln = plain.MLN(size.n_feats, size.scale).to(device)
+    teacher, student = (plain_network(size, student).to(device) for student in (False, True))
+    cue = (plain.pair_cue(size.scale) if size.model == 'kdsr' else
+           plain.adapted_features(mln, step_sizes(args.test_iter), freeze_tail=number == 4))
+    trained, gradient = {
+        1: (mln, lambda hr: plain.stage1(mln, hr, degrade)),
+        2: (mln, lambda hr: plain.stage2(mln, hr, degrade, args.meta_batch_size, [args.lr_task] * args.task_iter)),
+        3: (teacher, lambda hr: plain.stage3(teacher, cue, hr, degrade)),
+        4: (student, lambda hr: plain.stage4(student, teacher, cue, hr, degrade, encoder_only,
+                                             feature_l1=0.1 * (size.model == 'mrda')))}[number]
+    optimizer = torch.optim.Adam(trained.parameters(), lr=args.lr_sr)
+
+    def step():
+        optimizer.zero_grad()
+        loss = gradient(hr.to(device).float() / 255)
+        optimizer.step()
+        return loss.item()
+    return step
+
+
+def plain_network(size, student):
+    if size.model == 'kdsr':
+        return plain.kdsr(size.scale, size.n_feats, size.n_blocks, 9, student)
+    return plain.mrda(size.scale, size.n_feats, size.n_blocks, student)
+
+
+def our_enlargement(size):
+    """The student on one lq, as tests and photos call it."""
+    device = choose_device(size.device)
+    stage = program.STAGES[4](size.options(4, '--test_only')).place(device)
+    lq = torch.rand(1, 3, *size.lq, device=device)
+    return torch.no_grad()(lambda: stage.enlarge(lq)[-1].cpu())
+
+
+def plain_enlargement(size):
+    device = choose_device(size.device)
+    student, lq = plain_network(size, student=True).to(device), torch.rand(1, 3, *size.lq, device=device)
+    return torch.no_grad()(lambda: student(lq, lq)[0].cpu())
+
+
+def degradations(isotropic, n=16):
+    """The first random degradations of a training without noise; both sides take them in turn."""
+    kind = 'iso_gaussian' if isotropic else 'aniso_gaussian'
+    draws = DegradationRange(kind, 0.2, 4.0, 0.2, 4.0)
+    return itertools.cycle([draws.sample(generator('cpu', 'benchmark', i)) for i in range(n)])
+
+
+def our_degradation(size, isotropic):
+    degrade, draws = Degrader(size.scale), degradations(isotropic)
+    hr = patches(size).to(choose_device(size.device)).float() / 255
+    return lambda: degrade(hr, next(draws))[1][0, 0, 0, 0].item()
+
+
+def plain_degradation(size, isotropic):
+    draws, hr = degradations(isotropic), patches(size).to(choose_device(size.device)).float() / 255
+
+    def degrade():
+        d = next(draws)
+        kernel = plain.gaussian(d.lambda_1.item(), d.lambda_2.item(), d.theta.item())
+        return plain.degrade(hr, size.scale, kernel)[1][0, 0, 0, 0].item()
+    return degrade
+
+
+def write_photos(folder):
+    """PNGs of DIV2K's size in `folder`: the photos inside scikit-image, mirrored until they fill it."""
+    for name in PHOTOS:
+        photo = read_rgb(Path(skimage.__file__).parent / 'data' / name)
+        grown = [(0, max(0, side - have)) for side, have in zip(PHOTO, photo.shape[:2], strict=True)]
+        photo = np.pad(photo, [*grown, (0, 0)], 'symmetric')[:PHOTO[0], :PHOTO[1]]
+        write_rgb(folder / f'{Path(name).stem}.png', np.ascontiguousarray(photo))
+
+
+def loading(size, read):
+    """One batch of patches, one after the other, each of another photo."""
+    files = sorted(Path(size.folder).glob('*.png'))
+    dataset, positions = PatchDataset(files, size.patch * size.scale, 1, read), itertools.count()
+    return lambda: [dataset[1, next(positions), i % len(files)] for i in range(size.batch)]
+
+
+def our_loading(size):
+    """Crops from the raw cache, which the first call has filled."""
+    return loading(size, PixelCache(Path(size.folder) / 'cache').read)
+
+
+def plain_loading(size):
+    """Every photo decoded for every patch."""
+    return loading(size, imageio.imread)
+
+
+CASES = {  # name: (what one call does, our side, the plain side)
+    'stage1': ('step', partial(our_step, number=1), partial(plain_step, number=1)),
+    'stage2': ('step', partial(our_step, number=2), partial(plain_step, number=2)),
+    'stage3': ('step', partial(our_step, number=3), partial(plain_step, number=3)),
+    'stage4': ('step', partial(our_step, number=4), partial(plain_step, number=4)),
+    'encoder': ('step of stage 4, encoder only', partial(our_step, number=4, encoder_only=True),
+                partial(plain_step, number=4, encoder_only=True)),
+    'student': ('image enlarged', our_enlargement, plain_enlargement),
+    'isotropic': ('batch degraded', partial(our_degradation, isotropic=True),
+                  partial(plain_degradation, isotropic=True)),
+    'anisotropic': ('batch degraded', partial(our_degradation, isotropic=False),
+                    partial(plain_degradation, isotropic=False)),
+    'data': ('batch of patches read', our_loading, plain_loading),
+}
