@@ -114,8 +114,8 @@ def table(result):
              '|---|---|--:|--:|--:|--:|--:|--:|--:|']
     for row in result['cases']:
         share = f'{row["share_of_peak"]:.0%}' if row['share_of_peak'] > 0.01 else ''
-        lines.append(f'| {row["case"]} | {row["call"]} | {duration(row["plain_seconds"])} | {duration(row["seconds"])} | '
-                     f'**{row["ratio"]:.1f}** | {row["plain_memory_mib"]:,.0f} MiB | {row["memory_mib"]:,.0f} MiB | '
+        lines.append(f'| {row["case"]} | {row["call"]} | {duration(row["plain_seconds"])} | {duration(row["seconds"])} '
+                     f'| **{row["ratio"]:.1f}** | {row["plain_memory_mib"]:,.0f} MiB | {row["memory_mib"]:,.0f} MiB | '
                      f'{row["memory_ratio"]:.2f} | {share} |')
     return '\n'.join(lines)
 

@@ -24,8 +24,8 @@ PHOTO, PHOTOS = (1404, 2040), ('astronaut.png', 'coffee.png', 'chelsea.png', 'ro
 
 
 class Size(NamedTuple):
-    """How large everything is, and where. batch: patches of patch x patch small pixels; lq: height and width of the image
-    to enlarge; folder: of the photos to read patches from."""
+    """How large everything is, and where. batch: patches of patch x patch small pixels; lq: height and width of the
+    image to enlarge; folder: of the photos to read patches from."""
     batch: int = 4
     patch: int = 48
     n_feats: int = 128

@@ -25,7 +25,8 @@ class Side:
         theirs.close()
 
     def ask(self, what):
-        """'time' → seconds of one call; 'work' → its multiply-adds; 'memory' → peak bytes so far. EOFError if it died."""
+        """'time' → seconds of one call; 'work' → its multiply-adds; 'memory' → peak bytes so far. Raises EOFError if the
+        process has died."""
         self.pipe.send(what)
         return self.pipe.recv()
 

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-
 SCALE = 2.0**15  # of the loss while gradients are computed: in half precision they would vanish. Otherwise exact
 
 

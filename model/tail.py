@@ -102,8 +102,9 @@ class Frame(torch.autograd.Function):
 class Tail(nn.Sequential):
     """Upsampler and last convolution: `0.0` conv, PixelShuffle (x4: once more from `0.2`), `1` conv C→n_colors.
 
-    `tail(x)` composes and applies, with the gradients of x and of the weights. Weights that need no gradient are composed
-    once, for as long as they rest; `tail(x, tail.rested())` says that they do where they could move. Raises UserError for a scale other than 2, 3, 4.
+    `tail(x)` composes and applies, with the gradients of x and of the weights. Weights that need no gradient are
+    composed once, for as long as they rest; `tail(x, tail.rested())` has no others. Raises UserError for a scale other
+    than 2, 3, 4.
     """
 
     def __init__(self, n_feats, scale, n_colors=3):
@@ -114,7 +115,7 @@ class Tail(nn.Sequential):
             layers += [nn.Conv2d(n_feats, n_feats * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
         super().__init__(nn.Sequential(*layers), nn.Conv2d(n_feats, n_colors, 3, padding=1))
         self.scale = scale
-        self._remembered = None, None  # what rested() composed, and of what
+        self._remembered = None  # what rested() composed, and of what
         for i, table in enumerate(trace(scale)):
             self.register_buffer(f'table{i}', table, persistent=False)
 
@@ -141,25 +142,22 @@ class Tail(nn.Sequential):
 
     def rested(self):
         """compose() without a graph, remembered until a weight changes."""
-        weights = [weight for conv in (*self[0][::2], self[1]) for weight in (conv.weight, conv.bias)]
-        stamp = [(weight, weight._version, weight.data_ptr()) for weight in weights]
-        fused, composed = self._remembered
-        if composed is None or any(a is not b or rest != others for (a, *rest), (b, *others)
-                                   in zip(stamp, composed, strict=True)):
+        weights = self._weights()
+        stamp = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
+        if self._remembered is None or self._remembered[1] != stamp:
             with torch.inference_mode(False), torch.no_grad():  # what is remembered must serve later callers in any mode
-                fused = self.compose()
-            self._remembered = fused, stamp
-        return fused
+                self._remembered = self.compose(), stamp, weights  # these stay, so that no other gets their identity
+        return self._remembered[0]
 
-    def _moves(self):
-        """Whether gradients of the weights are wanted."""
-        return torch.is_grad_enabled() and any(conv.weight.requires_grad for conv in (*self[0][::2], self[1]))
+    def _weights(self):
+        return [getattr(conv, name) for conv in (*self[0][::2], self[1]) for name in ('weight', 'bias')]
 
     def forward(self, x, fused=None):
         """What plain(x) gives, for less: (B, C, h, w) → (B, n_colors, sh, sw). `fused`: an earlier rested()."""
         if min(x.shape[-2:]) < 3:
             return self.plain(x)  # the strips below need three rows and columns
-        kernels, biases = fused or (self.compose() if self._moves() else self.rested())
+        moving = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights())
+        kernels, biases = fused or (self.compose() if moving else self.rested())
         x, top, bottom, left, right = Frame.apply(x)  # (B, C, h, w), two (B, C, 3, w), two (B, C, h, 3)
         parts = ((top[..., :3], top, top[..., -3:]), (left, x, right), (bottom[..., :3], bottom, bottom[..., -3:]))
         rows = [torch.cat([F.conv2d(parts[i][j], kernels[i][j], biases[i][j], padding=(i % 2, j % 2))

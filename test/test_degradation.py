@@ -4,7 +4,6 @@ import goldens
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from benchmark import plain
 from data.degradation import Degradation, DegradationRange, Degrader, kernel, resize, separate

@@ -1,0 +1,122 @@
+"""What the product computes fast equals what benchmark/plain.py computes as the papers write it."""
+import pytest
+import torch
+
+from benchmark import plain
+from data.degradation import Degradation, Degrader
+from main import STAGES
+from option import parse
+from stage import ROUNDED
+from utility import generator
+
+SMALL = ['--n_feats', '6', '--n_blocks', '2', '--n_resblocks', '2', '--patch_size', '8', '--batch_size', '4',
+         '--meta_batch_size', '2', '--task_iter', '2', '--test_iter', '3', '--device', 'cpu', '--data_train', 'none']
+FAMILIES = {'mrda': (1, 2, 3, 4), 'kdsr': (3, 4)}
+
+
+def build(stage, model='mrda', scale=4, *flags):
+    """(args, stage) in float64; the networks' weights are random, those of the dynamic convolutions large."""
+    args = parse([*SMALL, '--stage', str(stage), '--model', model, '--scale', str(scale), *flags])
+    return args, STAGES[stage](args).double()
+
+
+def plain_network(args, student):
+    if args.model == 'kdsr':
+        return plain.kdsr(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, student)
+    return plain.mrda(args.scale, args.n_feats, args.n_blocks, student)
+
+
+def copy_of(network, made):
+    made.double().load_state_dict(network.state_dict())
+    return made
+
+
+def plain_gradients(args, stage, hr, encoder_only):
+    """{name: gradient} of the trained network after the same step as benchmark/plain.py takes it; and the loss."""
+    draw = torch.Generator().manual_seed(7)
+
+    def degrade(hr):
+        return stage.degrade(hr, draw)
+
+    mln = copy_of(stage.mln, plain.MLN(args.n_feats, args.scale)) if args.model == 'mrda' else None
+    rates = [1e-2, 5e-3, 5e-3]
+    cue = plain.adapted_features(mln, rates, args.stage == 4) if mln else plain.pair_cue(args.scale)
+    if args.stage == 1:
+        trained, loss = mln, plain.stage1(mln, hr, degrade)
+    elif args.stage == 2:
+        trained = mln
+        loss = plain.stage2(mln, hr, degrade, args.meta_batch_size, [args.lr_task] * args.task_iter)
+    else:
+        teacher = copy_of(stage.teacher, plain_network(args, student=False))
+        if args.stage == 3:
+            trained, loss = teacher, plain.stage3(teacher, cue, hr, degrade)
+        else:
+            trained = copy_of(stage.student, plain_network(args, student=True))
+            loss = plain.stage4(trained, teacher, cue, hr, degrade, encoder_only, args.temperature, stage.feature_l1)
+    return loss, {name: p.grad for name, p in trained.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize('model, stage, encoder_only', [
+    *((model, stage, False) for model, stages in FAMILIES.items() for stage in stages),
+    ('mrda', 4, True), ('kdsr', 4, True)])
+def test_losses_and_gradients_of_a_step(model, stage, encoder_only):
+    for scale in (2, 3, 4):
+        args, ours = build(stage, model, scale)
+        ours.encoder_only = encoder_only
+        hr = torch.rand(4, 3, 8 * scale, 8 * scale, generator=generator('cpu', scale), dtype=torch.double)
+        loss = ours.losses(hr, torch.Generator().manual_seed(7))['loss']
+        loss.backward()
+        expected, gradients = plain_gradients(args, ours, hr, encoder_only)
+        torch.testing.assert_close(loss.detach(), expected, rtol=1e-10, atol=0)
+        for name, p in ours.trained.named_parameters():
+            # In the encoder's epochs the plain way computes the SR network and throws it away; nothing learns there.
+            if gradients.get(name) is not None and not (encoder_only and p.grad is None and not gradients[name].any()):
+                torch.testing.assert_close(p.grad, gradients[name], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('model', FAMILIES)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@torch.no_grad()
+def test_the_student_within_one_grey_level(model, scale):
+    args = parse([*SMALL, '--stage', '4', '--model', model, '--scale', str(scale), '--test_only'])
+    stage = STAGES[4](args).place(torch.device('cpu'))
+    lq = torch.rand(1, 3, 13, 17)
+    reference = plain_network(args, student=True)
+    reference.load_state_dict(stage.student.state_dict())
+    levels = [(sr.clamp(0, 1) * 255).round() for sr in (stage.enlarge(lq)[-1], reference(lq, lq)[0])]
+    assert (levels[0] - levels[1]).abs().max() <= 1
+
+
+@pytest.mark.parametrize('degradation', [Degradation.iso(2.6), Degradation.aniso(3.5, 1.5, 20)], ids=str)
+def test_degraded_images_within_one_grey_level(degradation):
+    hr = torch.rand(2, 3, 48, 64)
+    kernel = plain.gaussian(degradation.lambda_1.item(), degradation.lambda_2.item(), degradation.theta.item())
+    for ours, theirs in zip(Degrader(4)(hr, degradation), plain.degrade(hr, 4, kernel), strict=True):
+        difference = ((ours - theirs) * 255).round().abs()
+        assert difference.max() <= 1 and difference.mean() < 1e-3
+
+
+def test_only_what_is_wanted_is_kept_for_the_gradient():
+    """Of a block two feature maps stay, the inputs of its two dynamic convolutions; the rest is computed again."""
+    _, stage = build(4)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        x = torch.rand(2, 64, 8, 8, dtype=torch.double, requires_grad=True)
+        stage.student.G.body[0](x, torch.rand(2, 64, dtype=torch.double, requires_grad=True))
+    maps = {tensor.data_ptr() for tensor in kept if tensor.shape == x.shape}
+    assert len(maps) <= 2 * 2
+
+
+@pytest.mark.parametrize('precision', [name for name, kind in ROUNDED.items() if kind])
+@pytest.mark.parametrize('stage', [1, 2, 3, 4])
+def test_gradients_in_16_bits_point_the_same_way(stage, precision):
+    gradients = []
+    for flags in ([], ['--precision', precision]):
+        args = parse([*SMALL, '--stage', str(stage), *flags])
+        ours = STAGES[stage](args).place(torch.device('cpu'))
+        hr = torch.rand(4, 3, 32, 32, generator=generator('cpu', stage))
+        losses = ours(hr, torch.tensor([3] * 4))
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        (losses['loss'] * 2.0**15).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in ours.trained.parameters() if p.grad is not None]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
