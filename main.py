@@ -21,14 +21,13 @@ from trainer_stage2 import Stage2
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
 from upscale import Enlarger
-from utility import UserError, choose_device, use_huge_pages
+from utility import UserError, choose_device
 
 STAGES = {1: Stage1, 2: Stage2, 3: Stage3, 4: Stage4}
 
 
 def main(argv=None):
     """Returns the exit status: 0, 2 for a mistake in what was given, 130 for an interruption."""
-    use_huge_pages()
     try:
         args = parse(argv)
         if args.retired:
@@ -107,6 +106,8 @@ def make_trainer(args, stage, run, device):
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None)
     n_gpus = present_gpus(args.n_GPUs, device)
+    if args.compile and n_gpus > 1:
+        raise UserError('--compile works on one GPU only: replicas would run the code of the first; take --n_GPUs 1')
     share = n_gpus * 2 if args.stage == 2 else n_gpus
     if args.batch_size % share and not args.test_only:
         raise UserError(f'--batch_size {args.batch_size} cannot be shared evenly by {n_gpus} GPUs'

@@ -74,7 +74,9 @@ class Stage(nn.Module):
 
     def arithmetic(self, device):
         """A context in which convolutions and matrix products are computed as --precision says."""
-        return torch.autocast(device.type, self.rounded) if self.rounded else nullcontext()
+        if not self.rounded:
+            return nullcontext()
+        return torch.autocast(device.type, self.rounded, cache_enabled=False)  # no weight is used twice
 
     def place(self, device):
         """Move to `device`, into the memory format that is fastest there: channels last on the CPU (measured), and for

@@ -3,7 +3,7 @@ import torch
 from torch.func import functional_call
 
 from model import build
-from model.adapt import adapt, step_sizes, weights_of
+from model.adapt import adapt, first_order, step_sizes, weights_of
 from stage import Source, Stage
 
 
@@ -30,9 +30,12 @@ class Stage2(Stage):
         lq, up = self.degrade(hr, draw)                                                # (B, 3, h, w), (B, 3, H, W)
         half = len(hr) // 2
         adapted = adapt(self.mln, lq[:half], up[:half], hr[:half], self.inner_rates)   # support
-        weights = straight_through(weights_of(self.mln), adapted)
-        sr, _ = functional_call(self.mln, weights, (lq[half:], up[half:]))             # query: (B/2, 3, H, W)
-        return self.loss(sr, hr[half:])
+
+        def query(weights):
+            sr, _ = functional_call(self.mln, weights, (lq[half:], up[half:]))         # (B/2, 3, H, W)
+            return self.loss(sr, hr[half:])
+
+        return first_order(weights_of(self.mln), adapted, query)
 
     def restore(self, lq, up, hr):
         return self.restore_by_step(lq, up, hr)[-1]
@@ -44,8 +47,3 @@ class Stage2(Stage):
         with torch.no_grad():
             sr, _ = functional_call(self.mln, weights, (lq, up))                       # (B, 3, sh, sw)
         return [*images, sr]
-
-
-def straight_through(weights, adapted):
-    """The adapted weights w − Σ lr·g, with g held constant: their values, and the identity as gradient towards w."""
-    return {name: adapted[name] + (weight - weight.detach()) for name, weight in weights.items()}

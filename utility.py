@@ -1,6 +1,5 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
-import os
 
 import torch
 
@@ -32,15 +31,6 @@ def quantize(image, rgb_range=1):
 def quantize_(image, rgb_range=1):
     """The same in place: taking memory anew costs more than the rounding."""
     return image.mul_(255 / rgb_range).round_().clamp_(0, 255).mul_(rgb_range / 255)
-
-
-def use_huge_pages():
-    """Have PyTorch ask Linux for pages of 2 MB; to be called before the first tensor is made, or it does nothing.
-
-    Feature maps are given back to the system and taken anew all the time. With pages of 4 KB a third of a training step
-    on a CPU went into that.
-    """
-    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 
 
 def choose_device(name):

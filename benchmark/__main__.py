@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from benchmark.cases import CASES, Size, write_photos
 from benchmark.side import Side, matmul_peak
-from utility import UserError
+from utility import UserError, choose_device
 
 PAPER = {'batch': 16, 'patch': 64}
 
@@ -29,6 +29,7 @@ PAPER = {'batch': 16, 'patch': 64}
 def main(argv=None):
     args = parse(argv)
     size = Size(**{name: value for name, value in vars(args).items() if name in Size._fields and value is not None})
+    choose_device(size.options(4).device)  # a mistake is told before anything is started
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='benchmark.') as folder:
         size = size._replace(folder=folder)
@@ -64,16 +65,19 @@ def parse(argv):
     parser.add_argument('--precision', choices=('single', 'bf16', 'half'), help='of our side (default single)')
     parser.add_argument('--compile', action='store_true', help='our side with --compile')
     args = parser.parse_args(argv)
-    args.cases = args.cases or [name for name in CASES if args.model != 'kdsr' or name not in ('stage1', 'stage2')]
-    if unknown := set(args.cases) - set(CASES):
-        parser.error(f'no such case: {", ".join(unknown)}; there are {", ".join(CASES)}')
+    known = [name for name in CASES if args.model != 'kdsr' or name not in ('stage1', 'stage2')]
+    args.cases = args.cases or known
+    if unknown := set(args.cases) - set(known):
+        parser.error(f'no such case: {", ".join(sorted(unknown))}; there are {", ".join(known)}')
+    if min(args.rounds, args.threads) < 1:
+        parser.error('--rounds and --threads take whole numbers, 1 or more')
     for name, value in PAPER.items() if args.paper else ():
         setattr(args, name, getattr(args, name) or value)
     return args
 
 
 def sides(text):
-    height, width = map(int, text.split('x'))
+    height, width = map(int, text.split('x'))  # argparse tells of a ValueError
     return height, width
 
 
@@ -82,9 +86,9 @@ def measure(name, size, args, peak):
     ours, plain = (Side(name, mine, size, args.threads) for mine in (True, False))
     try:
         times = [(ours.ask('time'), plain.ask('time')) for _ in range(args.rounds)]
-        memory = [side.ask('memory') for side in (ours, plain)]
+        memory, base = zip(*(side.ask('memory') for side in (ours, plain)), strict=True)
         work = ours.ask('work')
-    except EOFError:
+    except (EOFError, ConnectionError):
         raise UserError(f'{name}: one side ended early, perhaps for lack of memory; take a smaller --batch') from None
     finally:
         ours.close()
@@ -92,8 +96,15 @@ def measure(name, size, args, peak):
     seconds = [statistics.median(column) for column in zip(*times, strict=True)]
     return {'case': name, 'call': CASES[name][0], 'seconds': seconds[0], 'plain_seconds': seconds[1],
             'ratio': statistics.median(b / a for a, b in times), 'times': times,
-            'memory_mib': memory[0] / 2**20, 'plain_memory_mib': memory[1] / 2**20,
-            'memory_ratio': memory[0] / memory[1], 'gmacs': work / 1e9, 'share_of_peak': work / seconds[0] / peak}
+            'memory_mib': memory[0] / 2**20, 'plain_memory_mib': memory[1] / 2**20, 'libraries_mib': base[0] / 2**20,
+            'memory_ratio': memory[0] / memory[1], 'memory_ratio_without_libraries': above(*memory, *base),
+            'gmacs': work / 1e9, 'share_of_peak': work / seconds[0] / peak}
+
+
+def above(ours, plain, our_base, plain_base):
+    """Ratio of the memory that the networks and images take; 1 where they take next to nothing."""
+    ours, plain = ours - our_base, plain - plain_base
+    return ours / plain if plain > 2**25 else 1.0
 
 
 def machine(threads):

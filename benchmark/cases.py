@@ -15,6 +15,7 @@ from benchmark import plain
 from data.degradation import DegradationRange, Degrader
 from data.images import read_rgb, write_rgb
 from data.patches import PatchDataset, PixelCache
+from model import FAMILIES
 from model.adapt import step_sizes
 from option import parse
 from trainer import Trainer
@@ -74,21 +75,22 @@ def plain_step(size, number, encoder_only=False):
         sigma = ranges.sample(draw).lambda_1.item()
         return plain.degrade(hr, size.scale, None if number == 1 else plain.gaussian(sigma, sigma, 0))
 
-    mln = plain.MLN(size.n_feats, size.scale).to(device)
-    teacher, student = (plain_network(size, student).to(device) for student in (False, True))
-    cue = (plain.pair_cue(size.scale) if size.model == 'kdsr' else
-           plain.adapted_features(mln, step_sizes(args.test_iter), freeze_tail=number == 4))
+    networks = {'mln': size.model == 'mrda' and plain.MLN(size.n_feats, size.scale),
+                'teacher': number > 2 and plain_network(size, student=False),
+                'student': number > 3 and plain_network(size, student=True)}
+    mln, teacher, student = (network and network.to(device) for network in networks.values())
+    cue = plain.adapted_features(mln, step_sizes(args.test_iter), number == 4) if mln else plain.pair_cue(size.scale)
     trained, gradient = {
-        1: (mln, lambda hr: plain.stage1(mln, hr, degrade)),
-        2: (mln, lambda hr: plain.stage2(mln, hr, degrade, args.meta_batch_size, [args.lr_task] * args.task_iter)),
-        3: (teacher, lambda hr: plain.stage3(teacher, cue, hr, degrade)),
-        4: (student, lambda hr: plain.stage4(student, teacher, cue, hr, degrade, encoder_only,
-                                             feature_l1=0.1 * (size.model == 'mrda')))}[number]
+        1: (mln, partial(plain.stage1, mln)),
+        2: (mln, partial(plain.stage2, mln, n_tasks=args.meta_batch_size, rates=[args.lr_task] * args.task_iter)),
+        3: (teacher, partial(plain.stage3, teacher, cue)),
+        4: (student, partial(plain.stage4, student, teacher, cue, encoder_only=encoder_only,
+                             feature_l1=FAMILIES[size.model].feature_l1))}[number]
     optimizer = torch.optim.Adam(trained.parameters(), lr=args.lr_sr)
 
     def step():
         optimizer.zero_grad()
-        loss = gradient(hr.to(device).float() / 255)
+        loss = gradient(hr=hr.to(device).float() / 255, degrade=degrade)
         optimizer.step()
         return loss.item()
     return step

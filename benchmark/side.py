@@ -9,7 +9,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.cases import CASES
-from utility import use_huge_pages
 
 SHORTEST = 0.2  # seconds: shorter calls are repeated until they take this long
 
@@ -25,8 +24,10 @@ class Side:
         theirs.close()
 
     def ask(self, what):
-        """'time' → seconds of one call; 'work' → its multiply-adds; 'memory' → peak bytes so far. Raises EOFError if the
-        process has died."""
+        """'time' → seconds of one call; 'work' → its multiply-adds; 'memory' → peak bytes so far, and how many of them
+        Python and its libraries take.
+
+        Raises EOFError if the process has died."""
         self.pipe.send(what)
         return self.pipe.recv()
 
@@ -37,10 +38,9 @@ class Side:
 
 def serve(pipe, name, ours, size, threads):
     """The process: answers ask() until it is ended."""
-    if ours:
-        use_huge_pages()  # as main() does
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    base = peak_memory(size.device)
     call = CASES[name][1 if ours else 2](size)
     start = time.perf_counter()
     call()  # warms up: caches, compilation
@@ -51,7 +51,7 @@ def serve(pipe, name, ours, size, threads):
             repeat = repeat or max(1, round(SHORTEST / max(seconds(call, 1), 1e-5)))
             pipe.send(seconds(call, repeat))
         else:
-            pipe.send(multiply_adds(call) if what == 'work' else peak_memory(size.device))
+            pipe.send(multiply_adds(call) if what == 'work' else (peak_memory(size.device), base))
 
 
 def seconds(call, repeat):

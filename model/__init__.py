@@ -7,6 +7,7 @@ import torch
 import presets
 from model import kdsr, mrda
 from model.adapt import AdaptedFeatures
+from model.common import Blocks
 from model.mln import MLN
 from utility import derive_seed
 
@@ -49,7 +50,12 @@ def build(args, role):
     """The network for `role` ('mln', 'teacher' or 'student') of --model, initialised from --seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(args.seed, 'initial weights', role))
-        return getattr(FAMILIES[args.model], role)(args)
+        network = getattr(FAMILIES[args.model], role)(args)
+    for module in network.modules() if args.compile else ():
+        if isinstance(module, Blocks):
+            for block in module.body:
+                block.compile()
+    return network
 
 
 def build_cue(args):

@@ -19,6 +19,15 @@ def weights_of(net):
     return {name: attrgetter(name)(net) for name in net.weight_names}
 
 
+def value_and_gradients(loss_of, weights):
+    """loss_of(weights) and its gradients, {name: tensor}, for weights {name: tensor}; neither has a graph."""
+    with torch.enable_grad():
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        loss = loss_of(leaves)
+        gradients = torch.autograd.grad(loss * SCALE, list(leaves.values()))
+    return loss.detach(), {name: gradient / SCALE for name, gradient in zip(leaves, gradients, strict=True)}
+
+
 def adapt(net, lq, up, hr, rates, freeze_tail=False, watch=None):
     """Gradient descent on L1(net(lq, up), hr), one step for each of `rates`, from the weights of `net`.
 
@@ -28,20 +37,42 @@ def adapt(net, lq, up, hr, rates, freeze_tail=False, watch=None):
     Returns new weights {name: tensor}, all of them, without a graph.
     """
     weights = {name: weight.detach() for name, weight in weights_of(net).items()}
-    moving = [name for name in weights if not (freeze_tail and name.startswith('tail.'))]
     fused = net.tail.rested() if freeze_tail else None
-    with torch.enable_grad():
-        for rate in rates:
-            leaves = {name: weights[name].requires_grad_() for name in moving}
-            sr, _ = functional_call(net, weights | leaves, (lq, up, fused))   # (B, 3, sh, sw)
-            loss = F.l1_loss(sr, hr)
-            if watch:
-                watch(sr.detach(), loss.detach())
-            gradients = torch.autograd.grad(loss * SCALE, list(leaves.values()))
-            with torch.no_grad():
-                weights |= {name: weights[name] - rate / SCALE * gradient
-                            for name, gradient in zip(moving, gradients, strict=True)}
-    return {name: weight.detach() for name, weight in weights.items()}
+
+    def loss_of(moving):
+        sr, _ = functional_call(net, weights | moving, (lq, up, fused))           # (B, 3, sh, sw)
+        loss = F.l1_loss(sr, hr)
+        if watch:
+            watch(sr.detach(), loss.detach())
+        return loss
+
+    for rate in rates:
+        moving = {name: weight for name, weight in weights.items() if not (freeze_tail and name.startswith('tail.'))}
+        _, gradients = value_and_gradients(loss_of, moving)
+        weights |= {name: torch.sub(moving[name], gradient, alpha=rate) for name, gradient in gradients.items()}
+    return weights
+
+
+class _Known(torch.autograd.Function):
+    """A loss whose gradients towards some weights are known already."""
+
+    @staticmethod
+    def forward(ctx, loss, gradients, *weights):
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, None, *(grad * gradient for gradient in ctx.gradients)
+
+
+def first_order(weights, adapted, loss_of):
+    """loss_of(adapted) as a scalar that hands its gradient at `adapted` on to `weights`: first-order MAML.
+
+    Both are {name: tensor}. The gradient is computed at once, so that of several tasks no graph waits for the others.
+    """
+    loss, gradients = value_and_gradients(loss_of, adapted)
+    return _Known.apply(loss, [gradients[name] for name in weights], *weights.values())
 
 
 class AdaptedFeatures(nn.Module):

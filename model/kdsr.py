@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.common import BlindSR, DynamicConv, SRNetwork, conv3x3, conv_of, leaky_relu
+from model.common import BlindSR, DynamicConv, SRNetwork, conv3x3, leaky_relu
 
 
 class ResBlock(nn.Module):
@@ -49,7 +49,7 @@ class Block(nn.Module):
         self.conv1 = conv3x3(n_feats, n_feats)
 
     def forward(self, x, kernels):
-        return conv_of(self.conv1, self.da_conv1, x, kernels[0]) + x   # (B, C, h, w)
+        return self.conv1(self.da_conv1(x, kernels[0])) + x   # (B, C, h, w)
 
 
 class PairCue(nn.Module):

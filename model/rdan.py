@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.common import SLOPE, DynamicConv, SRNetwork, conv3x3, conv_of, leaky_relu
+from model.common import SLOPE, DynamicConv, SRNetwork, conv3x3, leaky_relu
 
 
 class RDAConv(DynamicConv):
@@ -28,9 +28,9 @@ class RDABlock(nn.Module):
         self.conv2 = conv3x3(n_feats, n_feats)
 
     def forward(self, x, kernels):
-        y = conv_of(self.conv1, self.da_conv1, x, kernels[0])               # (B, C, h, w)
+        y = self.conv1(self.da_conv1(x, kernels[0]))                        # (B, C, h, w)
         y = F.leaky_relu(y, SLOPE, inplace=True)
-        return conv_of(self.conv2, self.da_conv2, y, kernels[1]) + x        # (B, C, h, w)
+        return self.conv2(self.da_conv2(y, kernels[1])) + x                 # (B, C, h, w)
 
 
 class RDAN(SRNetwork):

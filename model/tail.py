@@ -145,8 +145,9 @@ class Tail(nn.Sequential):
         weights = self._weights()
         stamp = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
         if self._remembered is None or self._remembered[1] != stamp:
-            with torch.inference_mode(False), torch.no_grad():  # what is remembered must serve later callers in any mode
-                self._remembered = self.compose(), stamp, weights  # these stay, so that no other gets their identity
+            # In a mode whose result serves all others; remembering the weights, too, keeps their ids theirs.
+            with torch.inference_mode(False), torch.no_grad():
+                self._remembered = self.compose(), stamp, weights
         return self._remembered[0]
 
     def _weights(self):

@@ -96,15 +96,39 @@ def test_degraded_images_within_one_grey_level(degradation):
         assert difference.max() <= 1 and difference.mean() < 1e-3
 
 
-def test_only_what_is_wanted_is_kept_for_the_gradient():
-    """Of a block two feature maps stay, the inputs of its two dynamic convolutions; the rest is computed again."""
-    _, stage = build(4)
-    kept = []
+@pytest.mark.parametrize('model', FAMILIES)
+@pytest.mark.parametrize('encoder_only', [False, True])
+def test_stage_4_computes_nothing_that_is_not_used(model, encoder_only):
+    args, stage = build(4, model)
+    stage.encoder_only, calls, graphs = encoder_only, [], []
+
+    def note(name, *outputs):
+        calls.append(name)
+        graphs.extend(name for output in outputs if output.requires_grad)
+
+    watched = {'student.G': stage.student.G, 'teacher.G': stage.teacher.G}
+    if stage.mln:
+        watched |= {'mln.tail': stage.mln.tail, 'mln.body': stage.mln.body}
+    for name, module in watched.items():
+        module.register_forward_hook(lambda module, inputs, output, name=name: note(name, output))
+    stage.teacher.encoder.register_forward_hook(lambda module, inputs, outputs: note('teacher.encoder', *outputs))
+    stage.losses(torch.rand(4, 3, 32, 32, dtype=torch.double), torch.Generator())
+    assert calls.count('student.G') == (not encoder_only)
+    assert 'teacher.G' not in calls and calls.count('teacher.encoder') == 1 and 'teacher.encoder' not in graphs
+    if stage.mln:  # the pass after the last adaptation step needs the body only, and no graph
+        assert calls.count('mln.tail') == args.test_iter == calls.count('mln.body') - 1
+        assert graphs.count('mln.body') == args.test_iter
+
+
+@pytest.mark.parametrize('model', FAMILIES)
+def test_of_a_block_only_its_input_is_kept_for_the_gradient(model):
+    _, stage = build(4, model)
+    width, kept = stage.student.G.head[0].out_channels, []
+    x = torch.rand(2, width, 8, 8, dtype=torch.double, requires_grad=True)
+    z = torch.rand(2, width, dtype=torch.double, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        x = torch.rand(2, 64, 8, 8, dtype=torch.double, requires_grad=True)
-        stage.student.G.body[0](x, torch.rand(2, 64, dtype=torch.double, requires_grad=True))
-    maps = {tensor.data_ptr() for tensor in kept if tensor.shape == x.shape}
-    assert len(maps) <= 2 * 2
+        stage.student.G.body[0](x, z)
+    assert len({tensor.data_ptr() for tensor in kept if tensor.shape == x.shape}) <= 2
 
 
 @pytest.mark.parametrize('precision', [name for name, kind in ROUNDED.items() if kind])

@@ -87,6 +87,34 @@ def test_composed_once(monkeypatch):
     assert not tail(x.detach(), fused).requires_grad
 
 
+def test_remembers_what_it_composed_until_a_weight_changes(monkeypatch):
+    tail, x, _ = make()
+    tail.requires_grad_(False)
+    composed = []
+    compose = Tail.compose
+    monkeypatch.setattr(Tail, 'compose', lambda self: composed.append(self) or compose(self))
+
+    def times():
+        torch.testing.assert_close(tail(x), tail.plain(x))
+        return len(composed)
+
+    with torch.inference_mode():
+        first = tail(x.detach())
+    assert first.isfinite().all() and times() == times() == 1
+    tail[1].weight.mul_(2)
+    assert times() == times() == 2
+    tail.load_state_dict(make(4)[0].state_dict())
+    assert times() == times() == 3
+    other = {name: torch.randn_like(weight) for name, weight in tail.named_parameters()}
+    torch.testing.assert_close(functional_call(tail, other, (x,)), functional_call(copy.deepcopy(tail), other, (x,)))
+    assert copy.deepcopy(tail)(x).equal(tail(x))
+    tail.float()
+    torch.testing.assert_close(tail(x.float()), tail.plain(x.float()))
+    tail.requires_grad_()
+    count = len(composed)
+    assert tail(x.float()).requires_grad and tail(x.float()).requires_grad and len(composed) == count + 2
+
+
 def test_functional_call():
     tail, x, grad = make()
     other = {name: torch.randn_like(weight, requires_grad=True) / 9 for name, weight in tail.named_parameters()}

@@ -2,6 +2,7 @@
 import csv
 import math
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,44 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cli, stage):
     assert not equal(weights('parts', name), weights('whole', name))
     assert cli(*extra, '--save', 'parts', '--n_threads', 1) == 0
     assert equal(weights('parts', name), weights('whole', name))
+
+
+@pytest.mark.parametrize('precision', ['bf16', 'half'])
+def test_16_bits_train_test_and_resume(cli, precision):
+    flags = ['--stage', 'all', '--precision', precision, '--epochs_encoder', 1]
+    assert cli(*flags, '--save', 'whole') == 0
+    for epochs in 1, 2:
+        assert cli(*flags, '--save', 'parts', '--epochs_sr', epochs) == 0
+    for stage, name in enumerate(('model', 'model_meta', 'model_TA', 'model_ST'), 1):
+        parts, whole = (weights(f'{save}_stage{stage}', f'{name}_last') for save in ('parts', 'whole'))
+        assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in whole.values())
+        if stage == 1:  # the later stages of `parts` had other weights to start from
+            assert equal(parts, whole)
+    scale = load_state('experiment/whole_stage4_x2_bicubic_iso/model/state_2.pt')['scaler']
+    assert (scale['_growth_tracker'] == 6) if precision == 'half' else scale == {}
+
+
+def test_a_gradient_that_overflows_in_half_precision_is_left_out(cli, monkeypatch):
+    monkeypatch.setattr(torch.amp.GradScaler, '_init_scale', 2.0**40, raising=False)
+    assert cli('--stage', 1, '--epochs_sr', 1, '--precision', 'half') == 0
+
+
+def test_saved_weights_lie_in_planes_and_the_wait_for_data_is_logged(cli):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    assert all(tensor.is_contiguous() for tensor in weights('stage1', 'model_last').values())
+    assert len(re.findall(r'^\[./3\] .* \d+% of the time waiting for data ', log_of('stage1'), re.M)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
+def test_compiled_blocks_train_alike(cli):
+    for earlier in 1, 2:
+        assert cli('--stage', earlier, '--epochs_sr', 1) == 0
+    for save, flags in (('eager', []), ('compiled', ['--compile'])):
+        assert cli('--stage', 3, '--epochs_sr', 1, '--save', save, *flags) == 0
+    eager, compiled = (weights(save, 'model_TA_last') for save in ('eager', 'compiled'))
+    assert eager.keys() == compiled.keys()
+    assert all(torch.allclose(eager[key], compiled[key], atol=1e-5) for key in eager)
 
 
 def test_training_lowers_the_loss(cli):
