@@ -7,6 +7,7 @@ from torch import nn
 
 from data.degradation import Degradation, DegradationRange, Degrader
 from loss import Loss
+from utility import UserError, memory_format
 
 
 class Source(NamedTuple):
@@ -79,10 +80,13 @@ class Stage(nn.Module):
         return torch.autocast(device.type, self.rounded, cache_enabled=False)  # no weight is used twice
 
     def place(self, device):
-        """Move to `device`, into the memory format that is fastest there: channels last on the CPU (measured), and for
-        the tensor cores, which 16-bit products run on; planes otherwise. Returns self."""
-        last = device.type == 'cpu' or (device.type == 'cuda' and self.rounded)
-        return self.to(device, memory_format=torch.channels_last if last else torch.contiguous_format)
+        """Move to `device`, into the memory format that is fastest there. Returns self.
+
+        Raises UserError for a GPU that has no bfloat16.
+        """
+        if (device.type, self.rounded) == ('cuda', torch.bfloat16) and torch.cuda.get_device_capability(device)[0] < 8:
+            raise UserError('--precision bf16: this GPU is older than bfloat16; use --precision half')
+        return self.to(device, memory_format=memory_format(device, self.rounded))
 
     def degrade(self, hr, draw):
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample

@@ -33,6 +33,13 @@ def quantize_(image, rgb_range=1):
     return image.mul_(255 / rgb_range).round_().clamp_(0, 255).mul_(rgb_range / 255)
 
 
+def memory_format(device, rounded=None):
+    """How feature maps are best laid out: channels last on the CPU, as measured, and where tensor cores compute on what
+    is rounded to 16 bits; planes otherwise."""
+    last = device.type == 'cpu' or (device.type == 'cuda' and rounded)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def choose_device(name):
     """torch.device for --device auto, cpu, cuda or mps.
 

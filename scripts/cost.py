@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import build
 from model.tail import Tail
 from option import parse
-from utility import UserError, choose_device
+from utility import UserError, choose_device, memory_format
 
 ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}
 PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-adds, 42.61 ms (MRDA, TIP 2023)'}
@@ -82,7 +82,7 @@ def main(argv=None):
         raise UserError('cost.py takes one --stage, --size HEIGHTxWIDTH such as 180x320, and at least one of --runs')
     height, width = map(int, mine.size.split('x'))
     device, role = choose_device(args.device), ROLES[args.stage]
-    net = build(args, role).to(device)
+    net = build(args, role).to(device, memory_format=memory_format(device))
     images = inputs(net, role, args, height, width, device)
     seconds, peak = measure(net, images, device, mine.runs)
     parameters = sum(p.numel() for p in net.parameters())

@@ -63,24 +63,3 @@ def test_first_order_meta_gradient_golden(golden):
     assert goldens.close(torch.stack(losses), golden['meta_losses'])
     for name, p in mln.named_parameters():
         assert goldens.close(p.grad, golden[f'metagrad/{name}']), name
-
-
-def test_a_data_parallel_replica_adapts_and_learns_as_its_original(pair):
-    """Replicas hold their weights as plain tensors with a graph to the original's parameters."""
-    mln = MLN(8, 4)
-    replica = replicate(mln)
-    weights, expected = (adapt(net, *pair, [1e-2]) for net in (replica, mln))
-    assert weights.keys() == expected.keys() and all(torch.equal(weights[n], expected[n]) for n in weights)
-    first_order(weights_of(replica), weights,
-                lambda weights: torch.func.functional_call(replica, weights, pair[:2])[0].mean()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in mln.parameters())
-
-
-def replicate(net):
-    """What nn.DataParallel makes of a module on each GPU, here on the CPU."""
-    replica = net._replicate_for_data_parallel()
-    for name, module in net._modules.items():
-        setattr(replica, name, replicate(module))
-    for name, p in net._parameters.items():
-        setattr(replica, name, None if p is None else p.clone())
-    return replica

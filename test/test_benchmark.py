@@ -27,9 +27,9 @@ def test_both_sides_of_every_case(name, size):
 
 
 def test_in_two_processes(tmp_path, capsys):
-    flags = ['stage3', '--model', 'kdsr', '--scale', '3', '--precision', 'bf16', '--json', str(tmp_path / 'result.json')]
-    assert main([*TINY, *flags]) == 0
-    row, = json.loads((tmp_path / 'result.json').read_text())['cases']
+    file = tmp_path / 'result.json'
+    assert main([*TINY, 'stage3', '--model', 'kdsr', '--scale', '3', '--precision', 'bf16', '--json', str(file)]) == 0
+    row, = json.loads(file.read_text())['cases']
     assert row['case'] == 'stage3' and row['ratio'] > 0 and row['memory_mib'] > row['libraries_mib'] > 0
     assert row['gmacs'] > 0
     assert '| stage3 |' in capsys.readouterr().out
