@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from benchmark.cases import CASES, Size, write_photos
 from benchmark.side import Side, matmul_peak
@@ -36,10 +35,12 @@ def main(argv=None):
         if 'data' in args.cases:
             write_photos(Path(folder))
         peak = matmul_peak(size, args.threads)
-        rows = [measure(name, size, args, peak) for name in tqdm(args.cases, unit='case', disable=None)]
-    result = {'machine': machine(args.threads), 'matmul_peak_gmacs': peak / 1e9,
-              'size': {name: value for name, value in size._asdict().items() if name != 'folder'}, 'cases': rows}
-    print(table(result))
+        result = {'machine': machine(args.threads), 'matmul_peak_gmacs': peak / 1e9,
+                  'size': {name: value for name, value in size._asdict().items() if name != 'folder'}, 'cases': []}
+        print(heading(result), flush=True)
+        for name in args.cases:
+            result['cases'].append(measure(name, size, args, peak))
+            print(table_row(result['cases'][-1]), flush=True)
     print(f'{(time.monotonic() - start) / 60:.1f} minutes')
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
@@ -97,14 +98,7 @@ def measure(name, size, args, peak):
     return {'case': name, 'call': CASES[name][0], 'seconds': seconds[0], 'plain_seconds': seconds[1],
             'ratio': statistics.median(b / a for a, b in times), 'times': times,
             'memory_mib': memory[0] / 2**20, 'plain_memory_mib': memory[1] / 2**20, 'libraries_mib': base[0] / 2**20,
-            'memory_ratio': memory[0] / memory[1], 'memory_ratio_without_libraries': above(*memory, *base),
             'gmacs': work / 1e9, 'share_of_peak': work / seconds[0] / peak}
-
-
-def above(ours, plain, our_base, plain_base):
-    """Ratio of the memory that the networks and images take; 1 where they take next to nothing."""
-    ours, plain = ours - our_base, plain - plain_base
-    return ours / plain if plain > 2**25 else 1.0
 
 
 def machine(threads):
@@ -116,19 +110,23 @@ def machine(threads):
     return f'{device}, {threads} threads, PyTorch {torch.__version__.split("+")[0]}'
 
 
-def table(result):
+def heading(result):
     size = result['size']
-    lines = [f'{result["machine"]}; matrix products reach {result["matmul_peak_gmacs"]:.0f} G multiply-adds a second',
-             f'{size["model"]} x{size["scale"]}, {size["precision"]}, batch {size["batch"]} of {size["patch"]}x'
-             f'{size["patch"]} small pixels, student on {size["lq"][0]}x{size["lq"][1]}', '',
-             '| case | one call is a | plain | ours | ratio | peak memory, plain | ours | ratio | of the peak |',
-             '|---|---|--:|--:|--:|--:|--:|--:|--:|']
-    for row in result['cases']:
-        share = f'{row["share_of_peak"]:.0%}' if row['share_of_peak'] > 0.01 else ''
-        lines.append(f'| {row["case"]} | {row["call"]} | {duration(row["plain_seconds"])} | {duration(row["seconds"])} '
-                     f'| **{row["ratio"]:.1f}** | {row["plain_memory_mib"]:,.0f} MiB | {row["memory_mib"]:,.0f} MiB | '
-                     f'{row["memory_ratio"]:.2f} | {share} |')
-    return '\n'.join(lines)
+    return f"""{result['machine']}; matrix products reach {result['matmul_peak_gmacs']:.0f} G multiply-adds a second
+{size['model']} x{size['scale']}, {size['precision']}, batch {size['batch']} of {size['patch']}x{size['patch']} small \
+pixels, student on {size['lq'][0]}x{size['lq'][1]}; memory without that of the libraries
+
+| case | one call is a | plain | ours | ratio | peak memory, plain | ours | ratio | of the peak |
+|---|---|--:|--:|--:|--:|--:|--:|--:|"""
+
+
+def table_row(row):
+    memory = [row[key] - row['libraries_mib'] for key in ('plain_memory_mib', 'memory_mib')]
+    memory = [f'{memory[0]:,.0f} MiB', f'{memory[1]:,.0f} MiB', f'{memory[1] / memory[0]:.2f}']
+    cells = [row['case'], row['call'], duration(row['plain_seconds']), duration(row['seconds']),
+             f'**{row["ratio"]:.1f}**', *(memory if row['plain_memory_mib'] - row['libraries_mib'] > 32 else [''] * 3),
+             f'{row["share_of_peak"]:.0%}' if row['gmacs'] else '']
+    return f'| {" | ".join(cells)} |'
 
 
 def duration(seconds):
