@@ -57,7 +57,7 @@ def parse(argv):
     parser.add_argument('--json', help='file to write the result to as well')
     parser.add_argument('--batch', type=int, help='patches a batch (default 4)')
     parser.add_argument('--patch', type=int, help='side of a patch, in small pixels (default 48)')
-    parser.add_argument('--lq', type=sides, help='height x width of the image to enlarge (default 180x320)')
+    parser.add_argument('--lq', type=height_and_width, help='height x width of the image to enlarge (default 180x320)')
     parser.add_argument('--n_feats', type=int, help='channels of the MLN (default 128)')
     parser.add_argument('--n_blocks', type=int, help='blocks of the SR network (default 27)')
     parser.add_argument('--scale', type=int, choices=(2, 3, 4), help='enlargement (default 4)')
@@ -77,23 +77,26 @@ def parse(argv):
     return args
 
 
-def sides(text):
+def height_and_width(text):
     height, width = map(int, text.split('x'))  # argparse tells of a ValueError
     return height, width
 
 
 def measure(name, size, args, peak):
     """One row of the table: medians of both sides, called in turn."""
-    ours, plain = (Side(name, mine, size, args.threads) for mine in (True, False))
+    sides = []
     try:
+        for mine in (True, False):
+            sides.append(Side(name, mine, size, args.threads))
+        ours, plain = sides
         times = [(ours.ask('time'), plain.ask('time')) for _ in range(args.rounds)]
-        memory, base = zip(*(side.ask('memory') for side in (ours, plain)), strict=True)
+        memory, base = zip(*(side.ask('memory') for side in sides), strict=True)
         work = ours.ask('work')
     except (EOFError, ConnectionError):
         raise UserError(f'{name}: one side ended early, perhaps for lack of memory; take a smaller --batch') from None
     finally:
-        ours.close()
-        plain.close()
+        for side in sides:
+            side.close()
     seconds = [statistics.median(column) for column in zip(*times, strict=True)]
     return {'case': name, 'call': CASES[name][0], 'seconds': seconds[0], 'plain_seconds': seconds[1],
             'ratio': statistics.median(b / a for a, b in times), 'times': times,

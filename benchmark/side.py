@@ -14,7 +14,7 @@ SHORTEST = 0.2  # seconds: shorter calls are repeated until they take this long
 
 
 class Side:
-    """A process that holds the case `name` of `size` at `threads` threads, ours or plain."""
+    """A process that holds the case `name` of `size` at `threads` threads, ours or plain, warmed up and idle."""
 
     def __init__(self, name, ours, size, threads):
         context = multiprocessing.get_context('spawn')
@@ -22,6 +22,7 @@ class Side:
         self.process = context.Process(target=serve, args=(theirs, name, ours, size, threads), daemon=True)
         self.process.start()
         theirs.close()
+        self.pipe.recv()  # it is ready: the other side does not start, nor is it timed, before
 
     def ask(self, what):
         """'time' → seconds of one call; 'work' → its multiply-adds; 'memory' → peak bytes so far, and how many of them
@@ -42,13 +43,12 @@ def serve(pipe, name, ours, size, threads):
     torch.manual_seed(0)
     base = peak_memory(size.device)
     call = CASES[name][1 if ours else 2](size)
-    start = time.perf_counter()
     call()  # warms up: caches, compilation
-    repeat = 1 if time.perf_counter() - start > SHORTEST else 0  # 0: not known yet
+    repeat = max(1, round(SHORTEST / max(seconds(call, 1), 1e-5)))
+    pipe.send('ready')
     while True:
         what = pipe.recv()
         if what == 'time':
-            repeat = repeat or max(1, round(SHORTEST / max(seconds(call, 1), 1e-5)))
             pipe.send(seconds(call, repeat))
         else:
             pipe.send(multiply_adds(call) if what == 'work' else (peak_memory(size.device), base))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from utility import quantize_
 
 BLOCKS = (64, 512)  # rows and columns of the longer side that one matrix product covers: the matrices are banded
-NEGLIGIBLE = 1e-7  # of a kernel's sum, 1: what leaving out singular values may take from it
+NEGLIGIBLE = 1e-6  # of a kernel's sum, 1: what leaving out singular values may take from it
 SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so no blur needs no case of its own
 
 
