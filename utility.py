@@ -48,6 +48,6 @@ def choose_device(name):
     present = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if name == 'auto':
         name = next(device for device, there in present.items() if there)
-    if not present[name]:
+    if not present.get(name):
         raise UserError(f'--device {name}: this machine offers none to PyTorch; use --device auto or cpu')
     return torch.device(name)

@@ -28,7 +28,9 @@ PAPER = {'batch': 16, 'patch': 64}
 def main(argv=None):
     args = parse(argv)
     size = Size(**{name: value for name, value in vars(args).items() if name in Size._fields and value is not None})
-    choose_device(size.options(4).device)  # a mistake is told before anything is started
+    choose_device(size.device)
+    for name in args.cases:  # a mistake is told before anything is started
+        size.options(int(name.removeprefix('stage')) if name.startswith('stage') else 4)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='benchmark.') as folder:
         size = size._replace(folder=folder)

@@ -42,6 +42,7 @@ def test_mistakes(flags, capsys):
     assert 'error: ' in capsys.readouterr().err
 
 
-def test_a_size_that_the_product_refuses():
-    with pytest.raises(UserError, match='--n_feats'):
-        main([*TINY, '--n_feats', '0'])
+@pytest.mark.parametrize('flag, value', [('--n_feats', '0'), ('--batch', '3'), ('--device', 'abacus')])
+def test_sizes_that_the_product_refuses(flag, value):
+    with pytest.raises(UserError, match=flag):
+        main([*TINY, 'stage2', flag, value])
