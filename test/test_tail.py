@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo  # PyTorch 2.3 needs it inside torch.func.grad, and cannot import it there
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
