@@ -3,6 +3,7 @@ import csv
 import math
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -83,8 +84,10 @@ def test_16_bits_train_test_and_resume(cli, precision):
 
 
 def test_a_gradient_that_overflows_in_half_precision_is_left_out(cli, monkeypatch):
-    monkeypatch.setattr(torch.amp.GradScaler, '_init_scale', 2.0**40, raising=False)
+    monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**40))
     assert cli('--stage', 1, '--epochs_sr', 1, '--precision', 'half') == 0
+    state = load_state('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
+    assert state['scaler']['scale'] == 2.0**37 and state['optimizer'][1]['state'] == {}   # none of three steps taken
 
 
 def test_saved_weights_lie_in_planes_and_the_wait_for_data_is_logged(cli):
