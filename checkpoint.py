@@ -1,4 +1,5 @@
 """The run folder: log, options, weights, full states. See the README for every file in it."""
+import os
 import re
 import shutil
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from store import load_state, save_state, save_weights
+import lock
+from store import append_text, load_state, reserve, save_state, save_weights, sweep
 from utility import UserError
 
 WEIGHTS = {1: 'model', 2: 'model_meta', 3: 'model_TA', 4: 'model_ST'}  # published names, by the stage that writes them
@@ -20,7 +22,10 @@ def run_folder(name, args, blur_type=None):
 
 
 class Run:
-    """One run's folder. Nothing is written before open()."""
+    """One run's folder. Nothing is written before open().
+
+    A position is (epochs done, batches done of the next one): what of the training a full state stands for.
+    """
 
     def __init__(self, folder, stage):
         self.folder = Path(folder)
@@ -28,70 +33,113 @@ class Run:
         self._weights = WEIGHTS[stage]
         self._model = self.folder / 'model'
 
+    def lock(self):
+        """A context in which no other training may use the folder. Raises UserError if one does."""
+        return lock.locked(self.folder)
+
     def open(self, config, clear=False):
         """Create the folder, emptied first if `clear`, and note the options of this start in config.txt."""
         try:
-            if clear and self.folder.exists():
-                shutil.rmtree(self.folder)
+            for entry in self.folder.iterdir() if clear and self.folder.is_dir() else ():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != lock.NAME:
+                    entry.unlink()
             self._model.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / 'config.txt', 'a', encoding='utf-8') as file:
-                file.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n{config}\n\n')
+            append_text(self.folder / 'config.txt', f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n{config}\n\n')
         except OSError as error:
             raise UserError(f'{self.folder}: the run folder cannot be written ({error.strerror})') from error
 
+    def prepare(self, n_bytes):
+        """Before a training: remove what a killed one left half written; see that a state of n_bytes can be written."""
+        for folder in self.folder, self._model:
+            sweep(folder)
+        reserve(self._model, n_bytes)
+
     def log(self, text=''):
         """Print `text` and append it to log.txt."""
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
-        with open(self.folder / 'log.txt', 'a', encoding='utf-8') as file:
-            file.write(text + '\n')
+        say(text)
+        append_text(self.folder / 'log.txt', text + '\n')
 
-    def epochs(self):
-        """Epochs of which the full state is there, in order."""
-        found = (re.fullmatch(r'state_(\d+)\.pt', path.name) for path in self._model.glob('state_*.pt'))
-        return sorted(int(match[1]) for match in found if match)
+    def positions(self):
+        """Positions of which the full state is there, in order."""
+        found = (re.fullmatch(r'state_(\d+)(?:_(\d+))?\.pt', path.name) for path in self._model.glob('state_*.pt'))
+        return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
 
-    def start(self, resume, reset):
+    def start(self, resume, reset, note):
         """The full state to go on from, or None to start. Changes nothing.
 
-        resume: -1 = where the run stopped, 0 = from nothing, N = after epoch N; reset: what is there will be deleted.
-        Raises UserError rather than overwrite an existing run.
+        resume: -1 = where the run stopped, 0 = from nothing, N = after epoch N; reset: what is there will be deleted;
+        note(text): called for each damaged state that an older one is taken instead of.
+        Raises UserError rather than overwrite an existing run, or start anew where all states are damaged.
         """
         if reset:
             return None
-        epochs = self.epochs()
-        if resume > 0 and resume not in epochs:
-            raise UserError(f'--resume {resume}: {self._model} holds the states of epochs '
-                            f'{", ".join(map(str, epochs)) or "(none)"}')
+        positions = self.positions()
+        if resume > 0 and (resume, 0) not in positions:
+            epochs = ', '.join(str(epoch) for epoch, batch in positions if not batch)
+            raise UserError(f'--resume {resume}: {self._model} holds the states of epochs {epochs or "(none)"}')
         if resume == 0 and any(self._model.glob('*.pt')):
             raise UserError(f'--resume 0: {self.folder} holds a run already; add --reset to delete it, '
                             'or choose another --save')
-        if resume == -1 and not epochs and any(self._model.glob('*.pt')):
+        if resume == -1 and not positions and any(self._model.glob('*.pt')):
             raise UserError(f'{self.folder} holds weights but no full state to go on from; add --reset to delete them, '
                             'or choose another --save')
-        if not epochs or resume == 0:
-            return None
-        return load_state(self._state(epochs[-1] if resume == -1 else resume))
+        if resume > 0:
+            return load_state(self._state((resume, 0)))
+        return self._newest(positions, note) if positions else None
 
-    def supersede(self, epoch):
-        """Put the states after `epoch` aside, so that going on from it is not undone by a later start."""
-        for later in self.epochs():
-            if later > epoch:
+    def _newest(self, positions, note):
+        """The newest state that is whole."""
+        damaged = []
+        for position in reversed(positions):
+            try:
+                state = load_state(self._state(position))
+            except UserError as error:
+                damaged.append(str(error))
+                continue
+            for each in damaged:
+                note(f'{each}; taking {self._state(position).name} instead')
+            return state
+        raise UserError(f'{self._model}: every full state is damaged; put one back from a copy, or add --reset to '
+                        f'start anew ({damaged[0]})')
+
+    def supersede(self, position):
+        """Put the states after `position` aside, the newest first, so that going on from it is not undone later."""
+        for later in reversed(self.positions()):
+            if later > position:
                 self._state(later).replace(self._state(later).with_suffix('.superseded'))
 
-    def save(self, epoch, state, network, keep_weights, n_states):
-        """The weights under their published name (and, if keep_weights, under the epoch's number as well) and the full
-        state; of these the newest n_states stay, all if it is 0."""
-        save_state(self._state(epoch), state)
-        self.save_weights(epoch, network, keep_weights)
-        for old in self.epochs()[:-n_states] if n_states else []:
+    def save(self, position, state, n_states):
+        """The full state of `position`. Only then are older ones removed: the n_states newest of whole epochs stay (all
+        if it is 0), and the two newest of all; so are those put aside that the run has come past."""
+        save_state(self._state(position), state)
+        positions = self.positions()
+        whole = [each for each in positions if not each[1]]
+        for old in set(positions) - {*whole[-n_states:], *positions[-2:]}:
             self._state(old).unlink()
+        for aside in self._model.glob('state_*.superseded'):
+            epoch, batch = map(int, f'{aside.stem}_0'.split('_')[1:3])
+            if (epoch, batch) <= position:
+                aside.unlink()
 
     def save_weights(self, epoch, network, keep_weights):
-        """The weights alone; also when a run goes on, since it may have been stopped between its state and these."""
+        """The weights under their published name and, if keep_weights, under the epoch's number as well. To be called
+        before save(), so that the state of a whole epoch stands for its weights too."""
         save_weights(self._model / f'{self._weights}_last.pt', network)
         if keep_weights:
             save_weights(self._model / f'{self._weights}_{epoch}.pt', network)
 
-    def _state(self, epoch):
-        return self._model / f'state_{epoch}.pt'
+    def _state(self, position):
+        epoch, batch = position
+        return self._model / (f'state_{epoch}_{batch}.pt' if batch else f'state_{epoch}.pt')
+
+
+def say(text):
+    """Print `text`, above the progress bar if there is one. Where the reader has gone, as when a terminal is closed,
+    training goes on and the log alone is written."""
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # broken pipe; closed; None where there was no stdout at all
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 - for the rest of the program

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import torch
 
+import continuity
 from checkpoint import Run, run_folder
 from data import make_loaders
 from data.pairs import Degraded, Files
 from evaluation import Evaluator
 from model.inference import self_ensemble
-from option import config_text, parse, retired_warning, stage_options, stages
+from option import config_text, parse, stage_options, stages
 from pretrained import initialise
 from protocol import degradations
 from report import TestRun, table_text, write_tables
-from trainer import Trainer
+from stopping import Stopper
+from trainer import Trainer, keeps_weights, restore_networks
 from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2
 from trainer_stage3 import Stage3
@@ -27,55 +29,115 @@ STAGES = {1: Stage1, 2: Stage2, 3: Stage3, 4: Stage4}
 
 
 def main(argv=None):
-    """Returns the exit status: 0, 2 for a mistake in what was given, 130 for an interruption."""
-    try:
-        args = parse(argv)
-        if args.retired:
-            print(f'warning: {retired_warning(args)}', file=sys.stderr)
-        for stage in stages(args):
-            run_stage(stage_options(argv, stage))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # a full disk under the log, a folder taken away: whatever the system says in one line
-        print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from the last finished epoch', file=sys.stderr)
-        return 130
+    """Returns the exit status: 0, 2 for a mistake in what was given, 75 for a training that a signal stopped and that
+    goes on when run again, 128 + its number for anything else that a signal stopped."""
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+    args = None
+    with Stopper() as stopper:
+        try:
+            args = parse(argv)
+            if args.retired:
+                print(f'warning: these flags no longer do anything: {", ".join(args.retired)}', file=sys.stderr)
+            for stage in stages(args):
+                run_stage(stage_options(argv, stage), stopper)
+        except UserError as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 2
+        except BrokenPipeError:  # whoever read the output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:  # a full disk under the log, a folder taken away: what the system says in one line
+            print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            training = args is not None and not args.test_only
+            print('\ninterrupted' + going_on(args) * training, file=sys.stderr)
+            return stopper.status(training)
     return 0
 
 
-def run_stage(args):
-    """Build everything for one stage, then enlarge photos, test or train. Nothing is written before all that was given
-    is known to be good."""
+def going_on(args):
+    """How to go on with a training that was stopped."""
+    if args.reset or args.resume != -1:
+        return '; the same command without --reset and --resume goes on from here'
+    return '; the same command goes on from here'
+
+
+def run_stage(args, stopper):
+    """Build everything for one stage, then enlarge photos, test or train."""
     device = choose_device(args.device)
     stage = STAGES[args.stage](args)
     run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage)
     notes = present_notes(args)
     if args.dir_demo is not None:
         enlarge_photos(args, stage, run, device, notes)
-        return
-    trainer = make_trainer(args, stage, run, device)
-    state = None if args.test_only else run.start(args.resume, args.reset)
+    elif args.test_only:
+        test(args, stage, run, device, notes, stopper)
+    else:
+        with run.lock():
+            train(args, stage, run, device, notes, stopper)
+
+
+def test(args, stage, run, device, notes, stopper):
+    """--test_only: the table of a test."""
+    trainer = make_trainer(args, stage, run, device, stopper)
+    initialise(stage, args, notes.append)
+    open_run(run, args, notes)
+    show_table(args, trainer.test(), trainer.evaluator.protocol(stage.oracle), run)
+
+
+def train(args, stage, run, device, notes, stopper):
+    """Train from where the run is. Nothing of it is changed before all that was given is known to be good."""
+    state = run.start(args.resume, args.reset, notes.append)
     if state:
+        notes += check_options(args, run, state)
+        restore_networks(stage, state, run.folder)
+        if state['epoch'] >= args.epochs_sr:
+            notes.append(f'Epoch {state["epoch"]} is done; nothing is left to do. A higher --epochs_sr goes on.')
+            open_run(run, args, notes)
+            settle(run, stage, state, args)
+            return
+    trainer = make_trainer(args, stage, run, device, stopper)
+    if state:
+        notes += continuity.check(run.folder, {'images': state['options']['images']},
+                                  {'images': trainer.options()['images']}, args.accept_changes)
         trainer.restore(state)
-        notes.append(f'Going on after epoch {trainer.epoch}.')
+        more = f' and {trainer.batch} batches' * (trainer.batch > 0)
+        notes.append(f'Going on after epoch {trainer.epoch}{more}.')
     else:
         initialise(stage, args, notes.append)
+    open_run(run, args, notes)
+    if state:
+        settle(run, stage, state, args)
+    trainer.fit()
+
+
+def check_options(args, run, state):
+    """Notes on the options that differ from those of a full state. Raises UserError about those that must not."""
+    if state.get('stage') != args.stage:
+        raise UserError(f'{run.folder} holds a run of stage {state.get("stage")}, not {args.stage}; '
+                        'choose another --save')
+    if 'options' not in state:
+        raise UserError(f'{run.folder} holds a run of an older version of this program; choose another --save, '
+                        'and its weights by --pre_train')
+    return [*continuity.check(run.folder, state['options'], continuity.binding(args), args.accept_changes),
+            *continuity.differences(state['passing'], continuity.passing(args))]
+
+
+def open_run(run, args, notes):
+    """Begin to write: the options and the notes so far."""
     run.open(config_text(args), clear=args.reset and not args.test_only)
     for note in notes:
         run.log(note)
-    if args.test_only:
-        show_table(args, trainer.test(), trainer.evaluator.protocol(stage.oracle), run)
-        return
-    if state:
-        run.supersede(trainer.epoch)
-        run.save_weights(trainer.epoch, stage.trained, trainer.keeps_weights())
-    trainer.fit()
+
+
+def settle(run, stage, state, args):
+    """Make the run folder agree with the full state that it goes on from."""
+    run.supersede((state['epoch'], state['batch']))
+    if not state['batch']:
+        run.save_weights(state['epoch'], stage.trained, keeps_weights(args, state['epoch']))
 
 
 def loaded_folder(args):
@@ -97,7 +159,7 @@ def present_notes(args):
     return notes
 
 
-def make_trainer(args, stage, run, device):
+def make_trainer(args, stage, run, device, stopper):
     series = degradations(args.protocol, args.scale, stage.test_degradation)
     train, tests = make_loaders(args)
     pairs = Degraded(stage.degrader, args.seed)
@@ -112,7 +174,7 @@ def make_trainer(args, stage, run, device):
     if args.batch_size % share and not args.test_only:
         raise UserError(f'--batch_size {args.batch_size} cannot be shared evenly by {n_gpus} GPUs'
                         + ' and halved on each' * (args.stage == 2) + f'; take a multiple of {share}')
-    return Trainer(args, stage.place(device), train, tests, evaluator, run, device, n_gpus)
+    return Trainer(args, stage.place(device), train, tests, evaluator, run, device, stopper, n_gpus)
 
 
 def show_table(args, scored, line, run):

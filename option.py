@@ -138,6 +138,8 @@ OPTIONS = [
     ('save_models', False, boolean, "keep every epoch's weights"),
     ('st_save_epoch', 550, whole, "keep every epoch's weights after this one"),
     ('keep_states', 10, states, 'newest full states to keep for --resume; 0 = all'),
+    ('save_every_min', 5.0, amount, 'minutes between two full states within an epoch; 0 = after every batch'),
+    ('accept_changes', False, boolean, 'go on although options differ that change the result'),
     ('print_every', 200, count, 'batches between two log lines'),
 ]
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
@@ -224,11 +226,6 @@ def run_names(args, stage):
 def config_text(args):
     """The options as sorted lines `name: value`, for config.txt."""
     return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired'}))
-
-
-def retired_warning(args):
-    """One line about the flags on the command line that do nothing; '' if there are none."""
-    return f'these flags no longer do anything: {", ".join(args.retired)}' if args.retired else ''
 
 
 def _refuse_unknown(given):

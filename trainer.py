@@ -4,11 +4,19 @@ import time
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
+import continuity
 import evaluation
+from data.images import shown
+from meter import Meter, means, new_tally
 from plots import draw_curves
-from utility import UserError, derive_seed
+from stopping import Stopped
+from utility import UserError, derive_seed, out_of_memory
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def make_optimizer(args, parameters):
@@ -36,15 +44,19 @@ class Trainer:
     """Trains `stage` for args.epochs_sr epochs, or only tests it.
 
     train: loader of uint8 patches (B, 3, P, P), or None; tests: list of TestSet; evaluator: scores a set;
-    run: the Run that keeps everything; n_gpus: replicas that share each batch.
+    run: the Run that keeps everything; stopper: tells that a signal asks to stop; n_gpus: replicas that share each
+    batch.
     """
 
-    def __init__(self, args, stage, train, tests, evaluator, run, device, n_gpus=1):
+    def __init__(self, args, stage, train, tests, evaluator, run, device, stopper, n_gpus=1):
         self.args, self.stage, self.train, self.tests = args, stage, train, tests
-        self.evaluator, self.run, self.device = evaluator, run, device
+        self.evaluator, self.run, self.device, self.stopper = evaluator, run, device, stopper
         self.network = nn.DataParallel(stage, range(n_gpus)) if n_gpus > 1 else stage
         self.parameters = [p for p in stage.trained.parameters() if p.requires_grad]
         self.epoch = args.start_epoch   # epochs done
+        self.batch = 0                  # batches done of the next epoch
+        self.tally = new_tally()        # of these
+        self.saved = time.monotonic()   # when the last full state was written
         self.history = {}               # {'losses': {name: [one a epoch]}, 'psnr': {set: [...]}, 'ssim': {set: [...]}}
         if train is not None:
             self.optimizer = make_optimizer(args, self.parameters)
@@ -52,27 +64,52 @@ class Trainer:
             self.history = {'losses': {}, 'psnr': {}, 'ssim': {}}
 
     def fit(self):
-        if self.epoch >= self.args.epochs_sr:
-            self.run.log(f'Epoch {self.epoch} is done; nothing is left to do. A higher --epochs_sr goes on.')
-        for epoch in range(self.epoch + 1, self.args.epochs_sr + 1):
-            self.train_epoch(epoch)
-            self.test_epoch(epoch)
-            self.epoch = epoch
-            self.save()
+        """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it."""
+        self.run.prepare(self.state_bytes())
+        self.saved = time.monotonic()
+        self.stopper.deferred = True
+        try:
+            while self.epoch < self.args.epochs_sr:
+                self.train_epoch(self.epoch + 1)
+                self.test_epoch(self.epoch + 1)
+                self.finish_epoch()
+                self.stopper.check()
+        except Stopped:
+            if self.batch:
+                self.save()
+            raise
+        finally:
+            self.stopper.deferred = False
 
     def train_epoch(self, epoch):
+        """The rest of epoch `epoch`, from where self.batch says."""
         rate = learning_rate(self.args, epoch, self.stage.encoder_epochs)
         for group in self.optimizer.param_groups:
             group['lr'] = rate
         self.stage.begin_epoch(epoch)
-        self.train.batch_sampler.start(epoch)
-        meter = Meter(self.args, epoch, self.threshold(), self.run.log)
+        self.train.batch_sampler.start(epoch, self.batch)
+        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log)
+        threshold = self.threshold()
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
-        for batch, hr in enumerate(meter.waiting(self.train), 1):
-            losses = self.step(hr, (epoch - 1) * self.args.test_every + batch - 1, meter.threshold)
-            meter.add(losses, len(hr), batch)
-        meter.close()
-        self.note('losses', epoch, meter.means())
+        try:
+            for hr in meter.waiting(self.train):
+                losses = self.step(hr, threshold)
+                self.batch += 1
+                meter.add(losses, len(hr), self.batch)
+                self.stopper.check()
+                if time.monotonic() - self.saved >= 60 * self.args.save_every_min:
+                    self.save()
+        finally:
+            meter.close()
+
+    def finish_epoch(self):
+        """Count the epoch as done: its losses into the history, its weights and full state on disk."""
+        self.note('losses', self.epoch + 1, means(self.tally))
+        self.epoch, self.batch, self.tally = self.epoch + 1, 0, new_tally()
+        self.run.save_weights(self.epoch, self.stage.trained, keeps_weights(self.args, self.epoch))
+        self.save()
+        draw_curves(self.run.folder, self.history)
+        self.run.log()
 
     def note(self, kind, epoch, values):
         """Add an epoch's values to the history; nan stands for epochs in which a loss or test set was not there yet,
@@ -82,12 +119,23 @@ class Trainer:
             past = series.setdefault(name, [])
             past += [math.nan] * (epoch - 1 - len(past)) + [values.get(name, math.nan)]
 
-    def step(self, hr, step, threshold):
+    def step(self, hr, threshold):
         """One optimiser step on a batch of patches; returns {name: value}, or None if it was skipped.
 
-        Raises UserError if a loss or the gradient is not finite: the weights are then as they were. In half precision
-        a gradient may overflow; the step is then left out, and the next ones are scaled by less.
+        Raises UserError if a loss or the gradient is not finite, or memory runs out: the weights are then as they were.
+        In half precision a gradient may overflow; the step is then left out, and the next ones are scaled by less.
         """
+        try:
+            return self._step(hr, threshold)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(f'out of memory ({peak_memory(self.device)}) with --batch_size {self.args.batch_size} and '
+                            f'--patch_size {self.args.patch_size}: lower one of them; what was saved is intact, and '
+                            'a lower --batch_size goes on from it with --accept_changes') from error
+
+    def _step(self, hr, threshold):
+        step = self.epoch * self.args.test_every + self.batch
         hr = evaluation.to_float(hr, self.args.rgb_range, self.device)
         seeds = torch.tensor([derive_seed(self.args.seed, 'degradation', step, i) for i in range(len(hr))])
         losses = {name: loss.mean() for name, loss in self.network(hr, seeds).items()}
@@ -104,8 +152,11 @@ class Trainer:
         if not bad and not math.isfinite(norm) and self.scaler.get_scale() <= 1:
             bad = ['gradient']
         if bad:
-            raise UserError(f'step {step}: {", ".join(bad)} not finite; training stopped with the weights as they were '
-                            'before it. A lower learning rate usually helps; --resume -1 goes on from the last epoch')
+            names = [shown(self.train.dataset.files[index].name)
+                     for index in sorted(set(self.train.batch_sampler.images(self.epoch + 1, self.batch)))]
+            raise UserError(f'step {step}: {", ".join(bad)} not finite, with patches of {", ".join(names)}; training '
+                            'stopped with the weights as they were before it, and what was saved is intact. A lower '
+                            'learning rate usually helps: the run goes on with another --lr_sr and --accept_changes')
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return values
@@ -119,7 +170,7 @@ class Trainer:
         """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written."""
         start, scored = time.monotonic(), {}
         for testset in self.tests:
-            scored[testset.name] = self.evaluator.score(self.stage, testset)
+            scored[testset.name] = self.evaluator.score(self.stage, testset, self.stopper.check)
             for line in evaluation.lines(scored[testset.name]):
                 self.run.log(line)
             for scores in scored[testset.name]:
@@ -135,87 +186,61 @@ class Trainer:
         self.note('ssim', epoch, {name: ssim for name, (_, ssim) in means.items()})
 
     def save(self):
-        """Weights, full state and curves. The state holds the frozen networks too, so that a run needs no other file
-        to go on, and does not change when an earlier stage is trained again."""
-        args = self.args
-        state = {'epoch': self.epoch, 'stage': args.stage, 'networks': self.stage.state_dict(),
-                 'optimizer': [args.optimizer, self.optimizer.state_dict()], 'scaler': self.scaler.state_dict(),
-                 'history': self.history}
-        self.run.save(self.epoch, state, self.stage.trained, self.keeps_weights(), args.keep_states)
-        draw_curves(self.run.folder, self.history)
-        self.run.log()
+        """The full state. It holds the frozen networks too, so that a run needs no other file to go on, and does not
+        change when an earlier stage is trained again. Raises UserError rather than save weights that are not finite."""
+        if not all(p.isfinite().all() for p in self.parameters):
+            step = self.epoch * self.args.test_every + self.batch - 1
+            raise UserError(f'weights are not finite after step {step}; what was saved before is intact. A lower '
+                            'learning rate usually helps: the run goes on with another --lr_sr and --accept_changes')
+        self.run.save((self.epoch, self.batch), self.state(), self.args.keep_states)
+        self.saved = time.monotonic()
 
-    def keeps_weights(self):
-        """Whether this epoch's weights stay under its number."""
-        return self.args.save_models or self.epoch > self.args.st_save_epoch
+    def state(self):
+        """Everything that a training goes on from, as dicts of tensors and basic types."""
+        args = self.args
+        return {'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally, 'stage': args.stage,
+                'options': self.options(), 'passing': continuity.passing(args), 'networks': self.stage.state_dict(),
+                'optimizer': [args.optimizer, self.optimizer.state_dict()], 'scaler': self.scaler.state_dict(),
+                'history': self.history}
+
+    def options(self):
+        """What the result follows from, for continuity.check()."""
+        return continuity.binding(self.args) | {'images': continuity.describe(self.train.dataset.files)}
+
+    def state_bytes(self):
+        """About how large a full state is: every network, and two moments of what is trained."""
+        tensors = [*self.stage.state_dict().values(), *2 * self.parameters]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 1_000_000
 
     def restore(self, state):
-        """Go on from what save() wrote."""
-        if state['stage'] != self.args.stage:
-            raise UserError(f'{self.run.folder} holds a run of stage {state["stage"]}, not {self.args.stage}; '
-                            'choose another --save')
-        try:
-            self.stage.load_state_dict(state['networks'])
-        except RuntimeError as error:
-            raise UserError(f'{self.run.folder} holds a run of another network; choose another --save or the options '
-                            f'in its config.txt ({str(error).splitlines()[1].strip()})') from error
+        """Go on from what state() gave, the networks apart: see restore_networks()."""
         name, moments = state['optimizer']
         if name != self.args.optimizer:
             raise UserError(f'{self.run.folder} was trained with --optimizer {name}, not {self.args.optimizer}; '
                             'go on with that or choose another --save')
         self.optimizer.load_state_dict(moments)
-        if state.get('scaler') and self.scaler.is_enabled():
+        if state['scaler'] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state['scaler'])
-        self.epoch, self.history = state['epoch'], state['history']
+        self.epoch, self.batch = state['epoch'], state['batch']
+        self.tally, self.history = state['tally'], state['history']
 
 
-class Meter:
-    """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log."""
+def keeps_weights(args, epoch):
+    """Whether the weights of `epoch` stay under its number."""
+    return args.save_models or epoch > args.st_save_epoch
 
-    def __init__(self, args, epoch, threshold, log):
-        self.args, self.epoch, self.threshold, self.log = args, epoch, threshold, log
-        self.sums, self.counted, self.skipped, self.images, self.waited = {}, 0, 0, 0, 0.0
-        self.start = time.monotonic()
-        self.bar = tqdm(total=args.test_every, unit='batch', desc=f'Epoch {epoch}/{args.epochs_sr}', leave=False,
-                        disable=None, dynamic_ncols=True)  # None: no bar where there is no terminal
 
-    def waiting(self, batches):
-        """The batches, with the time taken that each one is waited for."""
-        batches = iter(batches)
-        while True:
-            start = time.monotonic()
-            batch = next(batches, None)
-            self.waited += time.monotonic() - start
-            if batch is None:
-                return
-            yield batch
+def restore_networks(stage, state, folder):
+    """Load the networks of a full state into `stage`. Raises UserError if they are of another shape."""
+    try:
+        stage.load_state_dict(state['networks'])
+    except RuntimeError as error:
+        raise UserError(f'{folder} holds a run of another network; choose another --save or the options '
+                        f'in its config.txt ({str(error).splitlines()[1].strip()})') from error
 
-    def add(self, losses, images, batch):
-        self.images += images
-        if losses is None:
-            self.skipped += 1
-            self.log(f'Skip this batch {batch}: its loss exceeds --skip_threshold x the last epoch\'s mean '
-                     f'({self.skipped} so far)')
-        else:
-            self.counted += 1
-            for name, value in losses.items():
-                self.sums[name] = self.sums.get(name, 0) + value
-        self.bar.update()
-        self.bar.set_postfix_str(self._losses() + f', {self._speed():.1f} images/s')
-        if batch % self.args.print_every == 0 or batch == self.args.test_every:
-            spent = time.monotonic() - self.start
-            self.log(f'[{batch}/{self.args.test_every}] {self._losses()}  {self._speed():.1f} images/s  '
-                     f'{self.waited / spent:.0%} of the time waiting for data  '
-                     f'{spent / batch * (self.args.test_every - batch):.0f} s left in this epoch')
 
-    def means(self):
-        return {name: total / max(self.counted, 1) for name, total in self.sums.items()}
-
-    def close(self):
-        self.bar.close()
-
-    def _losses(self):
-        return '  '.join(f'{name}: {value:.4f}' for name, value in self.means().items())
-
-    def _speed(self):
-        return self.images / max(time.monotonic() - self.start, 1e-9)
+def peak_memory(device):
+    """The most memory taken so far, in words."""
+    if device.type == 'cuda':
+        return f'peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU'
+    return f'peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB' if resource else 'CPU'

@@ -14,6 +14,10 @@ SMALL = ['--scale', '2', '--n_feats', '8', '--n_blocks', '1', '--patch_size', '1
          '--device', 'cpu', '--sig', '1.2', '--sig_max', '2']
 
 
+def pytest_addoption(parser):
+    parser.addoption('--kills', type=int, default=20, help='random kills of test_survival.py')
+
+
 @pytest.fixture(scope='session')
 def library(tmp_path_factory):
     """A data folder of three training photos and two test photos, one of them gray."""

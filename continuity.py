@@ -1,0 +1,59 @@
+"""What a run must keep when it goes on: the options and images that its result follows from."""
+from hashlib import blake2b
+
+from utility import UserError
+
+# Options by what they matter to: (stages, families, blur types), None for all.
+BINDING = {
+    (None, None, None): (
+        'model', 'stage', 'scale', 'seed', 'precision', 'patch_size', 'no_augment', 'rgb_range', 'n_feats',
+        'epochs_encoder', 'test_every', 'batch_size', 'lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'optimizer',
+        'momentum', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'loss', 'skip_threshold'),
+    ((2, 3, 4), None, None): ('blur_type', 'blur_kernel', 'mode', 'noise', 'degradation_per'),
+    ((2, 3, 4), None, 'iso_gaussian'): ('sig_min', 'sig_max'),
+    ((2, 3, 4), None, 'aniso_gaussian'): ('lambda_min', 'lambda_max'),
+    ((2,), None, None): ('task_iter', 'lr_task', 'meta_batch_size'),
+    ((3, 4), 'mrda', None): ('test_iter',),
+    ((3, 4), None, None): ('n_blocks',),
+    ((3, 4), 'kdsr', None): ('n_resblocks',),
+    ((4,), None, None): ('lr_encoder', 'lr_decay_encoder', 'gamma_encoder', 'temperature'),
+}
+PASSING = ('device', 'n_GPUs', 'compile', 'data_test', 'protocol', 'sig', 'lambda_1', 'lambda_2', 'theta', 'epochs_sr')
+
+
+def binding(args):
+    """{option: value} of those that a training's result follows from."""
+    found = {}
+    for (stages, family, blur), names in BINDING.items():
+        if (not stages or args.stage in stages) and family in (None, args.model) and blur in (None, args.blur_type):
+            found |= {name: getattr(args, name) for name in names}
+    return found
+
+
+def passing(args):
+    """{option: value} of those that may change: what is tested, how long, and on what."""
+    return {name: getattr(args, name) for name in PASSING}
+
+
+def describe(files):
+    """The images of a training set in a few words that change if one is added, taken away or changed in size."""
+    digest = blake2b(repr([(path.name, path.stat().st_size) for path in files]).encode(), digest_size=4)
+    return f'{len(files)} images (fingerprint {digest.hexdigest()})'
+
+
+def differences(old, new):
+    """'--name was a, is now b' for each entry of `new` that differs from `old`."""
+    return [f'{"--" * (name != "images")}{name} was {old[name]}, is now {value}'
+            for name, value in new.items() if name in old and old[name] != value]
+
+
+def check(folder, old, new, accept):
+    """The differences between two dicts of binding entries, a list of text.
+
+    Raises UserError with them if there are any, unless `accept`.
+    """
+    found = differences(old, new)
+    if found and not accept:
+        raise UserError(f'{folder}: the run that is there would change with these options: {"; ".join(found)}. '
+                        'Give them as they were, choose another --save, or go on regardless by --accept_changes')
+    return found

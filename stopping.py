@@ -1,0 +1,55 @@
+"""Signals that ask the program to stop: a training finishes its step, saves, and says by its exit status: run again."""
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+AGAIN = 75  # exit status of a training that was stopped: EX_TEMPFAIL of sysexits.h, "run me again"
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked to stop. Not an Exception, so that nobody takes it for a damaged image or the like."""
+
+
+class Stopper:
+    """As a context: the first SIGINT, SIGTERM or SIGHUP raises Stopped at once or, while `deferred`, at the next
+    check(); the second one ends the process as it would without this, whatever it is doing."""
+
+    def __init__(self):
+        self.number = None     # of the signal that came
+        self.deferred = False  # whether there is something to finish and save first
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for name in 'SIGINT', 'SIGTERM', 'SIGHUP':
+                number = getattr(signal, name, None)               # Windows has no SIGHUP
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+                    self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self):
+        """Raises Stopped if a signal has come."""
+        if self.number:
+            raise Stopped
+
+    def status(self, training):
+        """The exit status of a program that was stopped."""
+        return AGAIN if training else 128 + (self.number or signal.SIGINT)
+
+    def _heard(self, number, _):
+        if self.number:
+            for child in multiprocessing.active_children():
+                child.kill()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.number = number
+        if not self.deferred:
+            raise Stopped
+        print(f'\n{signal.Signals(number).name}: stopping after this step; a second signal quits at once',
+              file=sys.stderr)

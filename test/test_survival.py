@@ -1,0 +1,165 @@
+"""Trainings that are killed, stopped, damaged, started twice or refused the disk: nothing is lost, nothing differs."""
+import errno
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import survival
+from survival import BROKEN, check_equal, check_nothing_lost, finish, kill_at_random, start, timed
+
+from store import load_state
+
+STEPS = ['--save_every_min', '0', '--test_every', '2']  # a full state after every batch
+
+
+@pytest.fixture(scope='module')
+def one(library):
+    """Flags of a training of stage 1 that saves after each of its batches."""
+    return ['--dir_data', str(library), '--stage', '1', '--lr_sr', '1e-3', *STEPS]
+
+
+@pytest.fixture(scope='module')
+def whole(one, tmp_path_factory):
+    """(folder, write points) of that training, never interrupted."""
+    folder = tmp_path_factory.mktemp('whole')
+    assert finish(folder, one) == 0, (folder / 'printed').read_text()
+    return folder, int((folder / 'points').read_text())
+
+
+def survives(folder, flags, whole, points, **how):
+    """A fault at each of `points`, then to the end, all in turn in folders of their own."""
+    reference, _ = whole
+    for point in points:
+        place = folder / str(point)
+        place.mkdir()
+        status = finish(place, flags, point, **how)
+        assert status in (-signal.SIGKILL, 2), (place / 'printed').read_text()
+        check_nothing_lost(place)
+        assert finish(place, flags, broken=how.get('broken')) == 0, (place / 'printed').read_text()
+        check_equal(place, reference)
+
+
+@pytest.mark.slow
+def test_killed_at_every_write_point(one, whole, tmp_path):
+    survives(tmp_path, one, whole, range(1, whole[1] + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
+def test_every_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, error):
+    survives(tmp_path, one, whole, range(1, whole[1] + 1, 3 if error == errno.EIO else 1), fault=error)
+    printed = [(place / 'printed').read_text() for place in tmp_path.iterdir()]
+    assert all('Traceback' not in text and os.strerror(error) in text for text in printed if 'error: ' in text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('broken', BROKEN)
+def test_a_broken_saver_is_caught(one, whole, tmp_path, broken):
+    with pytest.raises((AssertionError, survival.store.UserError)):
+        survives(tmp_path, one, whole, range(whole[1] // 3, whole[1] * 2 // 3), broken=broken)
+
+
+@pytest.mark.slow
+def test_random_kills_across_the_stages(library, tmp_path, request):
+    flags = ['--dir_data', str(library), '--stage', 'all', '--epochs_encoder', '1', *STEPS]
+    for name in 'whole', 'killed':
+        (tmp_path / name).mkdir()
+    seconds = timed(tmp_path / 'whole', flags)
+    wanted, met, left = request.config.getoption('--kills'), 0, 0
+    while met < wanted:
+        folder = tmp_path / f'killed {left}'
+        folder.mkdir()
+        met += kill_at_random(folder, flags, seconds, min(10, wanted - met), seed=left)
+        check_equal(folder, tmp_path / 'whole')
+        left += 1
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_and_asks_to_be_run_again(one, library, tmp_path, number):
+    flags = [*one, '--save_every_min', '60', '--test_every', '40', '--epochs_sr', '1', '--n_threads', '1']
+    for name in 'whole', 'stopped':
+        (tmp_path / name).mkdir()
+    assert finish(tmp_path / 'whole', flags) == 0
+    process = start(tmp_path / 'stopped', flags)
+    printed = tmp_path / 'stopped' / 'printed'
+    wait_for(lambda: printed.exists() and '[5/40]' in printed.read_text())
+    os.kill(process.pid, number)
+    process.join(10)
+    assert process.exitcode == 75 and 'the same command goes on' in printed.read_text()
+    state, = (tmp_path / 'stopped' / 'experiment').rglob('state_*.pt')
+    assert load_state(state)['batch'] >= 5 and 'Traceback' not in printed.read_text()
+    assert finish(tmp_path / 'stopped', flags) == 0
+    check_equal(tmp_path / 'stopped', tmp_path / 'whole')
+
+
+def test_a_second_training_in_one_folder_is_refused_and_a_killed_one_frees_it(one, tmp_path):
+    flags = [*one, '--test_every', '1000', '--epochs_sr', '1', '--n_threads', '1', '--save_every_min', '60']
+    first = start(tmp_path, flags)
+    printed = tmp_path / 'printed'
+    wait_for(lambda: printed.exists() and '[5/1000]' in printed.read_text())
+    assert finish(tmp_path, flags) == 2
+    assert f'process {first.pid} on ' in printed.read_text() and 'started 20' in printed.read_text()
+    first.kill()
+    first.join()
+    assert finish(tmp_path, [*one, '--epochs_sr', '1', '--reset']) == 0
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------- in this process
+
+def states(run='stage1'):
+    return Path('experiment', f'{run}_x2_bicubic_iso', 'model')
+
+
+def test_a_damaged_state_is_passed_over_aloud_and_never_by_a_fresh_start(cli, capsys):
+    assert cli('--stage', 1) == 0
+    last, before = states() / 'state_2.pt', (states() / 'state_2.pt').read_bytes()
+    last.write_bytes(before[:1000] + b'!' + before[1001:])
+    assert cli('--stage', 1, '--resume', 2) == 2 and 'checksum' in capsys.readouterr().err
+    assert cli('--stage', 1) == 0
+    assert 'taking state_1.pt instead' in capsys.readouterr().out
+    for state in states().glob('state_*.pt'):
+        state.write_bytes(b'')
+    assert cli('--stage', 1) == 2 and 'every full state is damaged' in capsys.readouterr().err
+
+
+def test_options_that_change_the_result_are_refused_with_a_diff(cli, library, tmp_path, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    assert cli('--stage', 1, '--weight_decay', '0.1', '--beta1', '0.8') == 2
+    said = capsys.readouterr().err
+    assert '--weight_decay was 0.0, is now 0.1' in said and '--beta1 was 0.9, is now 0.8' in said
+    assert cli('--stage', 1, '--data_range', '1-2/1-2') == 2 and 'images was 3 images' in capsys.readouterr().err
+    assert cli('--stage', 1, '--sig_max', '3', '--sig', '0.7') == 0        # stage 1 knows no blur
+    assert '--sig was 1.2, is now 0.7' in capsys.readouterr().out
+    assert cli('--stage', 1, '--weight_decay', '0.1', '--epochs_sr', 3, '--accept_changes') == 0
+
+
+def test_two_states_at_least_stay_and_those_within_epochs_go(cli):
+    assert cli('--stage', 1, '--save_every_min', 0, '--keep_states', 2, '--epochs_sr', 3) == 0
+    assert {path.name for path in states().glob('state_*')} == {'state_2.pt', 'state_3.pt', 'state_3_3.pt'} - {
+        'state_3_3.pt'} | {'state_2_3.pt'}
+
+
+def test_closed_stdout_does_not_stop_a_training(cli, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with suppress(BrokenPipeError), os.fdopen(write, 'w') as gone:
+        monkeypatch.setattr('sys.stdout', gone)
+        assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    assert (states() / 'state_1.pt').exists()
+
+
+def test_what_a_kill_left_half_written_is_removed(cli):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    (states() / '.writing.x').write_bytes(b'half')
+    assert cli('--stage', 1) == 0
+    assert not list(states().glob('.writing*'))
