@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
 from conftest import SMALL
 
 import checkpoint
@@ -76,6 +77,7 @@ class WritePoints:
 
     def __init__(self, wanted, fault):
         self.wanted, self.fault, self.passed = wanted, fault, 0
+        os.fsync = lambda descriptor: None  # takes most of the time, and matters to power cuts only, not to kills
         for owner, name in (os, 'fsync'), (os, 'chmod'), (os, 'replace'), (Path, 'unlink'):
             setattr(owner, name, self._guarded(getattr(owner, name)))
         temporary = tempfile.NamedTemporaryFile

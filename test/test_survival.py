@@ -50,7 +50,7 @@ def test_killed_at_every_write_point(one, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
 def test_every_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, error):
-    survives(tmp_path, one, whole, range(1, whole[1] + 1, 3 if error == errno.EIO else 1), fault=error)
+    survives(tmp_path, one, whole, range(1 + (error == errno.EIO), whole[1] + 1, 3), fault=error)
     printed = [(place / 'printed').read_text() for place in tmp_path.iterdir()]
     assert all('Traceback' not in text and os.strerror(error) in text for text in printed if 'error: ' in text)
 
