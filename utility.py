@@ -8,6 +8,11 @@ class UserError(Exception):
     """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
 
 
+def out_of_memory(error):
+    """Whether an exception says that memory ran out, on a GPU or here."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def derive_seed(*parts):
     """A 63-bit seed that depends on every part and on nothing else.
 

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from hashlib import blake2b
 from pathlib import Path
 
@@ -178,6 +179,12 @@ class EpochSampler:
                     number, shuffle = wanted, self._shuffle(wanted)
                 keys.append((self.epoch, position, int(shuffle[place])))
             yield keys
+
+    def images(self, epoch, batch):
+        """Indices of the images in batch number `batch` (from 0) of `epoch`."""
+        other = copy(self)
+        other.start(epoch, batch)
+        return [index for _, _, index in next(iter(other))]
 
     def _shuffle(self, number):
         return np.random.default_rng(derive_seed(self.seed, 'order', self.epoch, number)).permutation(self.n_images)
