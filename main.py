@@ -13,7 +13,7 @@ from data.pairs import Degraded, Files
 from evaluation import Evaluator
 from model.inference import self_ensemble
 from option import config_text, parse, stage_options, stages
-from pretrained import initialise
+from pretrained import check_named, initialise
 from protocol import degradations
 from report import TestRun, table_text, write_tables
 from stopping import Stopper
@@ -40,6 +40,8 @@ def main(argv=None):
             args = parse(argv)
             if args.retired:
                 print(f'warning: these flags no longer do anything: {", ".join(args.retired)}', file=sys.stderr)
+            for stage in stages(args) if args.stage == 'all' else ():  # told before an earlier stage trains for days
+                check_named(stage_options(argv, stage))
             for stage in stages(args):
                 run_stage(stage_options(argv, stage), stopper)
         except UserError as error:

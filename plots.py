@@ -1,10 +1,13 @@
 """Pictures: curves of a run, and panels that compare images."""
+import io
 from itertools import cycle
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+
+from store import write_bytes
 
 
 def draw_curves(folder, history):
@@ -28,7 +31,13 @@ def _curves(folder, name, label, series):
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(frameon=False)
     for suffix in ('png', 'pdf'):
-        figure.savefig(folder / f'{name}.{suffix}', dpi=150)
+        _write(figure, folder / f'{name}.{suffix}', 150)
+
+
+def _write(figure, path, dpi):
+    file = io.BytesIO()
+    figure.savefig(file, format=path.suffix[1:], dpi=dpi)
+    write_bytes(path, file.getbuffer())
 
 
 def draw_panel(path, images, crop):
@@ -49,4 +58,4 @@ def draw_panel(path, images, crop):
         zoom.imshow(image[top:top + side, left:left + side], interpolation='nearest')
         for axis in (whole, zoom):
             axis.set_axis_off()
-    figure.savefig(path, dpi=130)
+    _write(figure, path, 130)

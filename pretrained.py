@@ -2,10 +2,13 @@
 from pathlib import Path
 
 from checkpoint import WEIGHTS, run_folder
+from data.images import shown
 from model.weights import fit_weights
 from option import run_names
 from store import load_weights
 from utility import UserError
+
+FLAGS = ('pre_train', 'pre_train_meta', 'pre_train_TA', 'pre_train_ST')
 
 
 def initialise(stage, args, log):
@@ -13,8 +16,9 @@ def initialise(stage, args, log):
 
     Raises UserError if a file that is needed is not there or belongs to another network.
     """
+    check_named(args)
     sources = stage.sources(args.test_only)
-    for flag in ('pre_train', 'pre_train_meta', 'pre_train_TA', 'pre_train_ST'):
+    for flag in FLAGS:
         if given(args, flag) and flag not in {source.flag for source in sources}:
             log(f'--{flag}: not used by ' + ('this test' if args.test_only else 'this stage'))
     for source in sources:
@@ -24,12 +28,18 @@ def initialise(stage, args, log):
             log(f'--{source.flag}: {taken} from {path}')
 
 
+def check_named(args):
+    """Raises UserError if a weights file that an option names is not there."""
+    for flag in FLAGS:
+        named = given(args, flag)
+        if named and not Path(named).is_file():
+            raise UserError(f'--{flag} {shown(named)}: no such file')
+
+
 def find(source, args):
     """The file for `source`: the option's, else what its stage wrote; None if there is none and none is needed."""
     named = given(args, source.flag) or (source.may_be_teacher and given(args, 'pre_train_TA'))
     if named:
-        if not Path(named).is_file():
-            raise UserError(f'--{source.flag} {named}: no such file')
         return Path(named)
     if not source.required:
         return None

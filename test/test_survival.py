@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import survival
-from survival import BROKEN, check_equal, check_nothing_lost, finish, kill_at_random, start, timed
+from survival import check_equal, check_nothing_lost, finish, kill_at_random, start, timed
 
 from store import load_state
+from utility import UserError
 
 STEPS = ['--save_every_min', '0', '--test_every', '2']  # a full state after every batch
 
@@ -36,7 +36,9 @@ def survives(folder, flags, whole, points, **how):
         place = folder / str(point)
         place.mkdir()
         status = finish(place, flags, point, **how)
-        assert status in (-signal.SIGKILL, 2), (place / 'printed').read_text()
+        printed = (place / 'printed').read_text()
+        # Raw copies of images that cannot be written cost speed only.
+        assert status in (-signal.SIGKILL, 2) or 'decoded for every patch' in printed, printed
         check_nothing_lost(place)
         assert finish(place, flags, broken=how.get('broken')) == 0, (place / 'printed').read_text()
         check_equal(place, reference)
@@ -50,16 +52,17 @@ def test_killed_at_every_write_point(one, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
 def test_every_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, error):
-    survives(tmp_path, one, whole, range(1 + (error == errno.EIO), whole[1] + 1, 3), fault=error)
+    survives(tmp_path, one, whole, range(1 + 2 * (error == errno.EIO), whole[1] + 1, 5), fault=error)
     printed = [(place / 'printed').read_text() for place in tmp_path.iterdir()]
     assert all('Traceback' not in text and os.strerror(error) in text for text in printed if 'error: ' in text)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('broken', BROKEN)
-def test_a_broken_saver_is_caught(one, whole, tmp_path, broken):
-    with pytest.raises((AssertionError, survival.store.UserError)):
-        survives(tmp_path, one, whole, range(whole[1] // 3, whole[1] * 2 // 3), broken=broken)
+@pytest.mark.parametrize('broken, how', [('not atomic', 'damaged'), ('deletes first', 'was saved'),
+                                         ('forgets the optimizer', 'differs'), ('off by one', 'differs')])
+def test_a_broken_saver_is_caught(one, whole, tmp_path, broken, how):
+    with pytest.raises((AssertionError, UserError), match=how):
+        survives(tmp_path, one, whole, range(20, whole[1], 2), broken=broken)
 
 
 @pytest.mark.slow
@@ -79,13 +82,13 @@ def test_random_kills_across_the_stages(library, tmp_path, request):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_and_asks_to_be_run_again(one, library, tmp_path, number):
-    flags = [*one, '--save_every_min', '60', '--test_every', '40', '--epochs_sr', '1', '--n_threads', '1']
+    flags = [*one, '--save_every_min', '60', '--test_every', '150', '--epochs_sr', '1']
     for name in 'whole', 'stopped':
         (tmp_path / name).mkdir()
     assert finish(tmp_path / 'whole', flags) == 0
     process = start(tmp_path / 'stopped', flags)
     printed = tmp_path / 'stopped' / 'printed'
-    wait_for(lambda: printed.exists() and '[5/40]' in printed.read_text())
+    wait_for(lambda: printed.exists() and '[5/150]' in printed.read_text())
     os.kill(process.pid, number)
     process.join(10)
     assert process.exitcode == 75 and 'the same command goes on' in printed.read_text()

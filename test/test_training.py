@@ -199,6 +199,11 @@ def test_with_stage_all_each_stage_starts_from_the_one_before(cli):
     assert 'stage1_x2_bicubic_iso/model/model_last.pt' in log_of('stage2')
 
 
+def test_a_file_that_a_late_stage_lacks_is_told_before_the_first_one_starts(cli, capsys):
+    assert cli('--stage', 'all', '--pre_train_TA', 'nowhere.pt', '--reset') == 2
+    assert 'nowhere.pt' in capsys.readouterr().err and not Path('experiment').exists()
+
+
 def test_losses_and_scores_stand_at_their_epochs(cli):
     for stage in (1, 2, 3):
         assert cli('--stage', stage, '--epochs_sr', 1) == 0
