@@ -94,13 +94,17 @@ class Evaluator:
 
 
 def write_csv(folder, scores):
-    """One row per image of a SetScores, in <set>_<degradation>.csv."""
+    """One row per image of a SetScores, in <set>_<degradation>.csv; names that UTF-8 cannot hold as escapes.
+
+    Raises UserError if it cannot be written.
+    """
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(['set', 'degradation', 'image', 'psnr_y', 'ssim_y'])
     rows.writerows([scores.name, scores.degradation, s.image, f'{s.psnr:.4f}', f'{s.ssim:.6f}']
                    for s in scores.by_step[-1])
-    write_bytes(folder / f'{slug(scores.name, scores.degradation)}.csv', text.getvalue().encode())
+    data = text.getvalue().encode(errors='backslashreplace')
+    write_bytes(folder / f'{slug(scores.name, scores.degradation)}.csv', data)
 
 
 def overall(scored, step=-1):

@@ -1,8 +1,12 @@
 """Train or test the four stages of MRDA, or enlarge one's own photos: see README.md and python main.py --help."""
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads, which takes seconds, ends without a word
 
 import torch
 
@@ -167,6 +171,7 @@ def make_trainer(args, stage, run, device, stopper):
     pairs = Degraded(stage.degrader, args.seed)
     if args.test_lr:
         pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)
+        pairs.check(tests, series)
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None)
     n_gpus = present_gpus(args.n_GPUs, device)

@@ -209,5 +209,5 @@ def write_tables(folder, run):
     texts = {'csv': table_csv(run), 'md': table_markdown(run), 'json': table_json(run)}
     paths = [Path(folder) / f'protocol_{run.name}.{suffix}' for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        write_bytes(path, text.encode())
+        write_bytes(path, text.encode(errors='backslashreplace'))  # a set may have a foreign folder's name
     return paths

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from loss.distillation import kl_divergence
 from model import FAMILIES, build, build_cue
-from model.inference import LARGE, tiled
+from model.inference import LARGE, TILE, fitting, whole
 from stage import Source, Stage
 
 
@@ -49,9 +49,11 @@ class Stage4(Stage):
         return {'loss': sr_loss + distillation, 'SR': sr_loss, **terms}
 
     def restore(self, lq, up, hr):
-        """The student sees nothing but lq. With --chop, and where lq is large, it works tile by tile, under one
-        representation of the whole image."""
-        rep, _ = self.student.encoder(lq)                                        # (B, R)
-        if self.chop or lq.shape[-2] * lq.shape[-1] > LARGE:
-            return tiled(lambda part: self.student.G(part, rep), lq, self.scale)     # (B, 3, sh, sw)
-        return self.student.G(lq, rep)                                           # (B, 3, sh, sw)
+        """The student sees nothing but lq. With --chop, where lq is large and where memory runs out, it works tile by
+        tile, under one representation of the whole image.
+
+        Raises UserError if memory does not suffice for small tiles either.
+        """
+        rep, _ = whole(self.student.encoder, lq)                                 # (B, R)
+        tile = TILE if self.chop or lq.shape[-2] * lq.shape[-1] > LARGE else None
+        return fitting(lambda part: self.student.G(part, rep), lq, self.scale, tile)     # (B, 3, sh, sw)

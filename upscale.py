@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from data.degradation import resize
 from data.images import find_photos, read_photo, write_photo
-from utility import UserError
+from utility import UserError, expand, shown
 
 
 class Enlarger:
@@ -39,7 +39,7 @@ class Enlarger:
         they keep the suffix too. Earlier results are no photos: what lies in a `folder` inside the source, and what
         is named like the result of another photo beside it. Raises UserError if there is none.
         """
-        root, photos = Path(source).expanduser(), find_photos(source)
+        root, photos = expand(source), find_photos(source)
         if root.resolve() in folder.resolve().parents:
             photos = [path for path in photos if folder.resolve() not in path.resolve().parents]
         places = {(path.parent, path.stem) for path in photos}
@@ -47,7 +47,7 @@ class Enlarger:
         photos = [path for path in photos
                   if not (path.stem.endswith(mark) and (path.parent, path.stem.removesuffix(mark)) in places)]
         if not photos:
-            raise UserError(f'--dir_demo {source}: holds nothing but the results in {folder}')
+            raise UserError(f'--dir_demo {shown(source)}: holds nothing but the results in {shown(folder)}')
         parents = {path: path.parent.relative_to(root) if root.is_dir() else Path() for path in photos}
         taken = Counter((parents[path], path.stem) for path in photos)
         return {path: folder / parent / f'{path.stem if taken[parent, path.stem] == 1 else path.name}_x{self.scale}.png'
@@ -63,13 +63,21 @@ class Enlarger:
         for path, target in tqdm(photos.items(), unit='photo', disable=None):
             try:
                 if target.exists() and not overwrite:
-                    raise UserError(f'{target}: exists already; --overwrite replaces it')
-                photo = read_photo(path)
-                write_photo(target, self.photo(photo))
+                    raise UserError(f'{shown(target)}: exists already; --overwrite replaces it')
+                height, width = self._file(path, target)
             except UserError as error:
                 failed.append(str(error))
                 continue
-            height, width = photo.colour.shape[:2]
-            log(f'{path} ({width}x{height}) -> {target} ({width * self.scale}x{height * self.scale})')
+            log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({width * self.scale}x{height * self.scale})')
         if failed:
             raise UserError(f'{len(failed)} of {len(photos)} photos were not enlarged: ' + '; '.join(failed))
+
+    def _file(self, path, target):
+        """(height, width) of the photo `path`, whose result is now in `target`. Raises UserError that names a file."""
+        photo = read_photo(path)
+        try:
+            large = self.photo(photo)
+        except UserError as error:  # that memory runs out: only here is it known on what file
+            raise UserError(f'{shown(path)}: {error}') from error
+        write_photo(target, large)
+        return photo.colour.shape[:2]

@@ -1,5 +1,6 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,20 @@ class UserError(Exception):
 def out_of_memory(error):
     """Whether an exception says that memory ran out, on a GPU or here."""
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def shown(path):
+    """`path` as text that any terminal can print on one line."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def expand(path):
+    """`path` as a Path, ~ and ~user replaced by the home folder. Raises UserError if nobody knows that folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f'{shown(path)}: no such user or home folder; write the path without ~') from error
 
 
 def derive_seed(*parts):

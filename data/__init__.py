@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from data.dataset import OFFICIAL_TEST, TestSet, canonical, find_images, scan, split_names
+from data.dataset import OFFICIAL_TEST, TestSet, canonical, find_images, refuse, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
-from utility import UserError
+from utility import UserError, shown
 
 __all__ = ['TestSet', 'make_loaders']
 
@@ -18,19 +18,45 @@ def make_loaders(args):
 
     Every image is read once before anything is trained. Raises UserError about all that cannot be used.
     """
+    tests = _test_sets(args)
+    tested = [path for testset in tests for path in testset.files]
+    if args.test_only:
+        refuse(_scan_tests(args, tested), tested)
+        return None, tests
+    files = find_images(args.dir_data, args.data_train, train=True, data_range=args.data_range)
+    cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
+    cache.reserve(files)
+    refuse({**_scan_tests(args, tested), **_scan_training(args, files, cache)}, tested + files)
+    if cache.trouble:
+        print(f'warning: {cache.trouble}', file=sys.stderr)
+    return _train_loader(args, files, cache), tests
+
+
+def _test_sets(args):
+    """The TestSets of --data_test. Raises UserError if one is not there, or two have one name."""
     tests = []
     for name in split_names(args.data_test, '--data_test'):
         # 801-810, the published default, is meant for DIV2K; any other set is tested whole unless a range is given.
         cut = 'data_range' in args.given or name.lower() in OFFICIAL_TEST
         files = find_images(args.dir_data, name, train=False, data_range=args.data_range if cut else None)
-        # SSIM's window of 11x11 pixels must fit inside the border that is cut off, after cropping to the scale.
-        scan(files, 11 + 3 * args.scale)
         tests.append(TestSet(_label(name), files, args.scale))
     labels = [testset.name for testset in tests]
     if len(set(labels)) < len(labels):
-        raise UserError(f'--data_test {args.data_test}: two sets are called {max(labels, key=labels.count)}; '
-                        'name each once, or rename a folder')
-    return None if args.test_only else _train_loader(args), tests
+        raise UserError(f'--data_test {shown(args.data_test)}: two sets are called '
+                        f'{shown(max(labels, key=labels.count))}; name each once, or rename a folder')
+    return tests
+
+
+def _scan_tests(args, files):
+    """What is wrong with test images, as scan() returns it."""
+    # SSIM's window of 11x11 pixels must fit inside the border that is cut off, after cropping to the scale.
+    return scan(files, 11 + 3 * args.scale)
+
+
+def _scan_training(args, files, cache):
+    """What is wrong with training images, as scan() returns it; those that are good are in the cache afterwards."""
+    read = partial(cache.read, remake=args.ext == 'sep_reset')
+    return scan(files, args.patch_size * args.scale, read, 'remove it or lower --patch_size')
 
 
 def _label(name):
@@ -39,15 +65,8 @@ def _label(name):
     return canonical(parts[-1]) if parts else name
 
 
-def _train_loader(args):
-    files = find_images(args.dir_data, args.data_train, train=True, data_range=args.data_range)
-    cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
-    cache.reserve(files)
-    size = args.patch_size * args.scale
-    scan(files, size, partial(cache.read, remake=args.ext == 'sep_reset'), 'remove it or lower --patch_size')
-    if cache.trouble:
-        print(f'warning: {cache.trouble}', file=sys.stderr)
-    dataset = PatchDataset(files, size, args.seed, cache.read, augment=not args.no_augment)
+def _train_loader(args, files, cache):
+    dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, augment=not args.no_augment)
     sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed)
     n_threads = min(args.n_threads, os.cpu_count() or 1)  # more only cost; the patches are the same for any number
     return TrainLoader(dataset, sampler, n_threads, pin_memory=torch.cuda.is_available())

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.images import SUFFIXES, ImageError, is_image, read_rgb, shown
-from utility import UserError
+from data.images import SUFFIXES, ImageError, is_image, read_rgb
+from utility import UserError, expand, shown
 
 # Folders that the official archives unpack to; those of a tuple are joined. 801-810 of DIV2K are in its second.
 DIV2K, VALID, FLICKR2K = 'DIV2K/DIV2K_train_HR', 'DIV2K/DIV2K_valid_HR', 'Flickr2K/Flickr2K_HR'
@@ -46,7 +46,7 @@ def find_images(dir_data, names, train, data_range=None):
     flag = '--data_train' if train else '--data_test'
     images = []
     for name in split_names(names, flag):
-        files, benchmark = _find_set(Path(dir_data).expanduser(), name, train, flag)
+        files, benchmark = _find_set(expand(dir_data), name, train, flag)
         if data_range and (train or not benchmark):
             files = _cut(files, f'{flag} {name}', data_range, train)
         images += files
@@ -127,8 +127,8 @@ def _cut(files, what, data_range, train):
 def scan(files, min_size, read=read_rgb, too_small='remove it'):
     """Read every image once with `read`, before the first step.
 
-    Raises one UserError that counts and names the images which cannot be read or have a side below `min_size`;
-    too_small: what to do about the latter.
+    Returns {path: what is wrong} of the images which cannot be read or have a side below `min_size`; too_small: what
+    to do about the latter.
     """
     def problem(path):
         try:
@@ -140,11 +140,19 @@ def scan(files, min_size, read=read_rgb, too_small='remove it'):
 
     with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
         progress = tqdm(pool.map(problem, files), 'checking images', len(files), leave=False, delay=2, disable=None)
-        bad = [f'{shown(path)} ({reason})' for path, reason in zip(files, progress, strict=True) if reason]
+        return {path: reason for path, reason in zip(files, progress, strict=True) if reason}
+
+
+def refuse(bad, files):
+    """Raises one UserError that counts and names the images of `bad`, {path: what is wrong}, among `files`, if any."""
     if bad:
-        more = f'; and {len(bad) - SHOWN} more' if len(bad) > SHOWN else ''
-        raise UserError(f'{len(bad)} of {len(files)} images cannot be used; replace or remove them: '
-                        + '; '.join(bad[:SHOWN]) + more)
+        named = listed([f'{shown(path)} ({reason})' for path, reason in bad.items()])
+        raise UserError(f'{len(bad)} of {len(set(files))} images cannot be used; replace or remove them: {named}')
+
+
+def listed(faults):
+    """The first of `faults` on one line, and how many more there are."""
+    return '; '.join(faults[:SHOWN]) + (f'; and {len(faults) - SHOWN} more' if len(faults) > SHOWN else '')
 
 
 class TestSet:
@@ -157,9 +165,17 @@ class TestSet:
     def __len__(self):
         return len(self.files)
 
-    def __iter__(self):
+    def named(self):
+        """A list of (name, path): the stem, or the whole name where two files share their stem."""
         stems = Counter(path.stem for path in self.files)
-        for path in self.files:
+        return [(path.stem if stems[path.stem] == 1 else path.name, path) for path in self.files]
+
+    def cropped(self, size):
+        """The (height, width) that is left of an image of `size`."""
+        return tuple(side - side % self.scale for side in size)
+
+    def __iter__(self):
+        for name, path in self.named():
             hr = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None]                  # (1, 3, H, W)
-            height, width = (side - side % self.scale for side in hr.shape[-2:])
-            yield path.stem if stems[path.stem] == 1 else path.name, hr[..., :height, :width].contiguous()
+            height, width = self.cropped(hr.shape[-2:])
+            yield name, hr[..., :height, :width].contiguous()

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from store import write_bytes
-from utility import UserError
+from utility import UserError, expand, shown
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 MAX_PIXELS = 64_000_000
@@ -47,12 +47,6 @@ class Photo:
     icc: bytes | None             # colour profile
 
 
-def shown(path):
-    """`path` as text that any terminal can print on one line."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
 def is_image(path):
     """Whether the name of `path` is that of an image; hidden files, such as macOS's ._0001.png, are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
@@ -63,7 +57,7 @@ def find_photos(source, role='--dir_demo'):
 
     role: what an error calls `source`. Raises UserError if there are none.
     """
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_file():
         return [path]
     found = path.rglob('*') if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))

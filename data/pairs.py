@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
+from data.dataset import listed
 from data.degradation import resize
-from data.images import read_rgb, shown
-from utility import UserError, generator, quantize
+from data.images import ImageError, read_rgb, read_size
+from utility import UserError, generator, quantize, shown
 
 
 def slug(set_name, degradation):
@@ -44,13 +45,45 @@ class Files:
 
         Raises UserError if the file is missing or of another size.
         """
-        own = self.folder / slug(set_name, degradation)
-        path = (self.folder if self.flat and not own.is_dir() else own) / f'{image}.png'
+        path = self._path(set_name, image, degradation)
         lq = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None].to(hr.device) * (self.rgb_range / 255)
-        if [side * self.scale for side in lq.shape[-2:]] != list(hr.shape[-2:]):
-            raise UserError(f'--test_lr: {shown(path)} is {lq.shape[-1]}x{lq.shape[-2]} pixels, but the ground truth '
-                            f'of {image} needs {hr.shape[-1] // self.scale}x{hr.shape[-2] // self.scale}')
+        fault = self._misfit(path, tuple(lq.shape[-2:]), tuple(hr.shape[-2:]))
+        if fault:
+            raise UserError(f'--test_lr: {fault}; make it again by scripts/make_testset.py')
         return lq, quantize(resize(lq, self.scale, shrink=False), self.rgb_range)
 
+    def check(self, tests, degradations):
+        """Look at the headers of all files that the TestSets `tests` need under `degradations`.
+
+        Raises one UserError that counts and names those which are missing, unreadable or of another size.
+        """
+        needed = [(self._path(testset.name, image, degradation), hr, testset)
+                  for testset in tests for image, hr in testset.named() for degradation in degradations]
+        faults = [fault for fault in (self._fault(*each) for each in needed) if fault]
+        if faults:
+            raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used; '
+                            f'make them again by scripts/make_testset.py: {listed(faults)}')
+
+    def _path(self, set_name, image, degradation):
+        own = self.folder / slug(set_name, degradation)
+        return (self.folder if self.flat and not own.is_dir() else own) / f'{image}.png'
+
+    def _fault(self, path, hr, testset):
+        """What is wrong with the file `path` beside the ground truth's file `hr`, or None."""
+        try:
+            if not self._misfit(path, read_size(path), testset.cropped(read_size(hr))):
+                return None
+            # What a PNG file says behind its pixels may turn it, which no header tells.
+            return self._misfit(path, read_rgb(path).shape[:2], testset.cropped(read_rgb(hr).shape[:2]))
+        except ImageError as error:
+            return f'{shown(path)} ({error.reason})'
+
+    def _misfit(self, path, size, hr_size):
+        """What is wrong if lq of `size` does not belong to hr of `hr_size`, both (height, width); else None."""
+        height, width = (side // self.scale for side in hr_size)
+        if tuple(size) == (height, width):
+            return None
+        return f'{shown(path)} is {size[1]}x{size[0]} pixels, but the ground truth needs {width}x{height}'
+
     def __str__(self):
-        return f'lq read from {self.folder}, x1/{self.scale}'
+        return f'lq read from {shown(self.folder)}, x1/{self.scale}'

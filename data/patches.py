@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from data.images import ImageError, read_rgb, read_size, shown
+from data.images import ImageError, read_rgb, read_size
 from store import write_bytes
-from utility import UserError, derive_seed
+from utility import UserError, derive_seed, expand, shown
 
 WRITING = threading.Lock()  # one raw file is written at a time, while other threads decode
-START_LOOKS = 12  # waits of `patience` seconds that worker processes may need to start
+START_LOOKS = 15  # waits of `patience` seconds that worker processes may need to start
 
 
 def default_cache():
     """The folder for raw copies: mrda in $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()) / 'mrda'
+    return Path(os.environ.get('XDG_CACHE_HOME') or expand('~/.cache')) / 'mrda'
 
 
 class PixelCache:
@@ -39,7 +39,7 @@ class PixelCache:
     """
 
     def __init__(self, folder=None):
-        self.folder = None if folder is None else Path(folder).expanduser()
+        self.folder = None if folder is None else expand(folder)
         self.trouble = None
 
     def reserve(self, sources):
@@ -194,10 +194,10 @@ class TrainLoader(DataLoader):
     """Batches of patches, uint8 (B, 3, size, size); `.batch_sampler.start(epoch, first_batch)` sets which come next.
 
     Raises UserError with the files in work if a worker process was ended from outside, or hangs: spends more than
-    `patience` seconds on one image.
+    `patience` seconds on one image. That is known after at most twice as long: below 10 seconds.
     """
 
-    def __init__(self, dataset, sampler, n_threads, pin_memory=False, patience=5):
+    def __init__(self, dataset, sampler, n_threads, pin_memory=False, patience=4):
         dataset.progress = torch.tensor([[0, -1, 0]] * n_threads).share_memory_() if n_threads else None
         super().__init__(dataset, batch_sampler=sampler, num_workers=n_threads, pin_memory=pin_memory,
                          persistent_workers=n_threads > 0, timeout=patience if n_threads else 0,

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import data
-from data.dataset import TestSet, find_images, scan
+from data.dataset import TestSet, find_images, refuse, scan
 from data.images import read_rgb, write_rgb
 from utility import UserError
 
@@ -90,6 +90,8 @@ def test_nothing_found_says_what_where_and_what_is_there(tmp_path):
     assert 'holds Empty/, Urban100/' in text
     with pytest.raises(UserError, match='does not exist'):
         find_images(tmp_path / 'nowhere', 'Set5', False)
+    with pytest.raises(UserError, match='~no-such-user/x: no such user'):
+        find_images('~no-such-user/x', 'Set5', False)
     with pytest.raises(UserError, match=r"--data_train ' \+ ' names no data set"):
         find_images(tmp_path, ' + ', True)
 
@@ -131,20 +133,22 @@ def test_scan_reports_every_fault_at_once(tmp_path):
     bad_folder(tmp_path / 'M')
     files = find_images(tmp_path, 'M', True)
     with pytest.raises(UserError) as error:
-        scan(files, 32)
+        refuse(scan(files, 32), files)
     text = str(error.value)
     assert text.startswith('5 of 9 images') and '\n' not in text
     for part in ('small.png (50x31 is smaller than 32x32', 'cut.png (cannot be read', 'cut.jpg (cannot be read',
                  'empty.png (empty', 'dangling.png (link to a file that is missing'):
         assert part in text
     assert 'good' not in text and 'whole' not in text
-    scan([file for file in files if file.name.startswith(('good', 'whole'))], 40)
+    good = [file for file in files if file.name.startswith(('good', 'whole'))]
+    refuse(scan(good, 40), good)
 
 
 def test_scan_names_ten_and_counts_the_rest(tmp_path):
     touch(tmp_path, *(f'M/{i:02}.png' for i in range(13)))
+    files = find_images(tmp_path, 'M', True)
     with pytest.raises(UserError, match=r'^13 of 13 images.*09\.png \(empty file\); and 3 more$'):
-        scan(find_images(tmp_path, 'M', True), 32)
+        refuse(scan(files, 32), files)
 
 
 def test_testset_crops_to_the_scale(tmp_path):
@@ -200,10 +204,14 @@ def test_every_way_to_decode_gives_the_same_patches(library, capsys):
 
 def test_faults_are_found_before_training(library):
     bad_folder(library / 'M' / 'HR')
-    with pytest.raises(UserError, match=r'5 of 12 images'):
+    with pytest.raises(UserError, match=r'^5 of 15 images'):
         data.make_loaders(options(library))
     with pytest.raises(UserError, match=r'patch_size'):
         data.make_loaders(options(library, patch_size=11))
     (library / 'benchmark' / 'S' / 'HR' / 'tiny.png').touch()
+    (library / 'benchmark' / 'T').mkdir()
+    (library / 'benchmark' / 'T' / 'none.png').touch()
+    with pytest.raises(UserError, match=r'^7 of 17 images.*S/HR/tiny\.png \(.*T/none\.png \(.*M/HR/cut\.jpg \('):
+        data.make_loaders(options(library, data_test='S+T'))
     with pytest.raises(UserError, match=r'1 of 4 images.*tiny\.png'):
         data.make_loaders(options(library, test_only=True))

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 from skimage import data as photos
 
 from data.images import Photo, find_photos, read_photo, read_rgb, read_size, shown, write_photo, write_rgb
+from upscale import Enlarger
 from utility import UserError
 
 RGB = np.ascontiguousarray(photos.astronaut()[:60, 100:180])                        # (60, 80, 3)
@@ -308,3 +309,29 @@ def test_names_that_are_not_utf8(tmp_path):
     with pytest.raises(UserError) as error:
         read_rgb(path)
     str(error.value).encode()
+
+
+def test_the_home_of_nobody():
+    with pytest.raises(UserError, match='~no-such-user/x: no such user'):
+        find_photos('~no-such-user/x')
+
+
+def test_photos_with_foreign_names_and_too_little_memory_are_named(tmp_path):
+    path = save(tmp_path / os.fsdecode(b'caf\xe9.png'), RGB)
+
+    def restore(lq):
+        return lq.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    enlarger, logged = Enlarger(restore, 2, 1, 'cpu'), []
+    photos_of = enlarger.targets(tmp_path, tmp_path / 'out')
+    enlarger.files(photos_of, False, logged.append)
+    assert r'caf\udce9.png' in logged[0] and logged[0].encode()
+    with pytest.raises(UserError, match='exists already') as error:
+        enlarger.files(photos_of, False, logged.append)
+    assert str(error.value).encode()
+
+    def fail(lq):
+        raise UserError('memory runs out')
+    enlarger.restore = fail
+    with pytest.raises(UserError, match='memory runs out') as error:
+        enlarger.files(photos_of, True, logged.append)
+    assert shown(path) in str(error.value)

@@ -247,6 +247,8 @@ def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', '')
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
     assert default_cache() == tmp_path / 'home' / '.cache' / 'mrda'
+    with pytest.raises(UserError, match='~no-such-user/x: no such user'):
+        PixelCache('~no-such-user/x')
 
 
 # ---------------------------------------------------------------- workers that fail
@@ -286,6 +288,14 @@ def test_worker_that_hangs_or_dies(files, action, words):
     assert time.monotonic() - start < 10 and not multiprocessing.active_children()
     assert files[3].name in str(error.value) and '\n' not in str(error.value)
     assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_a_hang_is_known_within_ten_seconds(files):
+    start = time.monotonic()
+    train = TrainLoader(PatchDataset(files, 16, 1, Trap(files[3].name, sleep)), EpochSampler(5, 6, 4, 1), 1)
+    with pytest.raises(UserError, match='hangs'):
+        list(train)
+    assert time.monotonic() - start < 10
 
 
 def test_slow_worker_is_waited_for(files):

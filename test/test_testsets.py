@@ -1,16 +1,25 @@
 """Named protocols, written test sets and the metrics command: all of them score the same pixels the same way."""
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 from conftest import SMALL
 
+from data.dataset import TestSet
+from data.degradation import Degradation
+from data.images import write_rgb
+from data.pairs import Files, slug
+from evaluation import Score, SetScores, write_csv
 from model import mrda
 from protocol import GAUSSIAN8
+from report import TestRun, write_tables
 from store import save_weights
+from utility import UserError
 
 SCRIPTS = Path(__file__).parent.parent / 'scripts'
 TEST = ['--stage', 4, '--test_only', '--pre_train_ST', 'student.pt']
@@ -72,6 +81,36 @@ def test_wrong_test_sets_are_refused(cli, tested, capsys, library):
                         (['--test_lr', hr], 'but the ground truth')):
         assert cli(*TEST, *flags) == 2
         assert said in capsys.readouterr().err
+
+
+def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path):
+    series = [Degradation.iso(1.2, 0), Degradation.iso(2.4, 0)]
+    for name in 'abc':
+        write_rgb(tmp_path / 'hr' / f'{name}.png', np.zeros((41, 30, 3), np.uint8))
+        for degradation in series:
+            write_rgb(tmp_path / 'lr' / slug('S', degradation) / f'{name}.png', np.zeros((20, 15, 3), np.uint8))
+    tests = [TestSet('S', sorted((tmp_path / 'hr').iterdir()), 2)]
+    files = Files(tmp_path / 'lr', 2, 1, flat=False)
+    files.check(tests, series)
+    (tmp_path / 'lr' / slug('S', series[0]) / 'a.png').unlink()
+    (tmp_path / 'lr' / slug('S', series[1]) / 'b.png').write_bytes(b'no image')
+    write_rgb(tmp_path / 'lr' / slug('S', series[1]) / 'c.png', np.zeros((15, 20, 3), np.uint8))
+    with pytest.raises(UserError) as error:
+        files.check(tests, series)
+    text = str(error.value)
+    assert '3 of 6 files' in text and '\n' not in text
+    for part in (r'1\.2_noise_0/a\.png \(no such file\)', r'2\.4_noise_0/b\.png \(damaged',
+                 r'2\.4_noise_0/c\.png is 20x15 pixels, but the ground truth needs 15x20'):
+        assert re.search(part, text)
+
+
+def test_names_that_utf8_cannot_hold_are_written_as_escapes(tmp_path):
+    name = os.fsdecode(b'caf\xe9')
+    scores = SetScores(name, Degradation.iso(1.2, 0), [[Score(name, 30., .9)]])
+    write_csv(tmp_path, scores)
+    run = TestRun('single', 2, f'lq read from {name}', {name: [(scores.degradation, 30., .9)]}, comparable=False)
+    for path in [*write_tables(tmp_path, run), *tmp_path.glob('*.csv')]:
+        assert r'caf\udce9' in path.read_text(encoding='utf-8')
 
 
 def test_a_protocol_that_is_not_defined_at_a_scale_is_refused(cli, tested, capsys):
