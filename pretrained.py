@@ -2,11 +2,10 @@
 from pathlib import Path
 
 from checkpoint import WEIGHTS, run_folder
-from data.images import shown
 from model.weights import fit_weights
 from option import run_names
 from store import load_weights
-from utility import UserError
+from utility import UserError, shown
 
 FLAGS = ('pre_train', 'pre_train_meta', 'pre_train_TA', 'pre_train_ST')
 

@@ -7,11 +7,10 @@ from torch import nn
 
 import continuity
 import evaluation
-from data.images import shown
 from meter import Meter, means, new_tally
 from plots import draw_curves
 from stopping import Stopped
-from utility import UserError, derive_seed, out_of_memory
+from utility import UserError, derive_seed, out_of_memory, shown
 
 try:
     import resource

@@ -18,6 +18,7 @@ from data.patches import PatchDataset, PixelCache
 from model import FAMILIES
 from model.adapt import step_sizes
 from option import parse
+from stopping import Stopper
 from trainer import Trainer
 from utility import choose_device, generator
 
@@ -59,10 +60,15 @@ def our_step(size, number, encoder_only=False):
     args = size.options(number, f'--epochs_encoder={int(encoder_only)}')
     device = choose_device(size.device)
     stage = program.STAGES[number](args).place(device)
-    trainer = Trainer(args, stage, (), [], None, None, device)
+    trainer = Trainer(args, stage, (), [], None, None, device, Stopper())
     stage.begin_epoch(1)
     hr, steps = patches(size), itertools.count()
-    return lambda: trainer.step(hr, next(steps), math.inf)
+
+    def step():
+        trainer.batch = next(steps)
+        return trainer.step(hr, math.inf)
+
+    return step
 
 
 def plain_step(size, number, encoder_only=False):
