@@ -14,6 +14,7 @@ import continuity
 from checkpoint import Run, run_folder
 from data import make_loaders
 from data.pairs import Degraded, Files
+from distributed import ALONE, Team, lost, report_loss
 from evaluation import Evaluator
 from model.inference import self_ensemble
 from option import config_text, parse, stage_options, stages
@@ -38,19 +39,27 @@ def main(argv=None):
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
-    args = None
+    args, team, orderly = None, ALONE, False
     with Stopper() as stopper:
         try:
+            team = Team.from_environment()
             args = parse(argv)
-            if args.retired:
+            if args.test_only:
+                if not team.leader:
+                    return 0
+                team = ALONE  # it works alone
+            if args.retired and team.leader:
                 print(f'warning: these flags no longer do anything: {", ".join(args.retired)}', file=sys.stderr)
-            for stage in stages(args) if args.stage == 'all' else ():  # told before an earlier stage trains for days
-                check_named(stage_options(argv, stage))
-            for stage in stages(args):
-                run_stage(stage_options(argv, stage), stopper)
+            work(argv, args, stopper, team)
+            orderly = True
         except UserError as error:
-            print(f'error: {error}', file=sys.stderr)
+            if team.tell(str(error)):
+                print(f'error: {error}', file=sys.stderr)
             return 2
+        except RuntimeError as error:
+            if team.size == 1 or not lost(error):
+                raise
+            return report_loss(team, error)
         except BrokenPipeError:  # whoever read the output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
@@ -59,9 +68,26 @@ def main(argv=None):
             return 2
         except KeyboardInterrupt:
             training = args is not None and not args.test_only
-            print('\ninterrupted' + going_on(args) * training, file=sys.stderr)
+            if team.leader:
+                print('\ninterrupted' + going_on(args) * training, file=sys.stderr)
             return stopper.status(training)
+        finally:
+            team.close(orderly)
     return 0
+
+
+def work(argv, args, stopper, team):
+    """All stages that were asked for, one after the other."""
+    for stage in stages(args) if args.stage == 'all' and team.leader else ():  # told before an earlier one trains
+        check_named(stage_options(argv, stage))
+    device = team.open(choose_device(args.device), args.dist_timeout)
+    if team.size > 1:
+        stopper.join(team.leader)
+    for stage in stages(args):
+        args = stage_options(argv, stage)
+        if team.restarted:  # torchrun starts all ranks anew where one was lost: what there is, is to go on from
+            args.reset, args.resume = False, -1
+        run_stage(args, device, stopper, team)
 
 
 def going_on(args):
@@ -71,19 +97,18 @@ def going_on(args):
     return '; the same command goes on from here'
 
 
-def run_stage(args, stopper):
+def run_stage(args, device, stopper, team=ALONE):
     """Build everything for one stage, then enlarge photos, test or train."""
-    device = choose_device(args.device)
     stage = STAGES[args.stage](args)
-    run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage)
-    notes = present_notes(args)
+    run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage, team.leader)
+    notes = present_notes(args, team)
     if args.dir_demo is not None:
         enlarge_photos(args, stage, run, device, notes)
     elif args.test_only:
         test(args, stage, run, device, notes, stopper)
     else:
         with run.lock():
-            train(args, stage, run, device, notes, stopper)
+            train(args, stage, run, device, notes, stopper, team)
 
 
 def test(args, stage, run, device, notes, stopper):
@@ -94,9 +119,9 @@ def test(args, stage, run, device, notes, stopper):
     show_table(args, trainer.test(), trainer.evaluator.protocol(stage.oracle), run)
 
 
-def train(args, stage, run, device, notes, stopper):
+def train(args, stage, run, device, notes, stopper, team):
     """Train from where the run is. Nothing of it is changed before all that was given is known to be good."""
-    state = run.start(args.resume, args.reset, notes.append)
+    state = team.share(run.start(args.resume, args.reset, notes.append) if team.leader else None)
     if state:
         notes += check_options(args, run, state)
         restore_networks(stage, state, run.folder)
@@ -105,14 +130,14 @@ def train(args, stage, run, device, notes, stopper):
             open_run(run, args, notes)
             settle(run, stage, state, args)
             return
-    trainer = make_trainer(args, stage, run, device, stopper)
+    trainer = make_trainer(args, stage, run, device, stopper, team)
     if state:
         notes += continuity.check(run.folder, {'images': state['options']['images']},
                                   {'images': trainer.options()['images']}, args.accept_changes)
         trainer.restore(state)
         more = f' and {trainer.batch} batches' * (trainer.batch > 0)
         notes.append(f'Going on after epoch {trainer.epoch}{more}.')
-    else:
+    elif team.leader:  # the others take its weights
         initialise(stage, args, notes.append)
     open_run(run, args, notes)
     if state:
@@ -154,9 +179,11 @@ def loaded_folder(args):
     return folder
 
 
-def present_notes(args):
+def present_notes(args, team):
     """What the user should know about the options before anything runs."""
     notes = []
+    if team.size > 1 and 'n_GPUs' in args.given:
+        notes.append(f'--n_GPUs has no effect here: torchrun started {team.size} processes, one for each GPU')
     if args.chop and args.stage != 4:
         notes.append('--chop has no effect here: only the student works in tiles, other stages adapt to whole images')
     if args.stage == 4 and not args.test_only and args.epochs_encoder >= args.epochs_sr:
@@ -165,23 +192,29 @@ def present_notes(args):
     return notes
 
 
-def make_trainer(args, stage, run, device, stopper):
+def make_trainer(args, stage, run, device, stopper, team=ALONE):
+    n_gpus = present_gpus(args.n_GPUs, device) if team.size == 1 else 1
+    check_shares(args, n_gpus, team)
     series = degradations(args.protocol, args.scale, stage.test_degradation)
-    train, tests = make_loaders(args)
+    train, tests = make_loaders(args, team)
     pairs = Degraded(stage.degrader, args.seed)
     if args.test_lr:
         pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)
         pairs.check(tests, series)
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None)
-    n_gpus = present_gpus(args.n_GPUs, device)
+    return Trainer(args, stage.place(device), train, tests, evaluator, run, device, stopper, n_gpus, team)
+
+
+def check_shares(args, n_gpus, team):
+    """Raises UserError if the batches cannot be shared by so many GPUs, or the ranks of the team."""
     if args.compile and n_gpus > 1:
         raise UserError('--compile works on one GPU only: replicas would run the code of the first; take --n_GPUs 1')
-    share = n_gpus * 2 if args.stage == 2 else n_gpus
+    parts, what = (team.size, 'processes') if team.size > 1 else (n_gpus, 'GPUs')
+    share = parts * 2 if args.stage == 2 else parts
     if args.batch_size % share and not args.test_only:
-        raise UserError(f'--batch_size {args.batch_size} cannot be shared evenly by {n_gpus} GPUs'
+        raise UserError(f'--batch_size {args.batch_size} cannot be shared evenly by {parts} {what}'
                         + ' and halved on each' * (args.stage == 2) + f'; take a multiple of {share}')
-    return Trainer(args, stage.place(device), train, tests, evaluator, run, device, stopper, n_gpus)
 
 
 def show_table(args, scored, line, run):
@@ -221,4 +254,8 @@ def present_gpus(wanted, device):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    status = main()
+    if status and 'RANK' in os.environ:  # what waits for a lost rank in other threads is not waited for
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)

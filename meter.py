@@ -17,15 +17,15 @@ def means(tally):
 class Meter:
     """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log.
 
-    first: batches that were done before; tally: their sums, to which the next ones are added.
+    first: batches that were done before; tally: their sums, to which the next ones are added; bar: whether to show one.
     """
 
-    def __init__(self, args, epoch, first, tally, log):
+    def __init__(self, args, epoch, first, tally, log, bar=True):
         self.args, self.first, self.tally, self.log = args, first, tally, log
         self.images, self.waited = 0, 0.0
         self.start = time.monotonic()
         self.bar = tqdm(total=args.test_every, initial=first, unit='batch', desc=f'Epoch {epoch}/{args.epochs_sr}',
-                        leave=False, disable=None, dynamic_ncols=True)  # None: no bar where there is no terminal
+                        leave=False, disable=None if bar else True, dynamic_ncols=True)  # None: only on a terminal
 
     def waiting(self, batches):
         """The batches, with the time taken that each one is waited for."""

@@ -57,6 +57,7 @@ OPTIONS = [
     ('device', 'auto', ('auto', 'cpu', 'cuda', 'mps'), 'auto = the first of cuda, mps, cpu that is there'),
     ('cpu', False, boolean, 'the same as --device cpu'),
     ('n_GPUs', 2, count, 'GPUs that share each batch; if fewer are there, those'),
+    ('dist_timeout', 300.0, positive, 'with torchrun: seconds to wait for another process before giving up'),
     ('n_threads', 4, whole, 'processes that load images; 0 = none but the main one'),
     ('precision', 'single', ('single', 'bf16', 'half'), 'products of 32-bit floats, or of 16 bits: bfloat16; float16'),
     ('compile', False, boolean, 'fuse what the SR network does between its convolutions, by torch.compile'),

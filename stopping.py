@@ -4,8 +4,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 AGAIN = 75  # exit status of a training that was stopped: EX_TEMPFAIL of sysexits.h, "run me again"
+SIGNALS = {getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)}
+REPEATED = 30  # seconds in which torchrun may pass on what every rank was told already
 
 
 class Stopped(KeyboardInterrupt):
@@ -19,13 +22,15 @@ class Stopper:
     def __init__(self):
         self.number = None     # of the signal that came
         self.deferred = False  # whether there is something to finish and save first
+        self.agreed = None     # with several ranks: whether all know that one was told to stop
+        self.quiet = False     # whether another rank says what there is to say
+        self._since = 0.0
         self._before = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            for name in 'SIGINT', 'SIGTERM', 'SIGHUP':
-                number = getattr(signal, name, None)               # Windows has no SIGHUP
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            for number in SIGNALS:                                 # Windows has no SIGHUP
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
                     self._before[number] = signal.signal(number, self._heard)
         return self
 
@@ -34,22 +39,35 @@ class Stopper:
             signal.signal(number, handler)
 
     def check(self):
-        """Raises Stopped if a signal has come."""
-        if self.number:
+        """Raises Stopped if a signal has come; with several ranks, once all of them know."""
+        if self.number and self.agreed is not False:
             raise Stopped
+
+    def join(self, leader):
+        """From now on one of several ranks, which stop together."""
+        self.agreed, self.quiet = False, not leader
+
+    def agree(self, stop):
+        """stop: whether a signal has come to any rank, the same on all."""
+        self.agreed = stop
+        if stop:
+            self.number = self.number or signal.SIGTERM
 
     def status(self, training):
         """The exit status of a program that was stopped."""
         return AGAIN if training else 128 + (self.number or signal.SIGINT)
 
     def _heard(self, number, _):
+        if self.number and self.agreed is not None and time.monotonic() - self._since < REPEATED:
+            return
         if self.number:
             for child in multiprocessing.active_children():
                 child.kill()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.number = number
+        self.number, self._since = number, time.monotonic()
         if not self.deferred:
             raise Stopped
-        print(f'\n{signal.Signals(number).name}: stopping after this step; a second signal quits at once',
-              file=sys.stderr)
+        if not self.quiet:
+            print(f'\n{signal.Signals(number).name}: stopping after this step; a second signal quits at once',
+                  file=sys.stderr)

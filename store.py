@@ -82,7 +82,8 @@ def _sync_folder(folder):
             os.close(descriptor)
 
 
-def _serialize(content):
+def serialize(content):
+    """The bytes that torch.save writes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -90,12 +91,12 @@ def _serialize(content):
 
 def save_weights(path, network):
     """Write a plain state dict of CPU tensors, the format of published weight files."""
-    write_bytes(path, _serialize({key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}))
+    write_bytes(path, serialize({key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}))
 
 
 def save_state(path, state):
     """Write dicts, lists, tensors and basic types, followed by a SHA-256 over them."""
-    payload = _serialize(state)
+    payload = serialize(state)
     write_bytes(path, payload + hashlib.sha256(payload).digest())
 
 

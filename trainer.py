@@ -7,6 +7,7 @@ from torch import nn
 
 import continuity
 import evaluation
+from distributed import ALONE
 from meter import Meter, means, new_tally
 from plots import draw_curves
 from stopping import Stopped
@@ -44,12 +45,13 @@ class Trainer:
 
     train: loader of uint8 patches (B, 3, P, P), or None; tests: list of TestSet; evaluator: scores a set;
     run: the Run that keeps everything; stopper: tells that a signal asks to stop; n_gpus: replicas that share each
-    batch.
+    batch; team: the Team of processes that share each batch.
     """
 
-    def __init__(self, args, stage, train, tests, evaluator, run, device, stopper, n_gpus=1):
+    def __init__(self, args, stage, train, tests, evaluator, run, device, stopper, n_gpus=1, team=ALONE):
         self.args, self.stage, self.train, self.tests = args, stage, train, tests
         self.evaluator, self.run, self.device, self.stopper = evaluator, run, device, stopper
+        self.team = team
         self.network = nn.DataParallel(stage, range(n_gpus)) if n_gpus > 1 else stage
         self.parameters = [p for p in stage.trained.parameters() if p.requires_grad]
         self.epoch = args.start_epoch   # epochs done
@@ -66,6 +68,8 @@ class Trainer:
         """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it."""
         self.run.prepare(self.state_bytes())
         self.saved = time.monotonic()
+        if self.team.size > 1:
+            self.network = self.team.wrap(self.stage)
         self.stopper.deferred = True
         try:
             while self.epoch < self.args.epochs_sr:
@@ -76,6 +80,7 @@ class Trainer:
         except Stopped:
             if self.batch:
                 self.save()
+            self.team.leader_saved()
             raise
         finally:
             self.stopper.deferred = False
@@ -87,14 +92,14 @@ class Trainer:
             group['lr'] = rate
         self.stage.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
-        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log)
+        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, bar=self.run.leader)
         threshold = self.threshold()
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
         try:
             for hr in meter.waiting(self.train):
                 losses = self.step(hr, threshold)
                 self.batch += 1
-                meter.add(losses, len(hr), self.batch)
+                meter.add(losses, self.args.batch_size, self.batch)
                 self.stopper.check()
                 if time.monotonic() - self.saved >= 60 * self.args.save_every_min:
                     self.save()
@@ -107,7 +112,8 @@ class Trainer:
         self.epoch, self.batch, self.tally = self.epoch + 1, 0, new_tally()
         self.run.save_weights(self.epoch, self.stage.trained, keeps_weights(self.args, self.epoch))
         self.save()
-        draw_curves(self.run.folder, self.history)
+        if self.run.leader:
+            draw_curves(self.run.folder, self.history)
         self.run.log()
 
     def note(self, kind, epoch, values):
@@ -136,13 +142,17 @@ class Trainer:
     def _step(self, hr, threshold):
         step = self.epoch * self.args.test_every + self.batch
         hr = evaluation.to_float(hr, self.args.rgb_range, self.device)
-        seeds = torch.tensor([derive_seed(self.args.seed, 'degradation', step, i) for i in range(len(hr))])
-        losses = {name: loss.mean() for name, loss in self.network(hr, seeds).items()}
-        self.optimizer.zero_grad()
-        self.scaler.scale(losses['loss']).backward()
+        places = range(self.team.rank * len(hr), (self.team.rank + 1) * len(hr))  # of this rank's part in the batch
+        seeds = torch.tensor([derive_seed(self.args.seed, 'degradation', step, i) for i in places])
+        with self.team.waiting():
+            losses = {name: loss.mean() for name, loss in self.network(hr, seeds).items()}
+            self.optimizer.zero_grad()
+            self.scaler.scale(losses['loss']).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, math.inf)  # infinite limit: measured, nothing clipped
-        *values, norm = torch.stack([*losses.values(), norm]).tolist()  # the one time that a step waits for the device
+        stop = norm.new_tensor(self.stopper.number is not None)
+        *values, norm, stop = self.team.mean(torch.stack([*losses.values(), norm, stop]))  # the one wait for the device
+        self.team.agree(self.stopper, stop)
         values = dict(zip(losses, values, strict=True))
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if not bad and values['loss'] >= threshold:
@@ -169,7 +179,7 @@ class Trainer:
         """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written."""
         start, scored = time.monotonic(), {}
         for testset in self.tests:
-            scored[testset.name] = self.evaluator.score(self.stage, testset, self.stopper.check)
+            scored[testset.name] = self.evaluator.score(self.stage, testset, self.check)
             for line in evaluation.lines(scored[testset.name]):
                 self.run.log(line)
             for scores in scored[testset.name]:
@@ -178,8 +188,17 @@ class Trainer:
         self.run.log(f'{images} images in {time.monotonic() - start:.1f} s')
         return scored
 
+    def check(self):
+        """Before each image of a test. Raises Stopped if a signal asks for it."""
+        self.team.tick(self.stopper)
+        self.stopper.check()
+
     def test_epoch(self, epoch):
+        if not self.team.leader:
+            self.team.follow(self.stopper)
+            return
         means = {name: evaluation.overall(scored) for name, scored in self.test().items()}
+        self.team.tick(self.stopper, done=True)
         self.run.log(f'Protocol: {self.evaluator.protocol(self.stage.oracle)}')
         self.note('psnr', epoch, {name: psnr for name, (psnr, _) in means.items()})
         self.note('ssim', epoch, {name: ssim for name, (_, ssim) in means.items()})
@@ -187,6 +206,8 @@ class Trainer:
     def save(self):
         """The full state. It holds the frozen networks too, so that a run needs no other file to go on, and does not
         change when an earlier stage is trained again. Raises UserError rather than save weights that are not finite."""
+        if not self.run.leader:
+            return
         if not all(p.isfinite().all() for p in self.parameters):
             step = self.epoch * self.args.test_every + self.batch - 1
             raise UserError(f'weights are not finite after step {step}; what was saved before is intact. A lower '

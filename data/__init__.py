@@ -8,28 +8,38 @@ import torch
 
 from data.dataset import OFFICIAL_TEST, TestSet, canonical, find_images, refuse, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
+from distributed import ALONE
 from utility import UserError, shown
 
 __all__ = ['TestSet', 'make_loaders']
 
 
-def make_loaders(args):
+def make_loaders(args, team=ALONE):
     """(train, tests): the TrainLoader, None with --test_only, and a list of TestSet.
+
+    team: the Team of which each rank loads its part of the patches, and the leader alone the test sets.
 
     Every image is read once before anything is trained. Raises UserError about all that cannot be used.
     """
-    tests = _test_sets(args)
+    tests = _test_sets(args) if team.leader else []
     tested = [path for testset in tests for path in testset.files]
     if args.test_only:
         refuse(_scan_tests(args, tested), tested)
         return None, tests
+    return team.in_turn(lambda: _checked_loader(args, tested, team)), tests
+
+
+def _checked_loader(args, tested, team):
+    """The TrainLoader. Raises UserError about what cannot be used of the training images and of those `tested`."""
     files = find_images(args.dir_data, args.data_train, train=True, data_range=args.data_range)
     cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
     cache.reserve(files)
-    refuse({**_scan_tests(args, tested), **_scan_training(args, files, cache)}, tested + files)
-    if cache.trouble:
+    remake = args.ext == 'sep_reset' and not team.local_rank  # once on each machine
+    refuse({**_scan_tests(args, tested), **_scan_training(args, files, partial(cache.read, remake=remake))},
+           tested + files)
+    if cache.trouble and not team.local_rank:
         print(f'warning: {cache.trouble}', file=sys.stderr)
-    return _train_loader(args, files, cache), tests
+    return _train_loader(args, files, cache, team)
 
 
 def _test_sets(args):
@@ -53,9 +63,8 @@ def _scan_tests(args, files):
     return scan(files, 11 + 3 * args.scale)
 
 
-def _scan_training(args, files, cache):
+def _scan_training(args, files, read):
     """What is wrong with training images, as scan() returns it; those that are good are in the cache afterwards."""
-    read = partial(cache.read, remake=args.ext == 'sep_reset')
     return scan(files, args.patch_size * args.scale, read, 'remove it or lower --patch_size')
 
 
@@ -65,8 +74,8 @@ def _label(name):
     return canonical(parts[-1]) if parts else name
 
 
-def _train_loader(args, files, cache):
+def _train_loader(args, files, cache, team):
     dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, augment=not args.no_augment)
-    sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed)
+    sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (team.rank, team.size))
     n_threads = min(args.n_threads, os.cpu_count() or 1)  # more only cost; the patches are the same for any number
     return TrainLoader(dataset, sampler, n_threads, pin_memory=torch.cuda.is_available())

@@ -156,10 +156,12 @@ class EpochSampler:
 
     The images come in shuffles of all of them, one after the other: position k of an epoch lies in its shuffle
     number k // n_images. Everything follows from (seed, epoch, position), so going on within an epoch is exact.
+    share: (rank, ranks) of a process that takes its even part of each batch only.
     """
 
-    def __init__(self, n_images, batches, batch_size, seed):
+    def __init__(self, n_images, batches, batch_size, seed, share=(0, 1)):
         self.n_images, self.batches, self.batch_size, self.seed = n_images, batches, batch_size, seed
+        self.share = share
         self.start(1)
 
     def start(self, epoch, first_batch=0):
@@ -178,11 +180,13 @@ class EpochSampler:
                 if wanted != number:
                     number, shuffle = wanted, self._shuffle(wanted)
                 keys.append((self.epoch, position, int(shuffle[place])))
-            yield keys
+            rank, ranks = self.share
+            yield keys[len(keys) * rank // ranks:len(keys) * (rank + 1) // ranks]
 
     def images(self, epoch, batch):
-        """Indices of the images in batch number `batch` (from 0) of `epoch`."""
+        """Indices of the images in batch number `batch` (from 0) of `epoch`, all ranks' parts together."""
         other = copy(self)
+        other.share = (0, 1)
         other.start(epoch, batch)
         return [index for _, _, index in next(iter(other))]
 

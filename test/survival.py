@@ -217,3 +217,11 @@ def timed(folder, flags):
     begin = time.monotonic()
     assert finish(folder, flags) == 0, Path(folder, 'printed').read_text()
     return time.monotonic() - begin
+
+
+def wait_for(condition, seconds=60):
+    """Return as soon as condition() holds. Raises AssertionError if it does not within `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

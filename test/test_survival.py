@@ -2,12 +2,11 @@
 import errno
 import os
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from survival import check_equal, check_nothing_lost, finish, kill_at_random, start, timed
+from survival import check_equal, check_nothing_lost, finish, kill_at_random, start, timed, wait_for
 
 from store import load_state
 from utility import UserError
@@ -108,13 +107,6 @@ def test_a_second_training_in_one_folder_is_refused_and_a_killed_one_frees_it(on
     first.kill()
     first.join()
     assert finish(tmp_path, [*one, '--epochs_sr', '1', '--reset']) == 0
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # ---------------------------------------------------------------- in this process

@@ -1,0 +1,95 @@
+"""Teams of processes on this machine, as torchrun would start them, and what one of them computes."""
+import multiprocessing
+import os
+import socket
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
+from conftest import SMALL
+
+import main as program
+from distributed import Team
+
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(['team'])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def launch(folder, size, task, *arguments):
+    """The processes of a team of `size` that run task(*arguments) in `folder`; rank R prints into printed.R."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    port = free_port()
+    processes = [CONTEXT.Process(target=_member, args=(folder, rank, size, port, task, arguments))
+                 for rank in range(size)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(folder, size, task, *arguments, seconds=120):
+    """The exit statuses of launch()."""
+    processes = launch(folder, size, task, *arguments)
+    for process in processes:
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+    return [process.exitcode for process in processes]
+
+
+def printed(folder, rank=0):
+    return Path(folder, f'printed.{rank}').read_text(encoding='utf-8')
+
+
+def _member(folder, rank, size, port, task, arguments):
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    os.environ['XDG_CACHE_HOME'] = 'cache'
+    if size > 1:
+        os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(size), 'LOCAL_RANK': str(rank),
+                       'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    output = os.open(f'printed.{rank}', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    status = task(*arguments)
+    sys.stdout.flush()
+    os._exit(status or 0)
+
+
+# ---------------------------------------------------------------- tasks
+
+def train(*flags):
+    """main.py with a small network."""
+    return program.main([*SMALL, *flags])
+
+
+def gradients(stage, model):
+    """Write grads.pt: the gradient of one step of a stage on this rank's part of the batch."""
+    team = Team.from_environment()
+    team.open(torch.device('cpu'), 30)
+    built, hr, seeds = example(stage, model)
+    built.begin_epoch(2)
+    part = slice(len(hr) * team.rank // team.size, len(hr) * (team.rank + 1) // team.size)
+    network = team.wrap(built)
+    network(hr[part], seeds[part])['loss'].mean().backward()
+    if team.leader:
+        torch.save([p.grad for p in built.trained.parameters() if p.requires_grad], 'grads.pt')
+    team.close(True)
+
+
+def example(stage, model):
+    """(stage with fixed weights, hr (4, 3, 24, 24), seeds (4,)), in float64: inner steps magnify rounding."""
+    flags = [*SMALL, '--stage', str(stage), '--model', model, '--n_resblocks', '1', '--epochs_encoder', '1']
+    torch.manual_seed(3)
+    built = program.STAGES[stage](program.parse(flags)).place(torch.device('cpu'))
+    return built.double(), torch.rand(4, 3, 24, 24).double(), torch.tensor([11, 12, 13, 14])

@@ -1,0 +1,143 @@
+"""Several processes learn what one does, stop and go on together, and none stays behind when one is lost."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from survival import check_equal, wait_for
+from team import example, finish, gradients, launch, printed, train
+
+from store import load_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = [('mrda', 2), ('mrda', 3), ('mrda', 4), ('kdsr', 3), ('kdsr', 4)]
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).mkdir()
+    return [folder / name for name in names]
+
+
+def test_ranks_learn_what_one_process_does(library, tmp_path):
+    flags = ['--dir_data', str(library), '--stage', '1', '--test_every', '10', '--epochs_sr', '1']
+    found = []
+    for size, folder in zip((1, 2, 4), make(tmp_path, 'one', 'two', 'four'), strict=True):
+        assert finish(folder, size, train, *flags) == [0] * size, printed(folder)
+        found.append(load_weights(folder / 'experiment/stage1_x2_bicubic_iso/model/model_last.pt'))
+        assert all(not printed(folder, rank) for rank in range(1, size))       # the leader alone speaks
+    for several in found[1:]:
+        assert several.keys() == found[0].keys()
+        assert all(torch.allclose(several[name], found[0][name], atol=1e-6) for name in several)
+
+
+@pytest.mark.parametrize('model, stage', MODELS)
+def test_the_gradient_is_the_mean_of_the_shares(tmp_path, model, stage):
+    assert finish(tmp_path, 2, gradients, stage, model) == [0, 0], printed(tmp_path)
+    built, hr, seeds = example(stage, model)
+    built.begin_epoch(2)
+    for part in slice(0, 2), slice(2, 4):
+        (built(hr[part], seeds[part])['loss'].mean() / 2).backward()
+    expected = [p.grad for p in built.trained.parameters() if p.requires_grad]
+    torch.testing.assert_close(torch.load(tmp_path / 'grads.pt', weights_only=True), expected)
+
+
+@pytest.mark.slow
+def test_all_stages_stopped_and_resumed_equal_an_uninterrupted_run(library, tmp_path):
+    flags = ['--dir_data', str(library), '--stage', 'all', '--epochs_encoder', '1', '--test_every', '6']
+    whole, parts = make(tmp_path, 'whole', 'parts')
+    assert finish(whole, 2, train, *flags) == [0, 0], printed(whole)
+    for stage in 1, 4:
+        processes = launch(parts, 2, train, *flags)
+        log = parts / f'experiment/stage{stage}_x2_bicubic_iso/log.txt'
+        wait_for(lambda log=log: log.exists() and '[2/6]' in log.read_text())
+        os.kill(processes[1].pid, signal.SIGTERM)                              # one rank alone hears of it
+        for process in processes:
+            process.join(30)
+        assert [process.exitcode for process in processes] == [75, 75], printed(parts)
+    assert finish(parts, 2, train, *flags) == [0, 0], printed(parts)
+    check_equal(parts, whole)
+
+
+def test_a_mistake_is_one_line_of_one_rank(library, tmp_path):
+    odd, weights = make(tmp_path, 'odd', 'weights')
+    flags = ['--dir_data', str(library), '--stage', '1']
+    assert finish(odd, 2, train, *flags, '--batch_size', '5') == [2, 2]
+    assert finish(weights, 2, train, *flags, '--pre_train', 'missing') == [2, 2]
+    for folder, text in (odd, 'shared evenly by 2 processes; take a multiple of 2'), (weights, 'no such file'):
+        said = printed(folder, 0) + printed(folder, 1)
+        assert said.count('error: ') == 1 and text in said and 'Traceback' not in said
+
+
+def test_tests_run_on_the_leader_alone(library, tmp_path):
+    flags = ['--dir_data', str(library), '--stage', '1', '--epochs_sr', '1']
+    assert finish(tmp_path, 2, train, *flags) == [0, 0]
+    assert finish(tmp_path, 2, train, *flags, '--test_only') == [0, 0]
+    assert printed(tmp_path, 0).count('Set2 PSNR') >= 1 and not printed(tmp_path, 1)
+
+
+def torchrun(folder, library, *flags):
+    """The real thing, in a session of its own; what it prints goes into the file `said`."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+               '--', str(ROOT / 'main.py'), *SMALL, '--dir_data', str(library), '--stage', '1', '--lr_sr', '1e-3',
+               *flags]
+    with open(folder / 'said', 'a', encoding='utf-8') as said:
+        return subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True,
+                                env=os.environ | {'XDG_CACHE_HOME': 'cache', 'OMP_NUM_THREADS': '1'})
+
+
+def ranks(launcher):
+    """Process ids of the launcher's children."""
+    return list(map(int, Path(f'/proc/{launcher.pid}/task/{launcher.pid}/children').read_text().split()))
+
+
+def alive(pid):
+    try:
+        return re.search(r'^State:\s+(\w)', Path(f'/proc/{pid}/status').read_text(), re.M)[1] != 'Z'
+    except OSError:
+        return False
+
+
+def run_and_hit(folder, library, number, seconds, *flags):
+    """Send signal `number` to rank 1 once some steps are done. All must be gone in `seconds`."""
+    launcher = torchrun(folder, library, '--test_every', '100000', '--print_every', '5', '--save_every_min', '0.01',
+                        *flags)
+    members = []
+    try:
+        wait_for(lambda: list(folder.rglob('state_0_*.pt')))
+        members = ranks(launcher)
+        os.kill(members[-1], number)
+        begin = time.monotonic()
+        wait_for(lambda: not any(map(alive, (launcher.pid, *members))), seconds)
+        launcher.wait(5)
+        return time.monotonic() - begin
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGKILL)
+        for pid in members:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
+@pytest.mark.slow
+def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path):
+    run_and_hit(tmp_path, library, signal.SIGKILL, 10)
+    last = max(int(path.stem.split('_')[2]) for path in tmp_path.rglob('state_0_*.pt'))
+    assert re.search(r'error: rank 0 of 2 lost another rank|asked to stop', (tmp_path / 'said').read_text())
+    again = torchrun(tmp_path, library, '--test_every', str(last + 5), '--epochs_sr', '1', '--accept_changes')
+    assert again.wait(60) == 0, (tmp_path / 'said').read_text()
+    assert 'Going on after epoch 0 and' in (tmp_path / 'said').read_text()
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
+@pytest.mark.slow
+def test_a_silent_rank_ends_all(library, tmp_path):
+    run_and_hit(tmp_path, library, signal.SIGSTOP, 45, '--dist_timeout', '5')
+    assert 'error: rank 0 of 2 lost another rank' in (tmp_path / 'said').read_text()
