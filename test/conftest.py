@@ -15,7 +15,7 @@ SMALL = ['--scale', '2', '--n_feats', '8', '--n_blocks', '1', '--patch_size', '1
 
 
 def pytest_addoption(parser):
-    parser.addoption('--kills', type=int, default=20, help='random kills of test_survival.py')
+    parser.addoption('--sweep', action='store_true', help='200 random kills, each write point, a hung process')
 
 
 @pytest.fixture(scope='session')

@@ -138,6 +138,8 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path):
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 @pytest.mark.slow
-def test_a_silent_rank_ends_all(library, tmp_path):
+def test_a_silent_rank_ends_all(library, tmp_path, request):
+    if not request.config.getoption('--sweep'):
+        pytest.skip('takes 45 seconds: --sweep')
     run_and_hit(tmp_path, library, signal.SIGSTOP, 45, '--dist_timeout', '5')
     assert 'error: rank 0 of 2 lost another rank' in (tmp_path / 'said').read_text()

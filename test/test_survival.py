@@ -44,14 +44,15 @@ def survives(folder, flags, whole, points, **how):
 
 
 @pytest.mark.slow
-def test_killed_at_every_write_point(one, whole, tmp_path):
-    survives(tmp_path, one, whole, range(1, whole[1] + 1))
+def test_killed_at_write_points(one, whole, tmp_path, request):
+    survives(tmp_path, one, whole, range(1, whole[1] + 1, 1 if request.config.getoption('--sweep') else 2))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
-def test_every_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, error):
-    survives(tmp_path, one, whole, range(1 + 2 * (error == errno.EIO), whole[1] + 1, 5), fault=error)
+def test_a_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, request, error):
+    step = 1 if request.config.getoption('--sweep') else 9
+    survives(tmp_path, one, whole, range(1 + 4 * (error == errno.EIO), whole[1] + 1, step), fault=error)
     printed = [(place / 'printed').read_text() for place in tmp_path.iterdir()]
     assert all('Traceback' not in text and os.strerror(error) in text for text in printed if 'error: ' in text)
 
@@ -70,7 +71,7 @@ def test_random_kills_across_the_stages(library, tmp_path, request):
     for name in 'whole', 'killed':
         (tmp_path / name).mkdir()
     seconds = timed(tmp_path / 'whole', flags)
-    wanted, met, left = request.config.getoption('--kills'), 0, 0
+    wanted, met, left = 200 if request.config.getoption('--sweep') else 8, 0, 0
     while met < wanted:
         folder = tmp_path / f'killed {left}'
         folder.mkdir()
