@@ -204,6 +204,14 @@ def test_a_file_that_a_late_stage_lacks_is_told_before_the_first_one_starts(cli,
     assert 'nowhere.pt' in capsys.readouterr().err and not Path('experiment').exists()
 
 
+def test_an_old_pytorch_is_named_when_a_foreign_file_is_loaded(cli, monkeypatch, capsys):
+    save_weights('student.pt', mrda.student(2, n_blocks=1))
+    for version, warned in (('2.9.1+cpu', True), ('2.10.0', False)):
+        monkeypatch.setattr(torch, '__version__', version)
+        assert cli('--stage', 4, '--test_only', '--pre_train_ST', 'student.pt') == 0
+        assert ('CVE-2025-32434' in capsys.readouterr().out) == warned
+
+
 def test_losses_and_scores_stand_at_their_epochs(cli):
     for stage in (1, 2, 3):
         assert cli('--stage', stage, '--epochs_sr', 1) == 0
