@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import main as program
 from option import parse
-from store import write_text
+from store import write_bytes
 from utility import UserError, choose_device, derive_seed
 
 SIZES = {
@@ -79,7 +79,7 @@ def make_plan(path, flags, minutes):
         print(f'stage {stage}: {seconds[precision]:.3f} s a step in {precision}, {epochs} epochs of {batches}',
               flush=True)
         plan[str(stage)] = ['--test_every', str(batches), '--precision', precision]
-    write_text(path, json.dumps(plan, indent=1) + '\n')
+    write_bytes(path, (json.dumps(plan, indent=1) + '\n').encode())
     return plan
 
 
