@@ -12,12 +12,14 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import store
 from data.images import MAX_PIXELS, read_photo, read_rgb
 from model.mln import MLN
 from store import load_state, load_weights, save_state, save_weights
@@ -105,14 +107,26 @@ def test_a_flipped_bit_of_a_tensor_is_found(weights, tmp_path):
 
 @pytest.mark.parametrize('mutate, count', [(flipped, 1000), (zeroed, 300), (cut, 300)])
 def test_damaged_states_are_refused(tmp_path, mutate, count):
-    path, rng = tmp_path / 'state.pt', random.Random(mutate.__name__)
+    check_rot_is_found(tmp_path / 'state.pt', mutate, count)
+
+
+def test_a_saver_without_checksum_is_caught(tmp_path, monkeypatch):
+    same = SimpleNamespace(digest=lambda: bytes(store.DIGEST))
+    monkeypatch.setattr(store.hashlib, 'sha256', lambda payload: same)
+    with pytest.raises(AssertionError, match='damage was not seen'):
+        check_rot_is_found(tmp_path / 'state.pt', flipped, 100)
+
+
+def check_rot_is_found(path, mutate, count):
+    """Each of `count` mutated states is refused, by its checksum."""
+    rng = random.Random(mutate.__name__)
     save_state(path, {'epoch': 3, 'model': MLN(4, 2).state_dict(), 'history': {'loss': [0.5]}})
     data = path.read_bytes()
     for _ in range(count):
         bad = mutate(data, rng)
         if bad != data:
             path.write_bytes(bad)
-            assert 'checksum' in refused(load_state, path)
+            assert 'checksum does not fit' in (refused(load_state, path) or ''), 'damage was not seen by the checksum'
 
 
 def test_a_record_marked_as_a_folder_is_refused(weights, tmp_path):
