@@ -1,7 +1,7 @@
 """The weights that zoo/ ships, by the product's own command line: as many steps a stage as fit into the time given.
 
-A plan is made first, by timing some steps of each stage on this device, and kept in experiment/<name>/plan.json, so that
-a second run goes on with the same one. The runs are experiment/<name>_stage1 … <name>_stage4.
+A plan is made first, by timing some steps of each stage on this device, and kept in experiment/<name>/plan.json, so
+that a second run goes on with the same one. The runs are experiment/<name>_stage1 … <name>_stage4.
 """
 import argparse
 import json
@@ -27,10 +27,10 @@ SIZES = {
 # Stage: its share of the time, epochs, their flags. What is left over is for the tests after each epoch. Rates fall
 # exponentially, by --gamma_sr after each epoch: from few steps more is learnt so than by the paper's rare halvings.
 STAGES = {
-    1: (0.04, 4, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
-    2: (0.05, 4, ['--lr_sr', '2e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
-    3: (0.36, 18, ['--lr_sr', '6e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.85']),
-    4: (0.48, 24, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.82', '--epochs_encoder', '3',
+    1: (0.03, 4, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
+    2: (0.04, 4, ['--lr_sr', '2e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
+    3: (0.33, 18, ['--lr_sr', '6e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.85']),
+    4: (0.53, 24, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.82', '--epochs_encoder', '3',
                    '--lr_encoder', '5e-4']),
 }
 PLAIN, FAST = 'single', {'cpu': 'bf16', 'cuda': 'bf16', 'mps': 'half'}
