@@ -50,6 +50,26 @@ def append_text(path, text):
         file.write(text)
 
 
+def append_blocks(path, blocks):
+    """Append `blocks` of bytes to a file, each on its way to the disk when the next one is taken.
+
+    What was appended stays, whatever `blocks` raises. Raises UserError with the path if it cannot be written.
+    """
+    try:
+        file = open(path, 'ab', buffering=0)  # noqa: SIM115 - closed by the next `with`
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written ({error.strerror or error})') from error
+    with file:
+        for block in blocks:
+            rest = memoryview(block)
+            try:
+                while rest:
+                    rest = rest[file.write(rest):]
+            except OSError as error:
+                raise UserError(f'{path}: cannot be written ({error.strerror or error}); free some space, '
+                                'or choose another place') from error
+
+
 def reserve(folder, n_bytes):
     """See that a file of `n_bytes` can be written in `folder`, by writing one and removing it.
 

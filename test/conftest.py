@@ -1,10 +1,21 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from mirror import SMALL_SETS, Mirror, archives, sums
 from skimage import data as photos
 
 import main as program
+from data import download
 from data.images import write_rgb
+from data.sources import PARTS
+
+sys.path.insert(0, str(Path(program.__file__).parent / 'scripts'))
+
+import prepare_data
 
 torch.set_num_threads(1)  # small tensors: threads only cost, and one thread makes runs repeat bit for bit
 
@@ -40,3 +51,34 @@ def cli(library, tmp_path, monkeypatch):
     def run(*flags):
         return program.main([*SMALL, '--dir_data', str(library), *map(str, flags)])
     return run
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch, capsys):
+    """prepare(*words) runs prepare_data.py on the folder data/: (exit status, what it printed, its errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    monkeypatch.setattr(download, 'PAUSE', 0)
+
+    def run(*words, root='data'):
+        status = prepare_data.main([*map(str, words), '--dir_data', str(root)])
+        return status, *capsys.readouterr()
+    return run
+
+
+@pytest.fixture
+def small_sets(monkeypatch):
+    """The table of public data sets, with a few images each."""
+    for name, count in SMALL_SETS.items():
+        first = SMALL_SETS['DIV2K'] + 1 if name == 'DIV2K_valid' else 1
+        monkeypatch.setitem(PARTS, name, replace(PARTS[name], count=count, first=first))
+    return PARTS
+
+
+@pytest.fixture
+def mirror(small_sets, monkeypatch):
+    """A server of small archives and their checksums, which prepare_data.py asks."""
+    with Mirror(archives(small_sets)) as mirror:
+        mirror.files['SHA256SUMS'] = sums(mirror.files)
+        monkeypatch.setenv('MRDA_MIRROR', mirror.url)
+        yield mirror

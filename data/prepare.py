@@ -1,0 +1,245 @@
+"""Data sets made ready for training: downloaded, joined to DF2K, and checked through the eyes of training itself."""
+import filecmp
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from itertools import groupby
+from types import SimpleNamespace
+
+from data.dataset import SHOWN, find_images, listed, scan
+from data.download import Unfit, demand, fetch, length, mirror_sums, unpack, verify
+from data.images import is_image, read_rgb, read_size
+from data.sources import MANGA109, OPTIONAL, PARTS, named
+from store import TEMPORARY, write_bytes
+from utility import UserError, shown
+
+USUAL = ('DIV2K', 'Flickr2K', 'DF2K', 'Set5', 'Set14', 'B100', 'Urban100')  # what `download` means without names
+
+
+# ---- check ----
+
+@dataclass
+class State:
+    """What was found of a Part."""
+    part: object
+    files: list  # as training or testing finds them
+    why: str     # there are none
+    bad: dict    # {path: what is wrong}
+
+    @property
+    def whole(self):
+        return len(self.files) >= self.part.count and not self.bad
+
+    def __str__(self):
+        part, found = self.part, len(self.files)
+        if not found:
+            return f'{part.name}: none of {part.count:,} images; {self.why}'
+        folders = ' + '.join(dict.fromkeys(shown(path.parent) for path in self.files))
+        text = f'{part.name}: {found:,} of {part.count:,} images in {folders}'
+        if found > part.count:
+            text += f'; {found - part.count:,} more than published'
+        if found < part.count:
+            stems = {path.stem.lower() for path in self.files}
+            absent = [stem for stem in part.numbered() if stem not in stems]
+            fits = len(absent) == part.count - found  # else they are named in another way
+            more = f' and {len(absent) - SHOWN} more' if len(absent) > SHOWN else ''
+            text += f'; {part.count - found:,} missing' + f': {", ".join(absent[:SHOWN])}{more}' * fits
+        if self.bad:
+            faults = listed([f'{shown(path.name)} ({reason})' for path, reason in self.bad.items()])
+            text += f'; {len(self.bad):,} damaged: {faults}'
+        return text
+
+
+def survey(root, parts, full=False):
+    """[State] of the Parts `parts` in the data folder `root`; headers alone are read, or with `full` all pixels."""
+    found = [(part, *_find(root, part.name)) for part in parts]
+    every = list(dict.fromkeys(path for _, files, _ in found for path in files))
+    bad = scan(every, 1, read_rgb if full else lambda path: SimpleNamespace(shape=read_size(path)))
+    return [State(part, files, why, {path: bad[path] for path in files if path in bad}) for part, files, why in found]
+
+
+def _find(root, name):
+    """(files, why there are none) of the part `name`, found as --data_train or --data_test finds them."""
+    try:
+        if name == 'DIV2K_valid':  # tests find it behind the training images
+            training = set(find_images(root, 'DIV2K', train=True)[:PARTS['DIV2K'].count])
+            files = [path for path in find_images(root, 'DIV2K', train=False) if path not in training]
+            return files, 'tests find the training images of DIV2K alone'
+        return find_images(root, name, train=name in USUAL[:3]), ''
+    except UserError as error:
+        text = str(error)  # of which the places are what helps here, if it is about them
+        return [], next((words for words in text.split('; ') if words.startswith('looked in ')), text)
+
+
+def check(root, names, full=False):
+    """Print what is there of the sets `names` (all if empty) and how to mend it; whether all asked for is there."""
+    return report(root, survey(root, named(names or PARTS).values(), full), names)
+
+
+def report(root, states, names):
+    """Print States and remedies; whether all is there, but for what may be lacking where `names` does not ask."""
+    whole = {state.part.name: state.whole for state in states}
+    for state in states:
+        print(state if state.whole else f'{state}\n    {_remedy(root, state, whole)}')
+    asked = named(names)
+    return all(state.whole or (state.part.name in OPTIONAL and state.part.name not in asked) for state in states)
+
+
+def _remedy(root, state, whole):
+    name = state.part.name.removesuffix('_valid')
+    if name == 'DF2K' and whole.get('DIV2K') and whole.get('Flickr2K'):
+        return command(root, 'link')
+    if name == 'Manga109':
+        return f'its owners give it to those who apply: {MANGA109}; then put the images in {root / state.part.folder}'
+    return command(root, 'download', name, *['--again'] * bool(state.bad))
+
+
+def command(root, *words):
+    """A command line of this program."""
+    return shlex.join(['python', 'scripts/prepare_data.py', *words, '--dir_data', str(root)])
+
+
+# ---- download ----
+
+def download(root, names, mirror=None, keep=False, again=False):
+    """Bring the sets `names` (USUAL if empty) into `root`: whatever lacks, or all with `again`; whether all is there.
+
+    mirror: URL of a folder that holds the archives, and their checksums if these are not the known ones. keep: leave
+    the archives. An archive that lies in `root` already is used. What fails is printed and does not stop the others.
+    """
+    has_df2k = all(state.whole for state in survey(root, [PARTS['DF2K']]))  # then its parts are not needed to make it
+    parts = named(names or USUAL, making=again or not has_df2k)
+    _make(root)
+    base = _base(mirror)
+    lacking = [state.part for state in survey(root, parts.values())
+               if state.part.archive and (again or not state.whole)]
+    jobs = [(archive, list(group)) for archive, group in groupby(lacking, lambda part: part.archive)]
+    sums = mirror_sums(base) if jobs and base else {}
+    _announce(root, jobs, base, keep)
+    whole = True
+    for archive, group in jobs:
+        try:
+            _bring(root, archive, group, base, sums, keep)
+        except UserError as error:
+            print(f'error: {error}', file=sys.stderr)
+            whole = False
+    if 'DF2K' in parts and all(state.whole for state in survey(root, [PARTS['DIV2K'], PARTS['Flickr2K']])):
+        link(root)
+    return report(root, survey(root, parts.values()), names) and whole
+
+
+def _make(root):
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--dir_data {shown(root)}: cannot be made ({error.strerror})') from error
+
+
+def _base(mirror):
+    """The URL of a mirror without a slash at its end; None if there is none."""
+    if mirror and not mirror.startswith(('http://', 'https://')):
+        raise UserError(f'--mirror {mirror!r} is no URL; give for example https://example.org/archives')
+    return mirror.rstrip('/') if mirror else None
+
+
+def _url(archive, base):
+    return f'{base}/{archive.name}' if base else archive.url
+
+
+def _announce(root, jobs, base, keep):
+    """Say what will be downloaded. Raises UserError if it does not fit."""
+    if jobs:
+        sizes = [length(_url(archive, base)) or archive.size for archive, _ in jobs]
+        images = sum(min(size, archive.unpacked) for size, (archive, _) in zip(sizes, jobs, strict=True))
+        loads = [max(0, size - _there(root, archive)) for size, (archive, _) in zip(sizes, jobs, strict=True)]
+        print(f'{", ".join(part.name for _, group in jobs for part in group)}: {sum(loads):,} bytes to download')
+        demand(root, images + (sum(loads) if keep else max(loads)))
+
+
+def _there(root, archive):
+    """Bytes of an archive that lie in `root` already."""
+    return max((path.stat().st_size for path in root.glob(f'{archive.name}*')
+                if path.name in (archive.name, f'{archive.name}.part')), default=0)
+
+
+def _bring(root, archive, group, base, sums, keep):
+    """Download, verify and unpack one archive. One that is not as it should be is set aside. Raises UserError."""
+    path, url = root / archive.name, _url(archive, base)
+    if not path.exists():
+        fetch(url, path, archive.unpacked)
+    try:
+        digest = sums.get(archive.name, archive.digest)
+        if digest != archive.digest:
+            print(f'{archive.name}: the checksum of the mirror counts, which is not that of the known archive')
+        verify(path, digest)
+        unpack(path, group, root)
+    except Unfit as error:
+        aside = path.with_name(f'{path.name}.rejected')
+        os.replace(path, aside)
+        raise UserError(f'{url}: {error}; it was set aside as {shown(aside)}; run again to download it anew, or give '
+                        '--mirror') from error
+    if not keep:
+        path.unlink()
+
+
+# ---- link ----
+
+def link(root):
+    """Join DIV2K's training images and Flickr2K in DF2K/HR, in this order, as --data_range counts them.
+
+    Links, or copies where the file system has none, are called DIV2K_0001.png … Flickr2K_002650.png. What is right
+    already stays. Raises UserError if images are missing, or if DF2K/HR holds others.
+    """
+    parts = [PARTS['DIV2K'], PARTS['Flickr2K']]
+    sources = {f'{part.name}_{path.name}': path for part in parts for path in _members(root, part)}
+    folder, count = root / 'DF2K' / 'HR', PARTS['DF2K'].count
+    _make(folder)
+    others = sorted(path.name for path in folder.iterdir() if is_image(path) and path.name not in sources)
+    if len(others) == count and not any((folder / name).exists() for name in sources):
+        print(f'{shown(folder)}: holds {count:,} images already, which were left as they are')
+        return
+    if others:
+        raise UserError(f'{shown(folder)} holds {len(others):,} images of other names ({", ".join(others[:SHOWN])}): '
+                        'move them elsewhere, then link again')
+    made = [_join(path, folder / name) for name, path in sources.items()]
+    found = [path.name for path in find_images(root, 'DF2K', train=True)]
+    if found != list(sources) or len(found) != count:
+        raise UserError(f'{shown(folder)}: training finds {len(found):,} images there, not the {count:,} that were '
+                        'linked; see what else it holds')
+    ways = ', '.join(f'{made.count(way):,} {way}' for way in dict.fromkeys(made))
+    print(f'{shown(folder)}: {count:,} images, those of DIV2K first ({ways})')
+
+
+def _members(root, part):
+    """The images of a part of DF2K, wherever training would find them. Raises UserError unless all are there."""
+    found = [find for find in (_find(root, name)[0] for name in (part.name, f'{part.name}_train_HR', f'{part.name}_HR'))
+             if len(find) >= part.count]
+    if not found:
+        raise UserError(f'{State(part, *_find(root, part.name), {})}; {command(root, "download", part.name)}')
+    return found[0][:part.count]
+
+
+def _join(source, target):
+    """Make `target` the same file as `source`, or a copy of it; returns how, in words."""
+    source = source.resolve()
+    if _is_joined(source, target):
+        return 'there already'
+    temporary = target.with_name(f'{TEMPORARY}{target.name}')
+    for way, make, origin in (('hard links', os.link, source),
+                              ('symbolic links', os.symlink, os.path.relpath(source, target.parent.resolve()))):
+        temporary.unlink(missing_ok=True)
+        try:
+            make(origin, temporary)
+        except OSError:  # other disk, or a file system or a system without such links: the next way
+            continue
+        os.replace(temporary, target)
+        return way
+    write_bytes(target, source.read_bytes())
+    return 'copies'
+
+
+def _is_joined(source, target):
+    if not target.exists():
+        return False
+    return os.path.samefile(source, target) or filecmp.cmp(source, target, shallow=False)
