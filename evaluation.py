@@ -56,15 +56,18 @@ class Evaluator:
         self.results = results  # folder for the images, None to keep none
 
     @torch.no_grad()
-    def score(self, stage, testset, check=lambda: None):
-        """Scores of `stage` on `testset`: a SetScores for each degradation. check(): called before each image."""
+    def score(self, stage, testset, check=lambda: None, watch=lambda *_: None):
+        """Scores of `stage` on `testset`: a SetScores for each degradation. check(): called before each image;
+        watch(name, up, sr, hr): with each restored one."""
         scores = [SetScores(testset.name, degradation, []) for degradation in self.degradations]
         for image, hr8 in testset:
             check()
             hr = to_float(hr8, self.rgb_range, self.device)                                # (1, 3, H, W)
             for each in scores:
                 lq, up = self.pairs(testset.name, image, hr, each.degradation)             # (1, 3, h, w), (1, 3, H, W)
-                self._note(each, image, hr, self._restore(stage, lq, up, hr))
+                steps = self._restore(stage, lq, up, hr)
+                self._note(each, image, hr, steps)
+                watch(f'{testset.name}/{image}', up, steps[-1], hr)
         return scores
 
     def _note(self, scores, image, hr, steps):

@@ -150,6 +150,9 @@ def check_options(args, run, state):
     if state.get('stage') != args.stage:
         raise UserError(f'{run.folder} holds a run of stage {state.get("stage")}, not {args.stage}; '
                         'choose another --save')
+    if state.get('options', {}).get('model', args.model) != args.model:
+        raise UserError(f'{run.folder} holds a run of --model {state["options"]["model"]}, not {args.model}; '
+                        'choose another --save')
     if 'options' not in state:
         raise UserError(f'{run.folder} holds a run of an older version of this program; choose another --save, '
                         'and its weights by --pre_train')
@@ -186,6 +189,8 @@ def present_notes(args, team):
         notes.append(f'--n_GPUs has no effect here: torchrun started {team.size} processes, one for each GPU')
     if args.chop and args.stage != 4:
         notes.append('--chop has no effect here: only the student works in tiles, other stages adapt to whole images')
+    if args.tensorboard and args.test_only:
+        notes.append('--tensorboard has no effect here: only trainings are drawn')
     if args.stage == 4 and not args.test_only and args.epochs_encoder >= args.epochs_sr:
         notes.append(f'--epochs_sr {args.epochs_sr} counts the {args.epochs_encoder} of --epochs_encoder too: '
                      "only the student's encoder will be trained")

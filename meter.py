@@ -1,7 +1,9 @@
-"""What an epoch says of itself while it runs: mean losses, speed, the wait for data."""
+"""What an epoch says of itself while it runs: mean losses, speed, the wait for data, memory."""
 import time
 
 from tqdm import tqdm
+
+from journal import peak_text
 
 
 def new_tally():
@@ -15,13 +17,15 @@ def means(tally):
 
 
 class Meter:
-    """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log.
+    """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log and the journal.
 
-    first: batches that were done before; tally: their sums, to which the next ones are added; bar: whether to show one.
+    first: batches that were done before; tally: their sums, to which the next ones are added; rate: the learning rate;
+    bar: whether to show one.
     """
 
-    def __init__(self, args, epoch, first, tally, log, bar=True):
-        self.args, self.first, self.tally, self.log = args, first, tally, log
+    def __init__(self, args, epoch, first, tally, log, journal, rate, bar=True):
+        self.args, self.epoch, self.first, self.tally, self.log = args, epoch, first, tally, log
+        self.journal, self.rate = journal, rate
         self.images, self.waited = 0, 0.0
         self.start = time.monotonic()
         self.bar = tqdm(total=args.test_every, initial=first, unit='batch', desc=f'Epoch {epoch}/{args.epochs_sr}',
@@ -55,7 +59,10 @@ class Meter:
             spent = time.monotonic() - self.start
             left = spent / (batch - self.first) * (self.args.test_every - batch)
             self.log(f'[{batch}/{self.args.test_every}] {self._losses()}  {self._speed():.1f} images/s  '
-                     f'{self.waited / spent:.0%} of the time waiting for data  {left:.0f} s left in this epoch')
+                     f'{self.waited / spent:.0%} of the time waiting for data  {peak_text(self.journal.device)}  '
+                     f'{left:.0f} s left in this epoch')
+            self.journal.step(self.epoch, batch, losses=means(tally), lr=self.rate, images_per_s=self._speed(),
+                              data_wait=self.waited / spent, skipped=tally['skipped'])
 
     def close(self):
         self.bar.close()

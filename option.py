@@ -142,6 +142,7 @@ OPTIONS = [
     ('save_every_min', 5.0, amount, 'minutes between two full states within an epoch; 0 = after every batch'),
     ('accept_changes', False, boolean, 'go on although options differ that change the result'),
     ('print_every', 200, count, 'batches between two log lines'),
+    ('tensorboard', False, boolean, 'curves and pictures for TensorBoard too, which must be installed'),
 ]
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
 RETIRED = ('task_batch_size', 'template', 'debug', 'extend', 'shift_mean', 'dilation', 'split_batch', 'is_stage3',

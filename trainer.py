@@ -8,15 +8,11 @@ from torch import nn
 import continuity
 import evaluation
 from distributed import ALONE
+from journal import Journal, peak_text
 from meter import Meter, means, new_tally
 from plots import draw_curves
 from stopping import Stopped
 from utility import UserError, derive_seed, out_of_memory, shown
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
 
 
 def make_optimizer(args, parameters):
@@ -52,6 +48,7 @@ class Trainer:
         self.args, self.stage, self.train, self.tests = args, stage, train, tests
         self.evaluator, self.run, self.device, self.stopper = evaluator, run, device, stopper
         self.team = team
+        self.journal = run and Journal(args, run, device)  # no run: single steps are timed
         self.network = nn.DataParallel(stage, range(n_gpus)) if n_gpus > 1 else stage
         self.parameters = [p for p in stage.trained.parameters() if p.requires_grad]
         self.epoch = args.start_epoch   # epochs done
@@ -67,6 +64,7 @@ class Trainer:
     def fit(self):
         """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it."""
         self.run.prepare(self.state_bytes())
+        self.journal.begin(self.epoch, self.batch)
         self.saved = time.monotonic()
         if self.team.size > 1:
             self.network = self.team.wrap(self.stage)
@@ -83,6 +81,7 @@ class Trainer:
             self.team.leader_saved()
             raise
         finally:
+            self.journal.close()
             self.stopper.deferred = False
 
     def train_epoch(self, epoch):
@@ -92,7 +91,7 @@ class Trainer:
             group['lr'] = rate
         self.stage.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
-        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, bar=self.run.leader)
+        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, rate, bar=self.run.leader)
         threshold = self.threshold()
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
         try:
@@ -109,6 +108,8 @@ class Trainer:
     def finish_epoch(self):
         """Count the epoch as done: its losses into the history, its weights and full state on disk."""
         self.note('losses', self.epoch + 1, means(self.tally))
+        self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=self.optimizer.param_groups[0]['lr'],
+                           skipped=self.tally['skipped'])
         self.epoch, self.batch, self.tally = self.epoch + 1, 0, new_tally()
         self.run.save_weights(self.epoch, self.stage.trained, keeps_weights(self.args, self.epoch))
         self.save()
@@ -135,7 +136,7 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            raise UserError(f'out of memory ({peak_memory(self.device)}) with --batch_size {self.args.batch_size} and '
+            raise UserError(f'out of memory ({peak_text(self.device)}) with --batch_size {self.args.batch_size} and '
                             f'--patch_size {self.args.patch_size}: lower one of them; what was saved is intact, and '
                             'a lower --batch_size goes on from it with --accept_changes') from error
 
@@ -175,17 +176,21 @@ class Trainer:
         past = self.history['losses'].get('loss', [math.nan])[-1]
         return math.inf if math.isnan(past) else self.args.skip_threshold * past
 
-    def test(self):
-        """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written."""
+    def test(self, epoch=None):
+        """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written.
+        epoch: after which the test comes, None where nothing is trained."""
         start, scored = time.monotonic(), {}
         for testset in self.tests:
-            scored[testset.name] = self.evaluator.score(self.stage, testset, self.check)
+            scored[testset.name] = self.evaluator.score(self.stage, testset, self.check, self.journal.watch)
             for line in evaluation.lines(scored[testset.name]):
                 self.run.log(line)
             for scores in scored[testset.name]:
                 evaluation.write_csv(self.run.results, scores)
         images = sum(len(scores.by_step[-1]) for several in scored.values() for scores in several)
-        self.run.log(f'{images} images in {time.monotonic() - start:.1f} s')
+        spent = time.monotonic() - start
+        self.run.log(f'{images} images in {spent:.1f} s')
+        psnr, ssim = ({name: evaluation.overall(each)[i] for name, each in scored.items()} for i in range(2))
+        self.journal.test(epoch, psnr, ssim, images=images, seconds=spent)
         return scored
 
     def check(self):
@@ -197,7 +202,7 @@ class Trainer:
         if not self.team.leader:
             self.team.follow(self.stopper)
             return
-        means = {name: evaluation.overall(scored) for name, scored in self.test().items()}
+        means = {name: evaluation.overall(scored) for name, scored in self.test(epoch).items()}
         self.team.tick(self.stopper, done=True)
         self.run.log(f'Protocol: {self.evaluator.protocol(self.stage.oracle)}')
         self.note('psnr', epoch, {name: psnr for name, (psnr, _) in means.items()})
@@ -257,10 +262,3 @@ def restore_networks(stage, state, folder):
     except RuntimeError as error:
         raise UserError(f'{folder} holds a run of another network; choose another --save or the options '
                         f'in its config.txt ({str(error).splitlines()[1].strip()})') from error
-
-
-def peak_memory(device):
-    """The most memory taken so far, in words."""
-    if device.type == 'cuda':
-        return f'peak {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU'
-    return f'peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB' if resource else 'CPU'

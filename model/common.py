@@ -50,8 +50,8 @@ class DynamicConv(nn.Module):
 def predict_kernels(convs, z):
     """The kernels of all dynamic convolutions `convs` in one pass: z (B, C) → (len(convs), B·C, 1, 3, 3)."""
     first, second = (torch.stack([conv.kernel[i].weight for conv in convs]) for i in (0, 2))
-    hidden = F.leaky_relu(z @ first.mT, SLOPE)                                      # (N, B, C)
-    return (hidden @ second.mT).view(len(convs), -1, 1, 3, 3)
+    hidden = F.leaky_relu(z @ first.transpose(1, 2), SLOPE)                         # (N, B, C); ONNX knows no mT
+    return (hidden @ second.transpose(1, 2)).view(len(convs), -1, 1, 3, 3)
 
 
 class Blocks(nn.Module):

@@ -99,6 +99,14 @@ class Frame(torch.autograd.Function):
         return grad
 
 
+def convolve(fused, scale, x, top, bottom, left, right):
+    """x (B, C, h, w), its strips (B, C, 3, w) twice and (B, C, h, 3) twice → (B, n_colors, sh, sw)."""
+    parts = ((top[..., :3], top, top[..., -3:]), (left, x, right), (bottom[..., :3], bottom, bottom[..., -3:]))
+    rows = [torch.cat([F.conv2d(parts[i][j], fused.kernels[i][j], fused.biases[i][j], padding=(i % 2, j % 2))
+                       for j in range(3)], 3) for i in range(3)]  # (B, 3s², 1 or h - 2, w)
+    return F.pixel_shuffle(torch.cat(rows, 2), scale)
+
+
 class Tail(nn.Sequential):
     """Upsampler and last convolution: `0.0` conv, PixelShuffle (x4: once more from `0.2`), `1` conv C→n_colors.
 
@@ -158,9 +166,4 @@ class Tail(nn.Sequential):
         if min(x.shape[-2:]) < 3:
             return self.plain(x)  # the strips below need three rows and columns
         moving = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights())
-        kernels, biases = fused or (self.compose() if moving else self.rested())
-        x, top, bottom, left, right = Frame.apply(x)  # (B, C, h, w), two (B, C, 3, w), two (B, C, h, 3)
-        parts = ((top[..., :3], top, top[..., -3:]), (left, x, right), (bottom[..., :3], bottom, bottom[..., -3:]))
-        rows = [torch.cat([F.conv2d(parts[i][j], kernels[i][j], biases[i][j], padding=(i % 2, j % 2))
-                           for j in range(3)], 3) for i in range(3)]  # (B, 3s², 1 or h - 2, w)
-        return F.pixel_shuffle(torch.cat(rows, 2), self.scale)
+        return convolve(fused or (self.compose() if moving else self.rested()), self.scale, *Frame.apply(x))

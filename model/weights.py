@@ -17,7 +17,16 @@ def fit_weights(network, weights, path):
     if differences:
         more = f' and {len(differences) - SHOWN} more' if len(differences) > SHOWN else ''
         raise UserError(f'{path}: {reason(portrait(weights), portrait(own))}: ' + '; '.join(differences[:SHOWN]) + more)
+    needed, found = (next((white(bias) for key, bias in each.items() if key.endswith('sub_mean.bias')), None)
+                     for each in (own, weights))
+    if found != needed:
+        raise UserError(f'{path}: trained with --rgb_range {found}, not {needed}; give --rgb_range {found}')
     network.load_state_dict(weights)
+
+
+def white(bias):
+    """The --rgb_range that a MeanShift's bias (3,) shows: a mean colour above 1 can only be one of 255."""
+    return 255 if bias.abs().max() > 1 else 1
 
 
 def _shape(weights, key):

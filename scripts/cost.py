@@ -7,7 +7,6 @@
 """
 import argparse
 import re
-import resource
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from journal import peak_memory
 from model import build
 from model.tail import Tail
 from option import parse
@@ -65,10 +65,7 @@ def measure(net, images, device, runs):
         if device.type == 'cuda':
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    if device.type == 'cuda':
-        return statistics.median(times[1:]), torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return statistics.median(times[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return statistics.median(times[1:]), peak_memory(device)
 
 
 @torch.no_grad()

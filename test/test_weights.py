@@ -68,3 +68,16 @@ def test_half_precision_becomes_the_networks_own():
     net, weights = MLN(4, 2), {key: value.half() for key, value in MLN(4, 2).state_dict().items()}
     fit_weights(net, weights, 'w.pt')
     assert all(p.dtype == torch.float32 and torch.equal(p, weights[name].float()) for name, p in net.named_parameters())
+
+
+@pytest.mark.parametrize('network', [mrda.student, mrda.teacher, kdsr.student, kdsr.teacher])
+def test_weights_of_another_white_are_refused(network):
+    ours, others = (network(2, n_blocks=1, rgb_range=white) for white in (1, 255))
+    for net, weights, said in ((ours, others, '--rgb_range 255, not 1'), (others, ours, '--rgb_range 1, not 255')):
+        before = net.state_dict()['G.head.0.weight'].clone()
+        with pytest.raises(UserError, match=said):
+            fit_weights(net, weights.state_dict(), 'w.pt')
+        assert torch.equal(net.state_dict()['G.head.0.weight'], before)
+        fit_weights(net, net.state_dict(), 'w.pt')
+    half = {key: tensor.half() for key, tensor in others.state_dict().items()}
+    fit_weights(others, half, 'w.pt')

@@ -1,0 +1,115 @@
+"""A student as an ONNX file equals the network on images of any size, and says how it is to be used."""
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_scripts import ROOT
+
+from model import kdsr, mrda
+from store import save_weights
+
+sys.path.insert(0, str(ROOT / 'scripts'))
+import export_onnx
+
+MISSING = [name for name in ('onnx', 'onnxruntime', *['onnxscript'] * export_onnx.DYNAMO)
+           if not importlib.util.find_spec(name)]
+needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f'{", ".join(MISSING)} of requirements-extra.txt missing')
+NETWORKS = {'mrda': lambda scale, white: mrda.student(scale, 1, white),
+            'kdsr': lambda scale, white: kdsr.student(scale, 8, 1, 1, white)}
+
+
+def write(model='mrda', scale=2, white=1):
+    """student.pt of a network whose every weight matters; returns the flags that describe it."""
+    torch.manual_seed(scale)
+    network = NETWORKS[model](scale, white)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith('bias') and parameter.requires_grad:  # borders, where biases count differently, must show
+                parameter.normal_(std=0.1)
+    save_weights('student.pt', network)
+    return ['--pre_train_ST', 'student.pt', '--model', model, '--scale', str(scale), '--n_blocks', '1',
+            '--rgb_range', str(white), *(['--n_feats', '8', '--n_resblocks', '1'] if model == 'kdsr' else [])]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize('model, scale, white', [('mrda', 2, 255), ('mrda', 4, 1), ('kdsr', 3, 1)])
+def test_equals_the_network_at_every_size(model, scale, white, capsys):
+    import onnx
+    import onnxruntime
+    assert export_onnx.main([*write(model, scale, white), '--precision', 'bf16']) == 0
+    printed = capsys.readouterr().out
+    assert printed.count('max abs difference') == len(export_onnx.CHECKED)
+    session = onnxruntime.InferenceSession('student.onnx', providers=['CPUExecutionProvider'])
+    assert [(each.name, each.shape[:2]) for each in session.get_inputs()] == [('lq', [1, 3])]
+    assert [each.name for each in session.get_outputs()] == ['sr']
+    network = NETWORKS[model](scale, white)
+    network.load_state_dict(torch.load('student.pt', weights_only=True))
+    for height, width in ((3, 3), (16, 16), (5, 40), (61, 33), (120, 90)):
+        lq = torch.rand(1, 3, height, width)
+        sr = torch.from_numpy(session.run(None, {'lq': lq.numpy()})[0])
+        with torch.no_grad():
+            assert (sr - network(lq * white)[0] / white).abs().max() < 1e-4
+    said = {entry.key: entry.value for entry in onnx.load('student.onnx').metadata_props}
+    assert said['scale'] == str(scale) and '[0, 1]' in said['input'] and 'float32' in said['input']
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_from_a_run_folder_and_by_the_older_exporter(monkeypatch):
+    monkeypatch.setattr(export_onnx, 'DYNAMO', False)
+    export = torch.onnx.export
+    if 'dynamo' in export.__code__.co_varnames:  # newer versions must be asked for it
+        monkeypatch.setattr(torch.onnx, 'export', lambda *args, **more: export(*args, dynamo=False, **more))
+    weights = Path('experiment/mine_x4_bicubic_iso/model/model_ST_last.pt')
+    flags = write('mrda', 4)[2:]
+    weights.parent.mkdir(parents=True)
+    Path('student.pt').rename(weights)
+    assert export_onnx.main([*flags, '--save', 'mine']) == 0 and weights.with_suffix('.onnx').is_file()
+    assert export_onnx.main([*flags, '--save', 'mine', '--out', 'out/x.onnx']) == 0 and Path('out/x.onnx').is_file()
+
+
+@needs_onnx
+def test_a_graph_that_differs_is_not_written(monkeypatch, capsys):
+    forward = export_onnx.RestedTail.forward
+    monkeypatch.setattr(export_onnx.RestedTail, 'forward', lambda self, x: forward(self, x) + 1e-3)
+    assert export_onnx.main(write()) == 2
+    said = capsys.readouterr().err
+    assert 'differs from the network' in said and said.count('\n') == 1 and not Path('student.onnx').exists()
+
+
+@pytest.mark.parametrize('model', NETWORKS)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_what_is_exported_is_the_network(model, scale):
+    torch.manual_seed(scale)
+    network = NETWORKS[model](scale, 255)
+    exported = export_onnx.Exportable(network, 255)
+    lq = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        assert (exported(lq) - network(lq * 255)[0] / 255).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize('flags, said', [
+    (['--stage', '3'], '--stage 3'), (['--out', 'student.pt'], '.onnx'), (['--pre_train_ST', 'no.pt'], 'no.pt'),
+    (['--scale', '3'], '--scale 2 instead of 3')])
+def test_mistakes_are_one_line(flags, said, capsys, monkeypatch):
+    monkeypatch.setattr(export_onnx, 'packages', lambda: None)
+    assert export_onnx.main([*write(), *flags]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith('error: ') and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('name', ['onnx', 'onnxruntime'])
+def test_a_missing_package_is_named(name, monkeypatch, capsys):
+    for each in 'onnx', 'onnxruntime':
+        monkeypatch.setitem(sys.modules, each, None if each == name else sys)
+    assert export_onnx.main(write()) == 2
+    error = capsys.readouterr().err
+    assert f'{name} is missing' in error and 'requirements-extra.txt' in error and error.count('\n') == 1
