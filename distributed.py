@@ -1,4 +1,5 @@
 """Training by several processes, as torchrun starts them: what they tell each other, and how they end together."""
+import gc
 import inspect
 import io
 import os
@@ -71,14 +72,15 @@ class Team:
             device = torch.device('cuda', self.local_rank)
             torch.cuda.set_device(device)
             os.environ.setdefault('TORCH_NCCL_BLOCKING_WAIT', '1')  # a wait in vain raises instead of aborting
-        limit = timedelta(seconds=timeout)
-        store, _, _ = next(rendezvous('env://', timeout=limit))
-        attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')  # the store outlives those before
-        self._store = dist.PrefixStore(f'attempt {attempt}', store)
-        self._store.set_timeout(limit)
-        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=self._store, rank=self.rank,
-                                world_size=self.size, timeout=limit)
         self._device, self._guard = device, Guard(self)
+        limit = timedelta(seconds=timeout)
+        with self.waiting():
+            store, _, _ = next(rendezvous('env://', timeout=limit))
+            attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')  # the store outlives those before
+            self._store = dist.PrefixStore(f'attempt {attempt}', store)
+            self._store.set_timeout(limit)
+            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', store=self._store, rank=self.rank,
+                                    world_size=self.size, timeout=limit)
         return device
 
     def close(self, orderly):
@@ -87,6 +89,8 @@ class Team:
             self._guard.close()
             if orderly:
                 dist.destroy_process_group()
+            elif self.leader and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+                time.sleep(20 * LOOK)  # the store ends with this process, and the others have yet to look
             self._guard = None
 
     @contextmanager
@@ -127,13 +131,14 @@ class Team:
         return torch.load(io.BytesIO(tensor.cpu().numpy()), map_location='cpu', weights_only=True)
 
     def wrap(self, stage):
-        """`stage` so that gradients are means over the ranks; the leader's weights become those of all."""
-        self._from_leader()
+        """`stage` so that gradients are means over the ranks; the leader's weights become those of all. To be done anew
+        when other parameters begin to learn."""
+        gc.collect()  # an earlier wrapper is part of a cycle, and would take part in each step
         with self.waiting():
             for buffer in stage.buffers():  # older versions leave these to the forward passes
                 dist.broadcast(buffer, 0)
             return DistributedDataParallel(stage, [self.local_rank] if self._device.type == 'cuda' else None,
-                                           find_unused_parameters=stage.encoder_epochs > 0, **{SYNC: False})
+                                           find_unused_parameters=stage.encoder_only, **{SYNC: False})
 
     def in_turn(self, work):
         """What work() returns; on each machine one rank does it first, for whatever the others may find done then."""
@@ -165,10 +170,16 @@ class Team:
         if self.size > 1:
             stopper.agree(stop > 0)
 
-    def leader_saved(self):
-        """Wait until the leader comes here too: torchrun ends all ranks as soon as one ends."""
+    def await_leader(self):
+        """Wait, however long it takes, until the leader comes here too."""
         if self.size > 1:
             self._from_leader()
+
+    def told(self):
+        """Whether a rank has told by what error all end."""
+        with suppress(RuntimeError):  # the store may be gone
+            return self._store is not None and self._store.check(['failed'])
+        return False
 
     def tell(self, text):
         """Whether this rank is to print the error `text`: not if another has printed it. Others that wait for this
@@ -177,8 +188,6 @@ class Team:
             return self.leader  # all ranks are given the same command line
         with suppress(RuntimeError):  # the store may be gone
             rank, _, told = self._store.compare_set('failed', '', f'{self.rank} {text}').decode().partition(' ')
-            if self.leader and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
-                time.sleep(20 * LOOK)  # the store ends with this process, and the others have yet to look
             return rank == str(self.rank) or text != told
         return True
 
@@ -200,13 +209,15 @@ class Team:
 
 
 class Guard:
-    """Ends this process if it was asked to stop but waits for others, in which no signal handler of Python runs."""
+    """Ends this process if it was asked to stop but waits for others, in which no signal handler of Python runs; asks
+    it to stop if the torchrun that started it is gone."""
 
     def __init__(self, team):
         self._team = team
         self._heard, self._signalled = socket.socketpair()
         self._signalled.setblocking(False)
         self._before = None
+        self._launcher = os.getppid() if 'TORCHELASTIC_RUN_ID' in os.environ else None
         if threading.current_thread() is threading.main_thread():
             self._before = signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -220,6 +231,9 @@ class Guard:
                 if not data:
                     return
                 asked = asked or not SIGNALS.isdisjoint(data)
+            if self._launcher not in (None, os.getppid()):
+                self._launcher = None
+                os.kill(os.getpid(), signal.SIGTERM)
             if asked and self._team.stuck():
                 os.write(2, f'error: rank {self._team.rank}: asked to stop while it waited for another rank\n'.encode())
                 os._exit(AGAIN)
@@ -239,7 +253,9 @@ def lost(error):
 
 
 def report_loss(team, error):
-    """One line about it. Returns the exit status."""
+    """One line about it, unless another rank has said why it ends. Returns the exit status."""
+    if team.told():
+        return 2
     reason = str(error).strip().splitlines()[0][:200]
     print(f'error: rank {team.rank} of {team.size} lost another rank ({reason}); the same command goes on from the '
           'last full state', file=sys.stderr)

@@ -32,6 +32,7 @@ class Stage(nn.Module):
     trained: nn.Module
     oracle = False      # whether its tests adapt on the ground truth
     encoder_epochs = 0  # the first epochs that train the encoder only, at a rate of their own
+    encoder_only = False  # whether this is one of them
 
     def __init__(self, args):
         super().__init__()

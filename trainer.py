@@ -65,9 +65,8 @@ class Trainer:
         """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it."""
         self.run.prepare(self.state_bytes())
         self.journal.begin(self.epoch, self.batch)
+        self.team.await_leader()
         self.saved = time.monotonic()
-        if self.team.size > 1:
-            self.network = self.team.wrap(self.stage)
         self.stopper.deferred = True
         try:
             while self.epoch < self.args.epochs_sr:
@@ -78,7 +77,7 @@ class Trainer:
         except Stopped:
             if self.batch:
                 self.save()
-            self.team.leader_saved()
+            self.team.await_leader()  # torchrun ends all ranks as soon as one ends
             raise
         finally:
             self.journal.close()
@@ -90,6 +89,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group['lr'] = rate
         self.stage.begin_epoch(epoch)
+        if self.team.size > 1 and (self.network is self.stage or epoch == self.stage.encoder_epochs + 1):
+            self.network = self.stage  # lets the wrapper of the encoder's epochs go
+            self.network = self.team.wrap(self.stage)
         self.train.batch_sampler.start(epoch, self.batch)
         meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, rate, bar=self.run.leader)
         threshold = self.threshold()

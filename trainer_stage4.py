@@ -16,7 +16,6 @@ class Stage4(Stage):
         super().__init__(args)
         self.trained = self.student = build(args, 'student')
         self.encoder_epochs = args.epochs_encoder
-        self.encoder_only = False
         self.temperature = args.temperature
         self.feature_l1 = FAMILIES[args.model].feature_l1
         self.scale, self.chop = args.scale, args.chop

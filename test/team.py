@@ -11,8 +11,11 @@ import torch
 import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
 from conftest import SMALL
 
+import distributed
 import main as program
 from distributed import Team
+from trainer import Trainer
+from utility import UserError
 
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['team'])
@@ -24,14 +27,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launch(folder, size, task, *arguments):
-    """The processes of a team of `size` that run task(*arguments) in `folder`; rank R prints into printed.R."""
+def launch(folder, size, task, *arguments, missing=0):
+    """The processes of a team of `size` that run task(*arguments) in `folder`; rank R prints into printed.R. The last
+    `missing` ranks never start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
         forkserver.ensure_running()
     port = free_port()
     processes = [CONTEXT.Process(target=_member, args=(folder, rank, size, port, task, arguments))
-                 for rank in range(size)]
+                 for rank in range(size - missing)]
     for process in processes:
         process.start()
     return processes
@@ -71,6 +75,26 @@ def _member(folder, rank, size, port, task, arguments):
 def train(*flags):
     """main.py with a small network."""
     return program.main([*SMALL, *flags])
+
+
+def hasty(*flags):
+    """train() that soon gives up a wait for others when it is asked to stop. Writes `meets` as it begins to connect."""
+    connect, distributed.STUCK = distributed.rendezvous, 0.5
+
+    def noted(*args, **more):
+        Path('meets').touch()
+        return connect(*args, **more)
+    distributed.rendezvous = noted
+    return train(*flags)
+
+
+def mistaken(*flags):
+    """train() in which rank 1 alone meets a mistake of the user, and the others wait for it."""
+    def failing(*_):
+        raise UserError('a mistake that one rank sees')
+    if os.environ['RANK'] == '1':
+        Trainer.step = failing
+    return train(*flags)
 
 
 def gradients(stage, model):

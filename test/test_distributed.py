@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import SMALL
 from survival import check_equal, wait_for
-from team import example, finish, gradients, launch, printed, train
+from team import example, finish, gradients, hasty, launch, mistaken, printed, train
 
 from store import load_weights
 
@@ -53,10 +53,11 @@ def test_all_stages_stopped_and_resumed_equal_an_uninterrupted_run(library, tmp_
     flags = ['--dir_data', str(library), '--stage', 'all', '--epochs_encoder', '1', '--test_every', '6']
     whole, parts = make(tmp_path, 'whole', 'parts')
     assert finish(whole, 2, train, *flags) == [0, 0], printed(whole)
-    for stage in 1, 4:
+    assert not re.search('warning', printed(whole) + printed(whole, 1), re.I)  # such as torch's of unused parameters
+    for stage, epoch in (1, 1), (4, 2):  # whose first epoch trains the encoder only
         processes = launch(parts, 2, train, *flags)
         log = parts / f'experiment/stage{stage}_x2_bicubic_iso/log.txt'
-        wait_for(lambda log=log: log.exists() and '[2/6]' in log.read_text())
+        wait_for(lambda log=log, epoch=epoch: log.exists() and log.read_text().count('[2/6]') == epoch, 240)
         os.kill(processes[1].pid, signal.SIGTERM)                              # one rank alone hears of it
         for process in processes:
             process.join(30)
@@ -73,6 +74,33 @@ def test_a_mistake_is_one_line_of_one_rank(library, tmp_path):
     for folder, text in (odd, 'shared evenly by 2 processes; take a multiple of 2'), (weights, 'no such file'):
         said = printed(folder, 0) + printed(folder, 1)
         assert said.count('error: ') == 1 and text in said and 'Traceback' not in said
+
+
+def test_a_mistake_that_one_rank_meets_is_told_once(library, tmp_path):
+    assert finish(tmp_path, 2, mistaken, '--dir_data', str(library), '--stage', '1') == [2, 2]
+    said = printed(tmp_path, 0) + printed(tmp_path, 1)
+    assert said.count('error: ') == 1 and 'error: a mistake that one rank sees\n' in said
+
+
+@pytest.mark.parametrize('missing', [0, 1], ids=['a rank that hangs', 'a rank that never came'])
+def test_a_rank_that_is_asked_to_stop_does_not_wait_for(library, tmp_path, missing):
+    flags = ['--dir_data', str(library), '--stage', '1', '--test_every', '100000']
+    processes = launch(tmp_path, 2 + missing, hasty, *flags, missing=missing)
+    hanging, waiting = processes
+    try:
+        if missing:
+            wait_for(lambda: (tmp_path / 'meets').exists())
+        else:
+            wait_for(lambda: any('[3/' in log.read_text() for log in tmp_path.rglob('log.txt')))
+        os.kill(hanging.pid, signal.SIGSTOP)
+        time.sleep(0.3)  # in which the other comes to wait
+        os.kill(waiting.pid, signal.SIGTERM)
+        waiting.join(5)
+        assert waiting.exitcode == 75, printed(tmp_path, 1)
+        assert printed(tmp_path, 1) == 'error: rank 1: asked to stop while it waited for another rank\n'
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_tests_run_on_the_leader_alone(library, tmp_path):
@@ -104,19 +132,18 @@ def alive(pid):
         return False
 
 
-def run_and_hit(folder, library, number, seconds, *flags):
-    """Send signal `number` to rank 1 once some steps are done. All must be gone in `seconds`."""
+def run_and_hit(folder, library, number, seconds, *flags, launching=False):
+    """Send signal `number` to rank 1, or to the process that launched it, once some steps are done. All must be gone in
+    `seconds`."""
     launcher = torchrun(folder, library, '--test_every', '100000', '--print_every', '5', '--save_every_min', '0.01',
                         *flags)
     members = []
     try:
         wait_for(lambda: list(folder.rglob('state_0_*.pt')))
         members = ranks(launcher)
-        os.kill(members[-1], number)
-        begin = time.monotonic()
+        os.kill(launcher.pid if launching else members[-1], number)
         wait_for(lambda: not any(map(alive, (launcher.pid, *members))), seconds)
         launcher.wait(5)
-        return time.monotonic() - begin
     finally:
         if launcher.poll() is None:
             os.killpg(launcher.pid, signal.SIGKILL)
@@ -132,8 +159,15 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path):
     last = max(int(path.stem.split('_')[2]) for path in tmp_path.rglob('state_0_*.pt'))
     assert re.search(r'error: rank 0 of 2 lost another rank|asked to stop', (tmp_path / 'said').read_text())
     again = torchrun(tmp_path, library, '--test_every', str(last + 5), '--epochs_sr', '1', '--accept_changes')
-    assert again.wait(60) == 0, (tmp_path / 'said').read_text()
+    assert again.wait(240) == 0, (tmp_path / 'said').read_text()
     assert 'Going on after epoch 0 and' in (tmp_path / 'said').read_text()
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
+@pytest.mark.slow
+def test_no_rank_outlives_torchrun(library, tmp_path):
+    run_and_hit(tmp_path, library, signal.SIGKILL, 10, launching=True)
+    assert 'interrupted; the same command goes on from here' in (tmp_path / 'said').read_text()
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')

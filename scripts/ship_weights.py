@@ -1,0 +1,107 @@
+"""Put a student that scripts/train_zoo.sh has trained into zoo/: in half precision, measured, with its model card.
+
+    python scripts/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100 [flags of main.py]
+
+notes.md says what no program knows: the training images, their licences, known limits; it ends the card.
+"""
+import argparse
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import zoo
+from train_zoo import STAGES
+
+import main as program
+from checkpoint import run_folder
+from option import parse
+from store import load_state, load_weights, serialize, write_bytes
+from utility import UserError
+
+COST = 0.01  # dB that half precision may cost on any set
+OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'sig_min', 'sig_max', 'noise', 'n_feats',
+           'batch_size', 'patch_size', 'seed')  # of a training, that its card names
+
+
+def main(argv):
+    own = argparse.ArgumentParser(usage='python scripts/ship_weights.py NAME --about FILE [flags of main.py]',
+                                  allow_abbrev=False)
+    own.add_argument('name')
+    own.add_argument('--about', required=True)
+    own.add_argument('--protocol', default='gaussian8')
+    own.add_argument('--default', action='store_true', help='take it where no weights are named')
+    asked, flags = own.parse_known_args(argv)
+    try:
+        ship(asked, flags)
+    except (UserError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def ship(asked, flags):
+    """Measure the student in single and in half precision, and put it into zoo/ if that costs nothing."""
+    plan = json.loads(Path('experiment', asked.name, 'plan.json').read_text(encoding='utf-8'))
+    line = ['--stage', '4', *plan['flags'], *plan['4'], *flags, '--precision', 'single']
+    args = parse([*line, '--save', f'{asked.name}_stage4'])
+    model = run_folder(args.run_name, args) / 'model'
+    full, half = model / 'model_ST_last.pt', Path('experiment', asked.name, f'{asked.name}.pt')
+    write_bytes(half, serialize({key: tensor.half() for key, tensor in load_weights(full).items()}))
+    scores = {path: measured([*line, '--protocol', asked.protocol, '--pre_train_ST', str(path),
+                              '--save', f'{asked.name}_{precision}'])
+              for precision, path in (('single', full), ('half', half))}
+    cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
+    if cost >= COST:
+        raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
+    images = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
+    training = facts(args, plan) | {'images': load_state(images)['options']['images']}
+    zoo.ship(asked.name, half, training, default=asked.default)
+    about = Path(asked.about).read_text(encoding='utf-8')
+    write_bytes(zoo.FOLDER / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
+
+
+def facts(args, plan):
+    """What the card and the index say of a student and its training."""
+    steps = {str(stage): epochs * int(dict(pairwise(plan[str(stage)]))['--test_every'])
+             for stage, (_, epochs, _) in STAGES.items()}
+    return {**{name: getattr(args, name) for name in OPTIONS}, 'commit': plan['commit'], 'minutes': plan['minutes'],
+            'steps': steps}
+
+
+def measured(line):
+    """The protocol's table, as report.table_json has it, of a test by the command line."""
+    status = program.main([*line, '--test_only'])
+    if status:
+        raise UserError('the test failed: see above')
+    args = parse([*line, '--test_only'])
+    path = run_folder(args.run_name, args) / 'results' / f'protocol_{args.protocol}.json'
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def mean_psnr(table):
+    """{test set: mean PSNR over all degradations}."""
+    return {name: scores['PSNR'] for name, scores in table['means'][-1]['scores'].items() if 'PSNR' in scores}
+
+
+def card(name, training, table, cost, about):
+    """The model card, in Markdown."""
+    sets = list(mean_psnr(table))
+    rows = [(f'**{name}**', table['means'][-1]['scores']),
+            *((row['blur'].removeprefix('published: ') + ', published', row['scores']) for row in table['published'])]
+    lines = [f'# {name}', '', about.strip(), '', '## Scores', '', f'{table["label"]}, x{table["scale"]}; mean PSNR / SSIM:',
+             '', '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
+    for label, scores in rows:
+        cells = [f'{scores[each]["PSNR"]:.2f} / {scores[each]["SSIM"]:.4f}' if scores.get(each, {}).get('PSNR') else ''
+                 for each in sets]
+        lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
+    lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
+              f'Published: {table["published_source"]}.', '', '## Training', '',
+              *(f'- {key}: {value}' for key, value in training.items())]
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""scripts/train_slurm.sh trains on all nodes of a job, stops when Slurm says so, and goes on in the next job."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+from slurm import hostnames, put
+from survival import wait_for
+from team import free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+NODES = '127.0.0.[1-2]'  # names that lead to this machine
+
+
+def submit(folder, *flags, **environment):
+    """The script as Slurm runs it: a copy in a folder of its own, told by the environment what the job is."""
+    spool = folder / 'spool'
+    spool.mkdir(exist_ok=True)
+    shutil.copy(ROOT / 'scripts/train_slurm.sh', spool / 'slurm_script')
+    job = {'SLURM_SUBMIT_DIR': str(folder / 'repository'), 'SLURM_JOB_ID': '7', 'SLURM_JOB_NODELIST': NODES,
+           'SLURM_NNODES': '2', 'SLURM_CPUS_PER_TASK': '3', 'SLURM_GPUS_ON_NODE': '1', 'PYTHON': sys.executable,
+           'PATH': f'{folder / "bin"}{os.pathsep}{os.environ["PATH"]}', 'MASTER_PORT': str(free_port())}
+    with open(folder / 'said', 'a', encoding='utf-8') as said:
+        return subprocess.Popen(['sh', spool / 'slurm_script', *flags], cwd=spool, stdout=said, stderr=said,
+                                start_new_session=True, env=os.environ | job | environment)
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A folder with the repository and Slurm's programs."""
+    put(tmp_path / 'bin')
+    (tmp_path / 'repository').mkdir()
+    for name in 'scripts', 'main.py':
+        (tmp_path / 'repository' / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def test_host_lists():
+    assert hostnames('a[08-10,12],b') == ['a08', 'a09', 'a10', 'a12', 'b'] and hostnames('c1') == ['c1']
+
+
+def test_how_torchrun_is_called(job):
+    python = job / 'python'
+    python.write_text('#!/bin/sh\necho "$SLURM_NODEID: $*"\n')
+    python.chmod(0o755)
+    assert submit(job, '--stage', '3', PYTHON=str(python), SLURM_GPUS_ON_NODE='8').wait(60) == 0
+    calls = sorted((job / 'said').read_text().splitlines())
+    assert [call.partition(' ')[0] for call in calls] == ['0:', '1:']
+    for call in calls:
+        assert '--nnodes 2 --nproc_per_node 8 ' in call and ' --rdzv_endpoint 127.0.0.1:' in call
+        assert call.endswith(' -- main.py --dir_data datasets --stage 3')
+
+
+@pytest.mark.slow
+def test_a_job_that_is_asked_to_stop_goes_on_in_the_next(library, job):
+    flags = [*SMALL, '--dir_data', str(library), '--stage', '1', '--test_every', '40', '--epochs_sr', '1']
+    log = job / 'repository/experiment/stage1_x2_bicubic_iso/log.txt'
+    chosen = {'OMP_NUM_THREADS': '1', 'XDG_CACHE_HOME': 'cache'}
+    running = submit(job, *flags, **chosen)
+    try:
+        wait_for(lambda: running.poll() is not None or (log.exists() and '[2/40]' in log.read_text()), 240)
+        running.terminate()
+        assert running.wait(60) != 0 and 'interrupted' in (job / 'said').read_text(), (job / 'said').read_text()
+        running = submit(job, *flags, **chosen)
+        assert running.wait(240) == 0, (job / 'said').read_text()
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert 'Going on after epoch 0 and' in (job / 'said').read_text()

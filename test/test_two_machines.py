@@ -1,0 +1,113 @@
+"""Two machines train together as scripts/train_two_nodes.sh starts them: network namespaces, joined by a cable."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+from survival import check_equal, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+IP = shutil.which('ip', path=os.pathsep.join((os.environ['PATH'], '/usr/sbin', '/sbin')))
+RUN = 'experiment/stage1_x2_bicubic_iso'
+
+
+def ip(*arguments):
+    """What the program `ip` prints. Raises CalledProcessError if it fails."""
+    return subprocess.run([IP, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+class Machine:
+    """Number `rank`; what runs on it has no network but the cable."""
+
+    def __init__(self, rank):
+        self.rank, self.name, self.address = rank, f'mrda-{os.getpid()}-{rank}', f'10.0.0.{rank + 1}'
+        ip('netns', 'add', self.name)
+
+    def connect(self):
+        for interface in 'lo', 'cable':
+            ip('-n', self.name, 'link', 'set', interface, 'up')
+        ip('-n', self.name, 'address', 'add', f'{self.address}/24', 'dev', 'cable')
+
+    def train(self, folder, library, *flags):
+        """Start its part of a small training in a folder of its own, which holds the repository."""
+        folder = folder / str(self.rank)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in 'scripts', 'main.py':
+            if not (folder / name).exists():
+                (folder / name).symlink_to(ROOT / name)
+        own = {'NODE_RANK': str(self.rank), 'MASTER_ADDR': '10.0.0.1', 'GLOO_SOCKET_IFNAME': 'cable',
+               'DIR_DATA': str(library), 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'XDG_CACHE_HOME': 'cache'}
+        command = [IP, 'netns', 'exec', self.name, 'sh', folder / 'scripts/train_two_nodes.sh', *SMALL, '--stage', '1']
+        with open(folder / 'said', 'a', encoding='utf-8') as said:
+            return subprocess.Popen([*command, *flags], stdout=said, stderr=said, env=os.environ | own)
+
+    def kill(self):
+        """End whatever runs on it, at once."""
+        for pid in map(int, ip('netns', 'pids', self.name).split()):
+            os.kill(pid, signal.SIGKILL)
+
+    def remove(self):
+        self.kill()
+        ip('netns', 'del', self.name)
+
+
+@contextmanager
+def two_machines():
+    machines = []
+    try:
+        for rank in 0, 1:
+            machines.append(Machine(rank))
+        first, second = machines
+        ip('link', 'add', 'cable', 'netns', first.name, 'type', 'veth', 'peer', 'name', 'cable', 'netns', second.name)
+        for machine in machines:
+            machine.connect()
+        yield machines
+    finally:
+        for machine in machines:
+            machine.remove()
+
+
+def why_not():
+    """Why this machine cannot play two, or None."""
+    if IP is None:
+        return 'needs the program ip (iproute2)'
+    try:
+        with two_machines():
+            return None
+    except subprocess.CalledProcessError as error:
+        return f'cannot make network namespaces (root may): {error.stderr.strip()}'
+
+
+def said(folder):
+    return ''.join(path.read_text() for path in sorted(folder.glob('*/said')))
+
+
+@pytest.mark.slow
+def test_a_machine_is_lost_and_the_training_goes_on(library, tmp_path):
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    flags = library, '--test_every', '100', '--epochs_sr', '1', '--print_every', '50', '--save_every_min', '0.002'
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    with two_machines() as machines:
+        nodes = [machine.train(whole, *flags) for machine in machines]
+        assert [node.wait(240) for node in nodes] == [0, 0], said(whole)
+
+        nodes = [machine.train(parts, *flags) for machine in machines]
+        wait_for(lambda: list(parts.glob(f'0/{RUN}/**/state_0_*.pt')), 240)
+        machines[1].kill()
+        wait_for(lambda: 'error: rank 0 of 2 lost another rank' in said(parts), 60)
+        nodes[0].terminate()  # it would wait for the other
+        assert all(node.wait(20) for node in nodes)
+        assert not list(parts.glob(f'0/{RUN}/**/state_1.pt'))
+
+        nodes = [machine.train(parts, *flags) for machine in machines]
+        assert [node.wait(240) for node in nodes] == [0, 0], said(parts)
+    assert 'Going on after epoch 0 and' in said(parts)
+    assert not (parts / '1/experiment').exists()  # machine 0 alone writes
+    check_equal(parts / '0', whole / '0')
