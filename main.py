@@ -2,7 +2,6 @@
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -16,9 +15,9 @@ from data import make_loaders
 from data.pairs import Degraded, Files
 from distributed import ALONE, Team, lost, report_loss
 from evaluation import Evaluator
-from model.inference import self_ensemble
+from model.inference import TILE
 from option import config_text, parse, stage_options, stages
-from pretrained import check_named, initialise
+from pretrained import check_named, given, initialise
 from protocol import degradations
 from report import TestRun, table_text, write_tables
 from stopping import Stopper
@@ -233,17 +232,16 @@ def show_table(args, scored, line, run):
 
 def enlarge_photos(args, stage, run, device, notes):
     """--dir_demo: the student on photos without ground truth."""
-    stage.place(device)
-
-    def restore(lq):
-        return stage.enlarge(lq)[-1]
-
-    if args.self_ensemble:
-        restore = partial(self_ensemble, restore)
     folder = Path(args.dir_out) if args.dir_out else run.results / 'photos'
-    enlarger = Enlarger(restore, args.scale, args.rgb_range, device)
-    photos = enlarger.targets(args.dir_demo, folder)
-    initialise(stage, args, notes.append)
+    enlarger = Enlarger(stage.trained, args.scale, args.rgb_range, device, stage.rounded,
+                        TILE if args.chop else None, args.self_ensemble)
+    photos = enlarger.targets([args.dir_demo], folder, '--dir_demo')
+    try:
+        initialise(stage, args, notes.append)
+    except UserError as error:
+        if given(args, 'pre_train_ST'):
+            raise
+        raise UserError(f'{error}; python upscale.py enlarges with shipped weights') from error
     run.open(config_text(args))
     for note in notes:
         run.log(note)

@@ -161,7 +161,8 @@ class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line."""
 
     def error(self, message):
-        raise UserError(' '.join(message.removeprefix('argument ').split()) + '; python main.py --help lists the flags')
+        raise UserError(' '.join(message.removeprefix('argument ').split())
+                        + f'; python {self.prog} --help lists the flags')
 
 
 def build_parser(stage=None, model='mrda'):
@@ -241,7 +242,7 @@ def _refuse_unknown(given):
 
 def _peek(argv):
     """(stage as text or None, model): what the defaults of the other options depend on."""
-    parser = Parser(add_help=False, allow_abbrev=False)  # or --mode would be --model
+    parser = Parser(prog='main.py', add_help=False, allow_abbrev=False)  # or --mode would be --model
     parser.add_argument('--stage')
     parser.add_argument('--model', choices=(*FAMILIES, 'blindsr'), default='mrda')
     parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3

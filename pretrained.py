@@ -27,14 +27,18 @@ def initialise(stage, args, log):
         if path:
             taken = load(source, path)
             if holed() and Path('experiment').resolve() not in path.resolve().parents:
-                log(f'warning: PyTorch {torch.__version__} has known holes in how it reads weights (CVE-2025-32434, '
-                    f'CVE-2026-24747); load {shown(path)} only if you trust its source, or take PyTorch 2.10 or newer')
+                log(distrust(path))
             log(f'--{source.flag}: {taken} from {path}')
 
 
 def holed():
     """Whether this PyTorch reads files in a way that may execute what a crafted one holds, weights_only or not."""
     return tuple(map(int, torch.__version__.split('.')[:2])) < (2, 10)
+
+
+def distrust(path):
+    return (f'warning: PyTorch {torch.__version__} has known holes in how it reads weights (CVE-2025-32434, '
+            f'CVE-2026-24747); load {shown(path)} only if you trust its source, or take PyTorch 2.10 or newer')
 
 
 def check_named(args):

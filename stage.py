@@ -1,5 +1,4 @@
 """What the four stages have in common: a stage turns a batch of HR patches into named losses."""
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -7,7 +6,7 @@ from torch import nn
 
 from data.degradation import Degradation, DegradationRange, Degrader
 from loss import Loss
-from utility import UserError, memory_format
+from utility import ROUNDED, arithmetic, place
 
 
 class Source(NamedTuple):
@@ -17,9 +16,6 @@ class Source(NamedTuple):
     stage: int
     required: bool = True
     may_be_teacher: bool = False  # a teacher's file serves too: its SR network is taken over
-
-
-ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
 
 class Stage(nn.Module):
@@ -76,18 +72,11 @@ class Stage(nn.Module):
 
     def arithmetic(self, device):
         """A context in which convolutions and matrix products are computed as --precision says."""
-        if not self.rounded:
-            return nullcontext()
-        return torch.autocast(device.type, self.rounded, cache_enabled=False)  # no weight is used twice
+        return arithmetic(device, self.rounded)
 
     def place(self, device):
-        """Move to `device`, into the memory format that is fastest there. Returns self.
-
-        Raises UserError for a GPU that has no bfloat16.
-        """
-        if (device.type, self.rounded) == ('cuda', torch.bfloat16) and torch.cuda.get_device_capability(device)[0] < 8:
-            raise UserError('--precision bf16: this GPU is older than bfloat16; use --precision half')
-        return self.to(device, memory_format=memory_format(device, self.rounded))
+        """Move to `device`, as utility.place does. Returns self."""
+        return place(self, device, self.rounded)
 
     def degrade(self, hr, draw):
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample

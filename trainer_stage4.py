@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from loss.distillation import kl_divergence
 from model import FAMILIES, build, build_cue
-from model.inference import LARGE, TILE, fitting, whole
+from model.inference import TILE, enlarge
 from stage import Source, Stage
 
 
@@ -53,6 +53,4 @@ class Stage4(Stage):
 
         Raises UserError if memory does not suffice for small tiles either.
         """
-        rep, _ = whole(self.student.encoder, lq)                                 # (B, R)
-        tile = TILE if self.chop or lq.shape[-2] * lq.shape[-1] > LARGE else None
-        return fitting(lambda part: self.student.G(part, rep), lq, self.scale, tile)     # (B, 3, sh, sw)
+        return enlarge(self.student, lq, self.scale, TILE if self.chop else None)        # (B, 3, sh, sw)

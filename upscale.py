@@ -1,83 +1,289 @@
-"""One's own photos, enlarged by the student: no ground truth, no data-set layout, any image mode."""
+"""One's own photos, enlarged by a student: no ground truth, no data-set layout, any kind of image.
+
+    python upscale.py photos/ -o enlarged/        # --help lists the flags
+
+or from Python: see load() and upscale().
+"""
+import os
+import sys
 from collections import Counter
-from dataclasses import replace
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
+import zoo
 from data.degradation import resize
-from data.images import find_photos, read_photo, write_photo
-from utility import UserError, expand, shown
+from data.images import SUFFIXES, Photo, find_photos, photo_of, read_photo, read_size, to_pillow, write_photo
+from model.inference import GRID, SMALLEST, TILE, enlarge, fitting
+from option import Parser, checked, scale
+from utility import ROUNDED, UserError, arithmetic, choose_device, expand, place, shown
+
+
+def load(weights=None, device='auto', scale=None, precision='single', tile=None, self_ensemble=False):
+    """A student that is ready to enlarge, an Enlarger.
+
+    weights: a name in zoo/, a file of a plain state dict, or None for the default of zoo/; a file's family, size and
+    scale are seen from its tensors. device: auto, cpu, cuda or mps. scale: refuse weights of another one.
+    precision: single, bf16 or half. tile: side of tiles in pixels of the small image; None leaves images up to a
+    million pixels whole. self_ensemble: mean over the eight flips and rotations, 8 times slower.
+    Raises UserError.
+
+    >>> model = load()                                          # doctest: +SKIP
+    >>> model = load('weights.pt', device='cpu')                # doctest: +SKIP
+    """
+    device = choose_device(device)
+    student, facts, notes = zoo.load_student(weights, scale)
+    return Enlarger(student, facts['scale'], facts['rgb_range'], device, ROUNDED[precision], tile, self_ensemble, notes)
+
+
+def upscale(image, model=None):
+    """`image` enlarged, as the same kind: of h x w pixels, a result of s·h x s·w for weights of scale s.
+
+    image: a path or a Pillow image → a Pillow image; colour profile kept, turned as its EXIF data says. Palettes become
+        RGB, and so does CMYK; RGB of 16 bits is rounded to 8, which is all that Pillow has.
+    a NumPy array (h, w) or (h, w, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA, of uint8, uint16 or of floats in
+        [0, 1] → an array of the same dtype.
+    a tensor (3, h, w) or (B, 3, h, w) of floats in [0, 1] → a tensor on the same device, of the same dtype.
+    model: what load() returns, or its `weights`; these are then loaded once.
+    Raises UserError if the image cannot be read, is of none of these kinds, or memory does not suffice.
+
+    >>> upscale('photo.jpg').save('photo_x4.png')               # doctest: +SKIP
+    >>> upscale(np.zeros((8, 6, 3), np.uint8)).shape            # doctest: +SKIP
+    (32, 24, 3)
+    >>> upscale(torch.rand(1, 3, 8, 6), load(device='cpu'))     # doctest: +SKIP
+    """
+    if not isinstance(model, Enlarger):
+        model = _loaded(model)
+    if isinstance(image, (str, Path, Image.Image)):
+        photo = model.photo(photo_of(image) if isinstance(image, Image.Image) else read_photo(expand(image)))
+        return to_pillow(photo.pixels, photo.icc)
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3) or 0 in image.shape or not (
+                image.dtype in (np.uint8, np.uint16) or np.issubdtype(image.dtype, np.floating)):
+            raise UserError(f'array {image.shape} of {image.dtype}: (h, w) or (h, w, C) of uint8, uint16 or floats in '
+                            '[0, 1] is needed')
+        large = model.array(np.atleast_3d(image))
+        return large[:, :, 0] if image.ndim == 2 else large
+    if isinstance(image, torch.Tensor):
+        if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape or not image.is_floating_point():
+            raise UserError(f'tensor {tuple(image.shape)} of {image.dtype}: (3, h, w) or (B, 3, h, w) of floats in '
+                            '[0, 1] is needed')
+        return model.tensor(image) if image.ndim == 4 else model.tensor(image[None])[0]
+    raise UserError(f'{type(image).__name__}: a path, a Pillow image, a NumPy array or a tensor is needed')
+
+
+@lru_cache(maxsize=1)
+def _loaded(weights):
+    return load(weights)
 
 
 class Enlarger:
-    """restore: from lq (1, 3, h, w) in [0, rgb_range] to sr (1, 3, sh, sw), on `device`."""
+    """A student that enlarges `scale` times on `device`, with white being `rgb_range` inside it.
 
-    def __init__(self, restore, scale, rgb_range, device):
-        self.restore, self.scale, self.rgb_range, self.device = restore, scale, rgb_range, device
+    rounded, tile, ensemble: see load(); notes: what was loaded, in words.
+    """
+
+    def __init__(self, student, scale, rgb_range, device, rounded=None, tile=None, ensemble=False, notes=()):
+        self.student = place(student, device, rounded)
+        self.scale, self.rgb_range, self.device = scale, rgb_range, device
+        self.rounded, self.tile, self.ensemble, self.notes = rounded, tile, ensemble, notes
 
     @torch.no_grad()
-    def colour(self, image):
-        """float array (h, w, 3) in [0, 1] → float32 array (sh, sw, 3) in [0, 1]."""
-        lq = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device, torch.float32) * self.rgb_range
-        sr = self.restore(lq)                                                       # (1, 3, sh, sw)
-        return (sr / self.rgb_range).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().contiguous().numpy()
+    def _parts(self, lq, keep):
+        """lq (B, 3, h, w) in [0, 1]; keep(part, rows, columns) gets sr in parts (B, 3, h', w'), float32 in [0, 1]."""
+        with arithmetic(self.device, self.rounded):
+            enlarge(self.student, lq.to(self.device, torch.float32) * self.rgb_range, self.scale, self.tile,
+                    self.ensemble, lambda part, *where: keep((part.float() / self.rgb_range).clamp_(0, 1), *where))
 
-    def photo(self, photo):
-        """A Photo, enlarged: its transparency separately, grey as grey, depth and colour profile kept."""
-        alpha = photo.alpha
-        if alpha is not None:
-            # Bicubic keeps opaque and clear areas exactly so, which no network does.
-            alpha = resize(torch.from_numpy(alpha)[None, None], self.scale, shrink=False).clamp(0, 1)[0, 0].numpy()
-        return replace(photo, colour=self.colour(photo.colour), alpha=alpha)
+    def tensor(self, lq):
+        """Floats (B, 3, h, w) in [0, 1] → (B, 3, sh, sw) on the same device, of the same dtype."""
+        *leading, h, w = lq.shape
+        sr = lq.new_empty(*leading, h * self.scale, w * self.scale)
 
-    def targets(self, source, folder):
-        """{photo: its result} for the file, folder or glob `source`.
+        def keep(part, rows, columns):
+            sr[:, :, rows, columns] = part
+        self._parts(lq, keep)
+        return sr
 
-        Results are named <name>_x<scale>.png and lie in `folder`, in the same sub-folders; where names would collide
-        they keep the suffix too. Earlier results are no photos: what lies in a `folder` inside the source, and what
-        is named like the result of another photo beside it. Raises UserError if there is none.
+    def array(self, image, tick=None):
+        """(h, w, C) of uint8, uint16 or floats in [0, 1] → (sh, sw, C) of the same dtype; C = 1 gray, 2 gray + alpha,
+        3 RGB, 4 RGBA. tick(n): called for every n pixels of `image` that are done."""
+        h, w, c = image.shape
+        if c > 4:
+            raise UserError(f'array {image.shape}: at most 4 channels are needed, RGB and alpha, and they come last')
+        white = np.iinfo(image.dtype).max if image.dtype.kind == 'u' else 1
+        n_colours = 1 if c < 3 else 3
+        # Only this array grows with the enlarged image: parts are put into it as soon as they are made.
+        large = np.empty((h * self.scale, w * self.scale, c), image.dtype)
+
+        def put(part, rows, columns, channels):
+            values = part[0].permute(1, 2, 0).cpu().numpy() * white                             # (h', w', c')
+            large[rows, columns, channels] = np.rint(values) if image.dtype.kind == 'u' else values
+
+        def keep(part, rows, columns):
+            put(part.mean(1, keepdim=True) if n_colours == 1 else part, rows, columns, slice(n_colours))
+            if tick:
+                tick((rows.stop - rows.start) * (columns.stop - columns.start) // self.scale ** 2)
+
+        values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] / white      # (1, C, h, w)
+        self._parts(values[:, :n_colours].expand(-1, 3, -1, -1), keep)
+        if c > n_colours:
+            # Bicubic keeps opaque and clear areas exactly so, which no network does. It sees 2 pixels around.
+            fitting(lambda part: resize(part, self.scale, shrink=False).clamp(0, 1), values[:, n_colours:], self.scale,
+                    TILE, GRID, lambda part, *where: put(part, *where, slice(n_colours, c)))
+        return large
+
+    def photo(self, photo, tick=None):
+        """A Photo, enlarged: its transparency separately, gray as gray, depth and colour profile kept."""
+        return Photo(self.array(photo.pixels, tick), photo.icc)
+
+    def targets(self, sources, folder, role=''):
+        """{photo: its result} for files, folders with their sub-folders, and globs.
+
+        Results are named <name>_x<scale>.png and lie in `folder`, those of a folder in the same sub-folders; for names
+        that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a source, and what is
+        named like the result of another photo beside it. role: what an error calls a source. Raises UserError if one
+        holds no photo.
         """
-        root, photos = expand(source), find_photos(source)
-        if root.resolve() in folder.resolve().parents:
-            photos = [path for path in photos if folder.resolve() not in path.resolve().parents]
-        places = {(path.parent, path.stem) for path in photos}
+        photos, own = {}, folder.resolve()
+        for source in sources:
+            root, found = expand(source), find_photos(source, role)
+            if root.resolve() in own.parents:
+                found = [path for path in found if own not in path.resolve().parents]
+            for path in found:
+                photos.setdefault(os.path.abspath(path),
+                                  (path, path.parent.relative_to(root) if root.is_dir() else Path()))
         mark = f'_x{self.scale}'
-        photos = [path for path in photos
-                  if not (path.stem.endswith(mark) and (path.parent, path.stem.removesuffix(mark)) in places)]
-        if not photos:
-            raise UserError(f'--dir_demo {shown(source)}: holds nothing but the results in {shown(folder)}')
-        parents = {path: path.parent.relative_to(root) if root.is_dir() else Path() for path in photos}
-        taken = Counter((parents[path], path.stem) for path in photos)
-        return {path: folder / parent / f'{path.stem if taken[parent, path.stem] == 1 else path.name}_x{self.scale}.png'
-                for path, parent in parents.items()}
+        places = {(path.parent, name) for path, _ in photos.values() for name in (path.stem, path.name)}
+        names = _names({path: parent for path, parent in photos.values()
+                        if not (path.stem.endswith(mark) and (path.parent, path.stem.removesuffix(mark)) in places)})
+        if not names:
+            raise UserError(f'{role} {" ".join(map(shown, sources))}: holds nothing but the results in {shown(folder)}'
+                            .strip())
+        return {path: folder / name.parent / f'{name.name}{mark}.png' for path, name in names.items()}
 
     def files(self, photos, overwrite, log):
-        """Enlarge photos, {file: its result} as targets() makes them.
+        """Enlarge photos, {file: its result} as targets() makes them, showing what is done and the time left.
 
         A file that cannot be read, or whose result is there already, is skipped. Raises UserError with the list of
         these at the end.
         """
-        failed = []
-        for path, target in tqdm(photos.items(), unit='photo', disable=None):
-            try:
-                if target.exists() and not overwrite:
-                    raise UserError(f'{shown(target)}: exists already; --overwrite replaces it')
-                height, width = self._file(path, target)
-            except UserError as error:
-                failed.append(str(error))
-                continue
-            log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({width * self.scale}x{height * self.scale})')
+        failed, sizes = [], Counter()
+        for path in photos:
+            with suppress(UserError):  # is told when its turn comes
+                height, width = read_size(path)
+                sizes[path] = height * width
+        with tqdm(total=sizes.total(), unit='pixel', unit_scale=True, disable=None) as bar:
+            for path, target in photos.items():
+                bar.set_description(shown(path.name))
+                begun = bar.n
+                try:
+                    if target.exists() and not overwrite:
+                        raise UserError(f'{shown(target)}: exists already; --overwrite replaces it')
+                    height, width = self._file(path, target, bar.update)
+                except UserError as error:
+                    bar.update(begun + sizes[path] - bar.n)
+                    failed.append(str(error))
+                    continue
+                log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({width * self.scale}x{height * self.scale})')
         if failed:
             raise UserError(f'{len(failed)} of {len(photos)} photos were not enlarged: ' + '; '.join(failed))
 
-    def _file(self, path, target):
+    def _file(self, path, target, tick):
         """(height, width) of the photo `path`, whose result is now in `target`. Raises UserError that names a file."""
         photo = read_photo(path)
         try:
-            large = self.photo(photo)
-        except UserError as error:  # that memory runs out: only here is it known on what file
+            large = self.photo(photo, tick)
+        except (UserError, MemoryError) as error:  # that memory runs out: only here is it known on what file
             raise UserError(f'{shown(path)}: {error}') from error
         write_photo(target, large)
-        return photo.colour.shape[:2]
+        return photo.pixels.shape[:2]
+
+
+def _names(photos):
+    """{photo: name of its result, relative and without an ending}, of {photo: its folder below the source}.
+
+    That folder and the photo's stem. Where photos of several folders would have one name, the folders in which they
+    differ come before it; where photos of one folder would, their endings are kept. Capitals make no difference, as on
+    some file systems. Raises UserError if names are still alike.
+    """
+    names = {path: parent / path.stem for path, parent in photos.items()}
+    for group in _clashes(names):
+        folders = [Path(os.path.abspath(path)).parent.parts for path in group]
+        common = next((i for i, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1),
+                      min(map(len, folders)))
+        if len(set(folders)) > 1:
+            for path, parts in zip(group, folders, strict=True):
+                names[path] = Path(*parts[common:], path.stem)
+    for group in _clashes(names):
+        for path in group:
+            names[path] = names[path].parent / path.name
+    for group in _clashes(names):
+        raise UserError(f'{" and ".join(map(shown, group))} would have one result; enlarge them into two folders')
+    return names
+
+
+def _clashes(names):
+    """Lists of the keys whose names are alike."""
+    groups = {}
+    for path, name in names.items():
+        groups.setdefault(str(name).casefold(), []).append(path)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def build_parser():
+    parser = Parser(prog='upscale.py', description='Enlarge photos.', allow_abbrev=False)
+    parser.add_argument('photos', nargs='+', help='files, folders with their sub-folders, or quoted globs')
+    parser.add_argument('-o', '--out', default='enlarged', metavar='FOLDER',
+                        help='where results go, as <name>_x<scale>.png (default: enlarged/)')
+    parser.add_argument('--weights', metavar='NAME_OR_FILE', help='shipped weights, or a file of your own')
+    parser.add_argument('--scale', type=scale, help='2, 3 or 4: take shipped weights of this scale')
+    parser.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
+                        help='work in tiles of N small pixels (default: only above a million pixels, or where memory '
+                             'runs out)')
+    parser.add_argument('--self_ensemble', '--self-ensemble', action='store_true',
+                        help='mean over the 8 flips and rotations; 8 times slower')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto')
+    parser.add_argument('--precision', choices=tuple(ROUNDED), default='single', help='arithmetic: 32-bit, or rounded')
+    parser.add_argument('--overwrite', action='store_true', help='replace results that are there already')
+    return parser
+
+
+def run(argv):
+    args = build_parser().parse_args(argv)
+    folder = expand(args.out)
+    if folder.is_file() or folder.suffix.lower() in SUFFIXES:
+        raise UserError(f'--out {shown(folder)}: a folder is needed; results are named after their photos')
+    model = load(args.weights, args.device, args.scale, args.precision, args.tile, args.self_ensemble)
+    photos = model.targets(args.photos, folder)
+    for note in model.notes:
+        print(note)
+    model.files(photos, args.overwrite, tqdm.write)
+
+
+def main(argv=None):
+    """Returns the exit status: 0, 2 if something given was wrong or a photo was not enlarged, 130 after Ctrl-C."""
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+    try:
+        run(argv)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,8 +1,11 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+
+ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
 
 class UserError(Exception):
@@ -58,6 +61,23 @@ def memory_format(device, rounded=None):
     is rounded to 16 bits; planes otherwise."""
     last = device.type == 'cpu' or (device.type == 'cuda' and rounded)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def place(network, device, rounded=None):
+    """Move `network` to `device`, into the memory format that is fastest there. Returns it.
+
+    Raises UserError for a GPU that has no bfloat16.
+    """
+    if (device.type, rounded) == ('cuda', torch.bfloat16) and torch.cuda.get_device_capability(device)[0] < 8:
+        raise UserError('--precision bf16: this GPU is older than bfloat16; use --precision half')
+    return network.to(device, memory_format=memory_format(device, rounded))
+
+
+def arithmetic(device, rounded=None):
+    """A context in which convolutions and matrix products are computed as --precision says, by its entry in ROUNDED."""
+    if not rounded:
+        return nullcontext()
+    return torch.autocast(device.type, rounded, cache_enabled=False)  # no weight is used twice
 
 
 def choose_device(name):

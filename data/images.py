@@ -17,6 +17,7 @@ from utility import UserError, expand, shown
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 MAX_PIXELS = 64_000_000
+BAND = 256  # rows of a 16-bit PNG that are packed at once
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF')  # Pillow's other readers, some of which start programs, stay unused
 ORIENTATION = 274
 TURNS = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
@@ -40,11 +41,29 @@ class ImageError(UserError):
 @dataclass
 class Photo:
     """An image and what is needed to write it back as the same kind of file."""
-    colour: np.ndarray            # float32 (H, W, 3) in [0, 1]; gray: three equal channels
-    alpha: np.ndarray | None      # float32 (H, W) in [0, 1]
-    gray: bool
-    depth: int                    # 8 or 16 bits a channel
-    icc: bytes | None             # colour profile
+    pixels: np.ndarray            # uint8 or uint16 (H, W, C), upright; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
+    icc: bytes | None = None      # colour profile
+
+    @property
+    def gray(self):
+        return self.pixels.shape[2] < 3
+
+    @property
+    def depth(self):
+        """Bits a channel, 8 or 16."""
+        return self.pixels.itemsize * 8
+
+    @property
+    def colour(self):
+        """float32 (H, W, 3) in [0, 1]; gray: three equal channels."""
+        return _three(self.pixels).astype(np.float32) / (2 ** self.depth - 1)
+
+    @property
+    def alpha(self):
+        """float32 (H, W) in [0, 1], or None."""
+        if self.pixels.shape[2] in (1, 3):
+            return None
+        return self.pixels[:, :, -1].astype(np.float32) / (2 ** self.depth - 1)
 
 
 def is_image(path):
@@ -55,7 +74,7 @@ def is_image(path):
 def find_photos(source, role='--dir_demo'):
     """Sorted paths of the images that `source` names: a file, a folder with all its sub-folders, or a glob.
 
-    role: what an error calls `source`. Raises UserError if there are none.
+    role: what an error calls `source`, '' for nothing. Raises UserError if there are none.
     """
     path = expand(source)
     if path.is_file():
@@ -64,7 +83,7 @@ def find_photos(source, role='--dir_demo'):
     photos = sorted(path for path in found if is_image(path) and not path.is_dir())
     if not photos:
         there = 'holds no image' if path.is_dir() else 'no such file, folder or match of this pattern'
-        raise UserError(f'{role} {shown(source)}: {there} ({" ".join(SUFFIXES)})')
+        raise UserError(f'{role} {shown(source)}'.strip() + f': {there} ({" ".join(SUFFIXES)})')
     return photos
 
 
@@ -95,13 +114,36 @@ def read_rgb(path):
 
 def read_photo(path):
     """The image as a Photo, nothing of it lost. Raises ImageError as read_rgb does."""
-    array, icc = _decode(path)
-    depth = array.itemsize * 8
-    values = array.astype(np.float32) / (2 ** depth - 1)
-    gray = array.shape[2] < 3
-    alpha = np.ascontiguousarray(values[:, :, -1]) if array.shape[2] in (2, 4) else None
-    fits = icc and icc[16:20] == (b'GRAY' if gray else b'RGB ')  # a profile of CMYK no longer does
-    return Photo(_three(values), alpha, gray, depth, icc if fits else None)
+    return _photo(*_decode(path))
+
+
+def photo_of(image):
+    """A Pillow image, opened from a file or made, as read_photo would return it. Raises ImageError if it cannot be."""
+    try:
+        image.load()
+        if image.mode.startswith('I;16'):
+            array = np.array(image).astype(np.uint16)
+        elif image.mode in ('I', 'F'):
+            raise ImageError.of('image', f'Pillow mode {image.mode} has no fixed white; convert it')
+        else:
+            array = np.array(_simple(image))
+        return _photo(np.atleast_3d(_upright(array, image)), image.info.get('icc_profile'))
+    except UserError:
+        raise
+    except Exception as error:  # on damaged files decoders raise nearly anything
+        raise ImageError.of('image', f'cannot be read ({" ".join(str(error).split())})') from error
+
+
+def _photo(array, icc):
+    fits = icc and icc[16:20] == (b'GRAY' if array.shape[2] < 3 else b'RGB ')  # a profile of CMYK no longer does
+    return Photo(array, icc if fits else None)
+
+
+def _upright(array, image):
+    """The pixels of `image` turned as its EXIF data says; those of TIFF files Pillow and OpenCV have turned already."""
+    if image.format == 'TIFF':
+        return array
+    return TURNS.get(image.getexif().get(ORIENTATION), np.asarray)(array)
 
 
 def _three(array):
@@ -143,9 +185,7 @@ def _decode(path):
             array = _decode_16(file.read(), gray, image.info.get('transparency'))
         else:
             array = np.array(_simple(image))
-        if image.format != 'TIFF':  # these Pillow and OpenCV have turned already
-            array = TURNS.get(image.getexif().get(ORIENTATION), np.asarray)(array)
-        return np.atleast_3d(array), icc
+        return np.atleast_3d(_upright(array, image)), icc
 
 
 def _depth(path, file, image):
@@ -203,11 +243,7 @@ def write_photo(path, photo):
 
     Raises UserError if that is impossible.
     """
-    colour = photo.colour.mean(axis=2, keepdims=True) if photo.gray else photo.colour
-    values = colour if photo.alpha is None else np.concatenate([colour, photo.alpha[:, :, None]], axis=2)
-    top = 2 ** photo.depth - 1
-    array = np.rint(values.clip(0, 1) * top).astype(np.uint16 if photo.depth == 16 else np.uint8)
-    write_bytes(path, _png(array, photo.icc))
+    write_bytes(path, _png(photo.pixels, photo.icc))
 
 
 def _png(array, icc):
@@ -215,21 +251,34 @@ def _png(array, icc):
     if array.dtype == np.uint16:
         return _png_16(array, icc)
     file = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(file, 'PNG', icc_profile=icc)
-    return file.getvalue()
+    to_pillow(array, icc).save(file, 'PNG')
+    return file.getbuffer()
+
+
+def to_pillow(array, icc=None):
+    """A Pillow image of a uint8 or uint16 array (H, W, 1 to 4); of 16 bits Pillow has gray only, others become 8."""
+    if array.dtype == np.uint16 and array.shape[2] > 1:
+        array = TO_8_BITS[array]
+    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    if icc:
+        image.info['icc_profile'] = icc
+    return image
 
 
 def _png_16(array, icc):
     """As _png, for 16 bits: of these OpenCV writes neither gray + alpha nor profiles, Pillow only gray."""
     height, width, channels = array.shape
-    rows = array.astype('>u2').view(np.uint8).reshape(height, -1)
-    up = np.full((height, 1 + rows.shape[1]), 2, np.uint8)  # filter 2: each byte minus the one above
-    up[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=up[1:, 1:])
     header = struct.pack('>2I5B', width, height, 16, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
     profile = _chunk(b'iCCP', b'icc\0\0' + zlib.compress(icc)) if icc else b''
-    return (b'\x89PNG\r\n\x1a\n' + _chunk(b'IHDR', header) + profile + _chunk(b'IDAT', zlib.compress(up.tobytes()))
-            + _chunk(b'IEND', b''))
+    parts, packer, above = [b'\x89PNG\r\n\x1a\n', _chunk(b'IHDR', header), profile], zlib.compressobj(), 0
+    for top in range(0, height, BAND):  # a chunk each: one alone could not hold all of a large photo
+        rows = array[top:top + BAND].astype('>u2').view(np.uint8).reshape(-1, 2 * width * channels)
+        up = np.full((len(rows), 1 + rows.shape[1]), 2, np.uint8)  # filter 2: each byte minus the one above
+        up[0, 1:] = rows[0] - above
+        np.subtract(rows[1:], rows[:-1], out=up[1:, 1:])
+        parts.append(_chunk(b'IDAT', packer.compress(up)))
+        above = rows[-1]
+    return b''.join([*parts, _chunk(b'IDAT', packer.flush()), _chunk(b'IEND', b'')])
 
 
 def _chunk(name, data):

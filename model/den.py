@@ -16,5 +16,9 @@ class DEN(nn.Module):
 
     def forward(self, cue):
         """cue (B, n_in, h, w) → representation for RDAN (B, 256), distilled feature (B, 256): here the same."""
-        feature = self.mlp(self.E(cue).flatten(1))   # (B, 256)
+        return self.read(self.E(cue).flatten(1))
+
+    def read(self, pooled):
+        """What forward returns, of the mean (B, 256) over all pixels of E's convolutions."""
+        feature = self.mlp(pooled)   # (B, 256)
         return feature, feature

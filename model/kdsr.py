@@ -36,7 +36,11 @@ class Encoder(nn.Module):
 
     def forward(self, cue):
         """cue (B, n_in, h, w) → representation for the SR network (B, C), distilled feature (B, 4C)."""
-        feature = self.mlp(self.E(cue).flatten(1))   # (B, 4C)
+        return self.read(self.E(cue).flatten(1))
+
+    def read(self, pooled):
+        """What forward returns, of the mean (B, 4C) over all pixels of E's convolutions."""
+        feature = self.mlp(pooled)                   # (B, 4C)
         return self.compress(feature), feature       # (B, C), (B, 4C)
 
 

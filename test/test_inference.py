@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.inference import fitting, self_ensemble, tiled, whole
+from model import kdsr, mrda
+from model.inference import OVERLAP, TILE, enlarge, fitting, reach, represent, self_ensemble, whole
 from utility import UserError, out_of_memory
 
 # Enlarges by the student with all memory, then with less and less of it until the whole image no longer fits.
@@ -32,7 +33,7 @@ used = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if 
 for mib in range(400, 0, -20):
     parts.clear()
     resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), resource.RLIM_INFINITY))
-    result = fitting(enlarge, lq, 4)
+    result = fitting(enlarge, lq, 4, overlap=24)
     if len(parts) > 1:
         print(max(parts), (result - expected).abs().max().item())
         break
@@ -44,8 +45,8 @@ def test_tiles_equal_the_whole_where_the_overlap_covers_the_receptive_field():
     lq = torch.rand(1, 3, 41, 29, dtype=torch.double)
     with torch.no_grad():
         whole = net(lq)
-        assert tiled(net, lq, 3, tile=10, overlap=4).allclose(whole, atol=1e-12)
-        assert not tiled(net, lq, 3, tile=10, overlap=2).allclose(whole, atol=1e-12)
+        assert fitting(net, lq, 3, tile=10, overlap=4).allclose(whole, atol=1e-12)
+        assert not fitting(net, lq, 3, tile=10, overlap=2).allclose(whole, atol=1e-12)
 
 
 def test_self_ensemble_of_an_equivariant_map_is_the_map():
@@ -79,13 +80,27 @@ class Scarce:
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
 def test_where_memory_runs_out_tiles_are_halved(error):
     assert out_of_memory(error)
-    lq = torch.rand(1, 3, 290, 300)
-    scarce = Scarce(120 * 120, error)
+    lq = torch.rand(1, 3, 590, 600)
+    scarce = Scarce(160 * 160, error)
     assert torch.equal(fitting(scarce, lq, 2), Scarce(10 ** 9, error)(lq))
-    assert scarce.sides[:3] == [300, 280, 152] and max(scarce.sides[3:]) <= 64 + 2 * 24
-    scarce = Scarce(100 * 100, error)
+    assert scarce.sides[:4] == [600, TILE + OVERLAP, 256 + OVERLAP, 128 + OVERLAP]
+    assert max(scarce.sides[4:]) <= 64 + 2 * OVERLAP
+    scarce = Scarce(115 * 115, error)
     assert torch.equal(fitting(scarce, lq[..., :120, :120], 2), Scarce(10 ** 9, error)(lq[..., :120, :120]))
-    assert scarce.sides[:2] == [120, 88]                                  # tiles of 256 would be the whole again
+    assert scarce.sides[:2] == [120, 64 + OVERLAP]                        # larger tiles would be the whole again
+
+
+def test_tiles_that_are_done_are_not_done_again():
+    parts = []
+
+    def compute(part):
+        parts.append(tuple(part.shape[-2:]))
+        if len(parts) == 3:                                               # the third of four tiles is too much
+            raise MemoryError
+        return part
+    lq = torch.rand(1, 3, 128, 128)
+    assert torch.equal(fitting(compute, lq, 1, 64, overlap=0), lq)
+    assert parts == [(64, 64)] * 3 + [(32, 32)] * 8
 
 
 def test_too_little_memory_is_told_with_sizes():
@@ -111,3 +126,73 @@ def test_a_real_shortage_changes_nothing_but_rounding():
     assert done.returncode == 0, done.stderr
     side, difference = done.stdout.rsplit(maxsplit=1)
     assert side == '(152, 152)' and float(difference) < 1e-5
+
+
+ENCODERS = {'mrda': lambda: mrda.student(2, 1), 'kdsr': lambda: kdsr.student(2, 8, 1, 3)}
+
+
+@pytest.mark.parametrize('family', ENCODERS)
+@pytest.mark.parametrize('size', [(49, 70), (5, 3)])
+def test_the_representation_in_tiles_is_that_of_the_whole(family, size):
+    torch.manual_seed(0)
+    encoder, lq = ENCODERS[family]().encoder.double().requires_grad_(False), torch.rand(2, 3, *size).double()
+    expected = encoder(lq)[0]
+    for tile in (None, 32, 36):
+        assert represent(encoder, lq, tile).allclose(expected, rtol=1e-5, atol=1e-7)
+    assert not represent(encoder, lq[..., :-1], 32).allclose(expected, rtol=1e-5, atol=1e-7)
+
+
+def test_representation_where_memory_runs_out():
+    encoder = mrda.student(2, 1).encoder.requires_grad_(False)
+    lq, forward, sides = torch.rand(1, 3, 120, 200), encoder.E[0].forward, []
+
+    def scarce(x):
+        sides.append(max(x.shape[-2:]))
+        if sides[-1] > 130:
+            raise MemoryError
+        return forward(x)
+    expected = encoder(lq)[0]
+    encoder.E[0].forward = scarce
+    assert represent(encoder, lq).allclose(expected, rtol=1e-5) and sides[:3] == [200, 140, 76]
+
+
+def test_what_a_network_can_see_is_counted():
+    student = mrda.student(4, 1)
+    assert reach(student.encoder.E) == (11, 4)
+    seen = _seen(student.G, student.encoder(torch.rand(1, 3, 8, 8))[0], 25)
+    assert 0 < seen <= reach(student.G)[0] <= seen + 1
+
+
+def _seen(network, rep, side):
+    """How far from the middle pixel of lq its block in sr still changes with lq."""
+    network, rep = network.double(), rep.detach().double()
+    lq = torch.rand(1, 3, side, side).double().requires_grad_()
+    middle, s = side // 2, 4
+    network(lq, rep)[..., s * middle:s * (middle + 1), s * middle:s * (middle + 1)].sum().backward()
+    where = lq.grad.abs().sum((0, 1)).nonzero() - middle
+    return where.abs().max().item()
+
+
+@pytest.mark.parametrize('gain', [1, pytest.param(1.7, marks=pytest.mark.slow)])
+def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
+    """Within a tenth of a grey level, although the overlap covers half of what 27 blocks can see; also where all blocks
+    do more than at random, so that the image spreads further."""
+    torch.manual_seed(0)
+    student = mrda.student(4).requires_grad_(False)
+    for block in student.G.body[0].body:
+        for conv in (block.conv1, block.conv2, block.da_conv1.kernel[2], block.da_conv2.kernel[2]):
+            conv.weight.mul_(gain)
+    assert reach(student.G)[0] > OVERLAP
+    lq = torch.rand(1, 3, 24, 136)
+    expected = student.G(lq, student.encoder(lq)[0])
+    assert (255 * (enlarge(student, lq, 4, tile=68) - expected)).abs().max() < 0.1
+    assert (expected.amax() - expected.amin()) > 0.1
+
+
+def test_tiles_of_an_ensemble_equal_the_whole():
+    torch.manual_seed(0)
+    student, lq = mrda.student(2, 1).requires_grad_(False), torch.rand(1, 3, 50, 33)
+    expected = self_ensemble(lambda lq: student(lq)[0], lq)
+    assert enlarge(student, lq, 2, ensemble=True).allclose(expected, atol=1e-5)
+    assert enlarge(student, lq, 2, tile=32, ensemble=True).allclose(expected, atol=1e-5)
+    assert not enlarge(student, lq, 2).allclose(expected, atol=1e-5)

@@ -1,0 +1,136 @@
+"""Weights by name: shipped in half precision, compared with their checksum, refused in one line."""
+import json
+
+import pytest
+import torch
+
+import zoo
+from model import kdsr, mrda
+from model.mln import MLN
+from store import load_weights, save_weights, serialize
+from utility import UserError
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A zoo of its own, in which two networks of one block lie; returns the networks."""
+    monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
+    torch.manual_seed(0)
+    nets = {'two': mrda.student(2, 1), 'four': kdsr.student(4, 8, 1, 2, rgb_range=255)}
+    zoo.ship('two', nets['two'].state_dict(), {'trained': 'not at all'})
+    save_weights(tmp_path / 'k.pt', nets['four'])
+    zoo.ship('four', tmp_path / 'k.pt', {'scale': 4}, default=True)
+    return nets
+
+
+def equal(net, weights, exactly=True):
+    return all(torch.equal(value, weights[key] if exactly else weights[key].half().float())
+               for key, value in net.state_dict().items())
+
+
+def test_what_was_shipped_comes_back_in_single_precision(shelf):
+    for name, net in shelf.items():
+        assert all(tensor.dtype == torch.float16 for tensor in load_weights(zoo.ZOO / f'{name}.pt').values())
+        found, _, notes = zoo.load_student(name)
+        assert all(p.dtype == torch.float32 and not p.requires_grad for p in found.parameters())
+        assert equal(found, net.state_dict(), exactly=False) and name in notes[0]
+    entry = zoo.index()['two']
+    assert entry['trained'] == 'not at all' and entry['model'] == 'mrda' and entry['rgb_range'] == 1
+    assert {key: zoo.index()['four'][key] for key in zoo.OPTIONS} == {
+        'model': 'kdsr', 'scale': 4, 'n_blocks': 1, 'n_feats': 8, 'n_resblocks': 2, 'rgb_range': 255}
+
+
+def test_the_default_and_the_scale(shelf, tmp_path):
+    assert zoo.load_student()[1]['scale'] == 4
+    assert zoo.load_student(scale=2)[1]['scale'] == 2
+    zoo.ship('other', shelf['two'].state_dict(), {}, default=True)
+    assert [name for name, facts in zoo.index().items() if facts['default']] == ['other']
+    assert zoo.load_student()[1]['file'] == 'other.pt'
+    with pytest.raises(UserError, match=r'--scale 3.*two \(x2\), four \(x4\)'):
+        zoo.load_student(scale=3)
+    with pytest.raises(UserError, match='--scale 3: two enlarges 2 times'):
+        zoo.load_student('two', 3)
+
+
+def test_an_unknown_name_is_told_with_those_there_are(shelf):
+    with pytest.raises(UserError, match=r'^--weights tow: .*two \(x2\), four \(x4\)') as error:
+        zoo.load_student('tow')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('damage', ['flipped', 'cut', 'gone', 'replaced'])
+def test_a_damaged_file_is_refused_in_one_line(shelf, damage):
+    path = zoo.ZOO / 'two.pt'
+    data = path.read_bytes()
+    if damage == 'gone':
+        path.unlink()
+    elif damage == 'replaced':
+        save_weights(path, mrda.student(2, 1))
+    else:
+        path.write_bytes(data[:-9] if damage == 'cut' else data[:999] + bytes([data[999] ^ 1]) + data[1000:])
+    said = r'two\.pt: (damaged or replaced|cannot be read).*from the project again'
+    with pytest.raises(UserError, match=said) as error:
+        zoo.load_student('two')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"a": {"file": "a.pt"}}', '{"a": 1}', None])
+def test_a_damaged_list_is_refused_in_one_line(shelf, text):
+    path = zoo.ZOO / zoo.INDEX
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(UserError, match=r'index\.json.*from the project again') as error:
+        zoo.load_student()
+    assert '\n' not in str(error.value)
+
+
+STUDENTS = {'mrda': lambda scale, white: mrda.student(scale, 2, white),
+            'kdsr': lambda scale, white: kdsr.student(scale, 6, 2, 3, white)}
+
+
+@pytest.mark.parametrize('family', STUDENTS)
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('white', [1, 255])
+@pytest.mark.parametrize('half', [False, True])
+def test_a_file_shows_what_it_is_of(shelf, tmp_path, family, scale, white, half):
+    net = STUDENTS[family](scale, white)
+    weights = {f'module.{key}': value.half() if half else value for key, value in net.state_dict().items()}
+    (tmp_path / 'own.pt').write_bytes(serialize(weights))
+    random = torch.random.get_rng_state()
+    found, facts, notes = zoo.load_student(tmp_path / 'own.pt')
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert equal(found, net.state_dict(), exactly=not half)
+    assert (facts['model'], facts['scale'], facts['n_blocks'], facts['rgb_range']) == (family, scale, 2, white)
+    assert f'model {family}, scale {scale}, n_blocks 2' in notes[0] and 'as its tensors show' in notes[0]
+
+
+@pytest.mark.parametrize('content, said', [
+    (mrda.teacher(2, 4, 1).state_dict(), 'MRDA teacher'), (MLN(4, 2).state_dict(), 'MRDA MLN'),
+    ({'a': torch.zeros(3)}, 'no student'), (b'text', 'no readable weights file')])
+def test_files_of_no_student(shelf, tmp_path, content, said):
+    (tmp_path / 'own.pt').write_bytes(content if isinstance(content, bytes) else serialize(content))
+    with pytest.raises(UserError, match=rf'own\.pt: .*{said}') as error:
+        zoo.load_student(tmp_path / 'own.pt')
+    assert '\n' not in str(error.value)
+
+
+def test_what_is_not_shipped(shelf):
+    before = (zoo.ZOO / zoo.INDEX).read_bytes()
+    weights = shelf['two'].state_dict()
+    large = {key: value * 1e8 if key == 'E_st.mlp.0.weight' else value for key, value in weights.items()}
+    incomplete = {key: value for key, value in weights.items() if key != 'G.head.0.bias'}
+    for given, facts, said in ((weights, {'scale': 4}, 'scale is 2, not 4'), (large, {}, 'half precision'),
+                               (incomplete, {}, r'G\.head\.0\.bias absent'),
+                               (MLN(4, 2).state_dict(), {}, 'a MRDA MLN')):
+        with pytest.raises(UserError, match=said):
+            zoo.ship('new', given, facts)
+    assert (zoo.ZOO / zoo.INDEX).read_bytes() == before and not (zoo.ZOO / 'new.pt').exists()
+
+
+def test_what_the_project_ships_is_whole():
+    entries = zoo.index()
+    for name, facts in entries.items():
+        network, _, _ = zoo.load_student(name)
+        assert next(network.parameters()).isfinite().all() and facts['file'] == f'{name}.pt'
+    assert not entries or sum(facts['default'] for facts in entries.values()) == 1
+    assert json.loads((zoo.ZOO / zoo.INDEX).read_text()) == entries
+    assert {path.name for path in zoo.ZOO.iterdir()} == {zoo.INDEX, *(facts['file'] for facts in entries.values())}
