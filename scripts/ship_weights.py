@@ -60,7 +60,7 @@ def ship(asked, flags):
     training = facts(args, plan) | {'images': load_state(images)['options']['images']}
     zoo.ship(asked.name, half, training, default=asked.default)
     about = Path(asked.about).read_text(encoding='utf-8')
-    write_bytes(zoo.FOLDER / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
+    write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
 def facts(args, plan):
