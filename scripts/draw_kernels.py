@@ -64,16 +64,21 @@ def picture(title, blurs):
     figure.supxlabel('ellipse: one standard deviation; brightness: each kernel up to its own maximum', fontsize=8,
                      color='0.35')
     for number, (axes, blur) in enumerate(zip(figure.subplots(rows, columns).flat, blurs, strict=True), 1):
-        axes.imshow(kernel(blur, SIZE)[0].numpy(), cmap='magma', interpolation='nearest')
-        along, across, theta = blur.lambda_1.item(), blur.lambda_2.item(), blur.theta.rad2deg().item()
-        axes.add_patch(Ellipse((SIZE // 2, SIZE // 2), 2 * along, 2 * across, angle=theta, fill=False,
-                               edgecolor='white', linewidth=0.8))
-        axes.set_title(f'{number}:  σ {along:.4g}' if blur.isotropic else
-                       f'{number}:  λ {along:g} / {across:g}   θ {theta:.4g}°', fontsize=9)
-        axes.set_axis_off()
+        draw(axes, number, blur)
     data = io.BytesIO()
     figure.savefig(data, format='png', dpi=150)
     return data.getvalue()
+
+
+def draw(axes, number, blur):
+    """One kernel with its number and its standard deviations above it."""
+    axes.imshow(kernel(blur, SIZE)[0].numpy(), cmap='magma', interpolation='nearest')
+    along, across, theta = blur.lambda_1.item(), blur.lambda_2.item(), blur.theta.rad2deg().item()
+    axes.add_patch(Ellipse((SIZE // 2, SIZE // 2), 2 * along, 2 * across, angle=theta, fill=False,
+                           edgecolor='white', linewidth=0.8))
+    axes.set_title(f'{number}:  σ {along:.4g}' if blur.isotropic else
+                   f'{number}:  λ {along:g} / {across:g}   θ {theta:.4g}°', fontsize=9)
+    axes.set_axis_off()
 
 
 if __name__ == '__main__':

@@ -1,0 +1,278 @@
+"""What README.md and docs/ say is so: each command runs, each link leads somewhere, each message and option exists."""
+import ast
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from skimage import data as photos
+from torch.distributed.run import parse_args as parse_torchrun
+
+import main as program
+import protocol
+from data.images import write_rgb
+from model import kdsr, mrda
+from model.mln import MLN
+from scripts import write_options
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]
+FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
+# Commands that are not run here, by how they begin, and the test that runs them.
+ELSEWHERE = {
+    'sh scripts/quickstart.sh': 'test_quickstart.py::test_quickstart',
+    'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
+    'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
+    'python -m pytest': 'test_scripts.py::test_running_the_tests',
+    'pip install -r requirements.txt': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
+    'python3 -m venv ~/mrda': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
+    'ruff check .': 'test_docs.py::test_links_lead_somewhere',
+}
+# What is put behind a command's own flags so that it takes no time, by the program: the last flag wins.
+NETWORK = ['--n_feats', '8', '--n_blocks', '1']
+SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1', '--epochs_sr', '1', '--n_GPUs', '1',
+         '--epochs_encoder', '0', '--task_iter', '1', '--test_iter', '1', '--meta_batch_size', '1', '--n_threads', '0',
+         '--print_every', '1', '--device', 'cpu']
+BEHIND = {'main.py': SMALL, 'scripts/make_testset.py': SMALL, 'scripts/draw_kernels.py': [],
+          'scripts/write_options.py': [], 'scripts/draw_figures.py': [],
+          'scripts/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
+          'upscale.py': ['--device', 'cpu']}
+# Programs that a shell finds in place of the real ones: each writes down how it was called. Others: none but TOOLS.
+RECORDED = 'python', 'python3', 'torchrun'
+RECORDER = '#!/bin/sh\n{ printf "%s\\0" "${0##*/}" "$@"; echo; } >> "$CALLS"\n'
+TOOLS = 'cat', 'dirname', 'grep', 'head', 'sh', 'tail'
+CLUSTER = {'sbatch': 'exec sh "$@"', 'scontrol': 'echo localhost', 'srun': 'exec "$@"'}
+
+
+def blocks(page):
+    """The indented blocks outside of fences, which are commands without exception: lists of lines."""
+    text = FENCE.sub('', page.read_text(encoding='utf-8'))
+    return [[line.strip() for line in block.splitlines() if line.strip()]
+            for block in re.findall(r'(?:^ {4,}(?![-*] ).*\n)+', text, re.M)]
+
+
+def commands(page):
+    """Each command of a page, comments and line ends removed."""
+    lines = [line for block in blocks(page) for line in '\n'.join(block).replace('\\\n', ' ').splitlines()]
+    return [stripped for line in lines if (stripped := re.sub(r'(^|\s)# .*', '', line).strip())]
+
+
+def elsewhere(command):
+    return next((test for start, test in ELSEWHERE.items() if command.startswith(start)), None)
+
+
+@pytest.fixture(scope='module')
+def sandbox(tmp_path_factory):
+    """A copy of the repository with tiny data sets where the documentation has them, and a run of all four stages."""
+    root = tmp_path_factory.mktemp('documented') / 'repository'
+    for name in 'scripts', 'docs':
+        shutil.copytree(ROOT / name, root / name)
+    for path in (*ROOT.glob('requirements*.txt'), ROOT / 'option.py'):
+        shutil.copy(path, root)
+    image = photos.chelsea()[100:148, 120:172].copy()
+    names = ['DF2K/HR/a', 'DF2K/HR/b', *(f'benchmark/{name}/HR/c' for name in ('Set5', 'Set14', 'B100', 'Urban100',
+                                                                              'Manga109'))]
+    for name in names:
+        write_rgb(root / 'datasets' / f'{name}.png', image)
+    for name in 'photos/a.png', 'photo.jpg':
+        write_rgb(root / name, image[:20, :24])
+    for name in 'restored/a_x4.png', 'ground_truth/a.png':
+        write_rgb(root / name, image)
+    for name in RECORDED:
+        put(root / 'bin' / name, RECORDER)
+    for name, text in CLUSTER.items():
+        put(root / 'bin' / name, f'#!/bin/sh\n{text}\n')
+    for name in TOOLS:
+        (root / 'bin' / name).symlink_to(shutil.which(name))
+    home = os.getcwd()
+    os.chdir(root)
+    try:
+        assert program.main(['--stage', 'all', '--dir_cache', 'cache', *SMALL]) == 0
+    finally:
+        os.chdir(home)
+    shutil.copy(root / 'experiment/stage4_x4_bicubic_iso/model/model_ST_last.pt', root / 'weights.pt')
+    return root
+
+
+def put(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def workplace(sandbox, tmp_path, monkeypatch):
+    """The sandbox copied anew, and the current folder."""
+    folder = tmp_path / 'repository'
+    shutil.copytree(sandbox, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
+    return folder
+
+
+def calls(command, folder):
+    """What a shell starts for `command`: lists of the program's name and arguments."""
+    record = folder / 'calls'
+    record.write_bytes(b'')
+    environment = {'PATH': str(folder / 'bin'), 'PYTHON': 'python', 'CALLS': str(record),
+                   'SLURM_JOB_NODELIST': 'localhost', 'SLURM_NNODES': '1', 'SLURM_JOB_ID': '1'}
+    command = command.replace('DIR_DATA=/data', 'DIR_DATA=datasets')
+    run = subprocess.run([shutil.which('sh'), '-c', command], cwd=folder, env=environment, capture_output=True,
+                         text=True)
+    assert run.returncode == 0, f'{command}: {run.stderr}'
+    found = [line.split('\0')[:-1] for line in record.read_text().splitlines()]
+    assert found, f'{command}: starts no program that is known here'
+    return found
+
+
+def start(name, *arguments):
+    """Run what a shell would have started, in this process and in small; returns the exit status."""
+    if name == 'torchrun' or arguments[:2] == ('-m', 'torch.distributed.run'):
+        asked = parse_torchrun(list(arguments if name == 'torchrun' else arguments[2:]))
+        return start('python', asked.training_script, *asked.training_script_args)
+    if arguments[0] == '-c':
+        exec(compile(arguments[1], 'documentation', 'exec'), {})
+        return 0
+    file, *flags = arguments
+    if file not in BEHIND:  # written by the page itself
+        assert Path(file).is_file(), f'{file}: say in BEHIND with which flags it takes no time'
+        environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        return subprocess.run([sys.executable, file, *flags, *SMALL], env=environment).returncode
+    flags += small(file, flags)
+    if file == 'main.py':
+        return program.main(flags)
+    before, sys.argv = sys.argv, [file, *flags]
+    try:
+        runpy.run_path(str(ROOT / file), run_name='__main__')
+    except SystemExit as error:
+        return error.code
+    finally:
+        sys.argv = before
+    return 0
+
+
+def small(file, flags):
+    """What makes the command small; a training starts anew, one that goes on has a run of one epoch there."""
+    more = list(BEHIND[file])
+    if 'kdsr' in flags:
+        more += ['--n_resblocks', '1']
+    if file != 'main.py' or {'--test_only', '--help', '--load', '--dir_demo'} & set(flags):
+        return more
+    return [*more, '--resume', '1'] if '--resume' in flags else [*more, '--reset']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_commands_run(page, workplace):
+    for source in (body for kind, body in FENCE.findall(page.read_text(encoding='utf-8')) if kind == 'python'):
+        name = re.match(r'# (\w+\.py)\n', source)
+        assert name, f'{page.name}: a block of Python begins with the name of its file'
+        Path(name[1]).write_text(source, encoding='utf-8')
+    for command in commands(page):
+        if elsewhere(command):
+            continue
+        for call in calls(command, workplace):
+            try:
+                status = start(*call)
+            except SystemExit as error:  # --help
+                status = error.code
+            assert not status, f'{page.name}: {command}: {shlex.join(call)} ends with {status}'
+        for target in re.findall(r' (?:-o|--out|--dir_out) (\S+)', command):
+            assert Path(target).exists(), f'{page.name}: {command}: writes no {target}'
+    torch.set_num_threads(1)
+
+
+def test_what_runs_elsewhere_does():
+    documented = [command for page in PAGES for command in commands(page)]
+    for beginning, test in ELSEWHERE.items():
+        file, _, name = test.partition('::')
+        tree = ast.parse((ROOT / 'test' / file).read_text(encoding='utf-8'))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, test
+        assert any(command.startswith(beginning) for command in documented), f'{beginning}: in no page any more'
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = FENCE.sub('', page.read_text(encoding='utf-8'))
+    headings = re.findall(r'^#+ (.*)$', text, re.M)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    text = FENCE.sub('', page.read_text(encoding='utf-8'))
+    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+        if not link.startswith('http'):
+            path, _, anchor = link.partition('#')
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f'{page.name}: {link}'
+            assert not anchor or anchor in anchors(target), f'{page.name}: {link}'
+
+
+def test_every_page_is_linked_from_the_first():
+    assert set(re.findall(r'\((docs/[a-z]+\.md)\)', PAGES[0].read_text(encoding='utf-8'))) == {
+        f'docs/{page.name}' for page in PAGES[1:]}
+
+
+def test_files_that_are_named_exist():
+    named = re.compile(r'`((?:scripts|model|data|loss|test|benchmark|docs|assets)/[\w./]*(?:\.(?:py|sh|md|png)|/))`')
+    for page in PAGES:
+        for path in named.findall(page.read_text(encoding='utf-8')):
+            assert (ROOT / path).exists(), f'{page.name}: {path}'
+
+
+def test_options_are_those_of_the_program():
+    assert (ROOT / 'docs/options.md').read_text(encoding='utf-8') == write_options.text(), \
+        'run python scripts/write_options.py'
+
+
+def test_parameters_are_counted():
+    with torch.device('meta'):
+        networks = [network for scale in (2, 3, 4) for network in (
+            MLN(128, scale), mrda.teacher(scale), mrda.student(scale), *mrda.teacher(scale).children(),
+            *mrda.student(scale).children())]
+        networks += [make(4, *size) for make in (kdsr.teacher, kdsr.student) for size in ((64, 53, 9), (128, 28, 5))]
+    counted = {f'{sum(p.numel() for p in network.parameters()):,}' for network in networks}
+    assert set(re.findall(r'\d+,\d{3},\d{3}', (ROOT / 'docs/method.md').read_text(encoding='utf-8'))) == counted
+
+
+def test_published_results_are_those_of_the_program():
+    rows = [[cell.strip(' *') for cell in line.split('|')]
+            for line in (ROOT / 'docs/reproduction.md').read_text(encoding='utf-8').splitlines() if line[:1] == '|']
+    for method, scores in protocol.GAUSSIAN8_X4.items():
+        cells = [f'{psnr:.2f} / {ssim:.4f}'.replace('/ 0.', '/ .') for psnr, ssim in scores]
+        assert any(row[1].startswith(method) and row[2:7] == cells for row in rows), method
+    for method, scores in protocol.MRDA9_SET14_X4.items():
+        for at in 0, 9, 18:
+            cells = [f'{psnr:.2f}' for psnr in scores[at:at + 9]]
+            assert any(row[2].startswith(method) and row[3:12] == cells for row in rows), (method, at)
+
+
+def templates():
+    """Every text in the code, with … for what is filled in."""
+    for path in (path for path in ROOT.rglob('*.py') if 'test' not in path.relative_to(ROOT).parts[0]
+                 and not path.relative_to(ROOT).parts[0].startswith('.')):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield ''.join(part.value if isinstance(part, ast.Constant) else '…' for part in node.values)
+
+
+FOREIGN = {'no kernel image is available for execution on the device'}  # PyTorch's own words
+
+
+def test_messages_are_those_of_the_program():
+    known = list(templates())
+    page = (ROOT / 'docs/troubleshooting.md').read_text(encoding='utf-8')
+    headings = re.findall(r'^### `(.*)`$', page, re.M)
+    assert len(headings) > 40
+    for heading in headings:
+        pattern = re.compile('.*'.join(map(re.escape, heading.split('…'))), re.S)
+        assert heading in FOREIGN or any(map(pattern.search, known)), heading
