@@ -11,7 +11,7 @@ from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, de
 from distributed import ALONE
 from utility import UserError, shown
 
-__all__ = ['TestSet', 'make_loaders']
+__all__ = ['TestSet', 'make_loaders', 'make_tests']
 
 
 def make_loaders(args, team=ALONE):
@@ -21,7 +21,7 @@ def make_loaders(args, team=ALONE):
 
     Every image is read once before anything is trained. Raises UserError about all that cannot be used.
     """
-    tests = _test_sets(args) if team.leader else []
+    tests = make_tests(args) if team.leader else []
     tested = [path for testset in tests for path in testset.files]
     if args.test_only:
         refuse(_scan_tests(args, tested), tested)
@@ -42,7 +42,7 @@ def _checked_loader(args, tested, team):
     return _train_loader(args, files, cache, team)
 
 
-def _test_sets(args):
+def make_tests(args):
     """The TestSets of --data_test. Raises UserError if one is not there, or two have one name."""
     tests = []
     for name in split_names(args.data_test, '--data_test'):

@@ -1,0 +1,119 @@
+"""What a run folder holds, read back: options, curves, scores, tables."""
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from checkpoint import Run
+from data.degradation import Degradation
+from option import NAMES, build_parser
+from utility import UserError, shown
+
+DEGRADATION = re.compile(r'(?:sigma (\S+)|lambda ([^/\s]+)/(\S+), theta (\S+)), noise (\S+)')
+
+
+class Start(NamedTuple):
+    """One start of the program: its date, its options as text."""
+    date: str
+    options: dict
+
+    @property
+    def stage(self):
+        return int(self.options['stage'])
+
+    @property
+    def trains(self):
+        return self.options['test_only'] == 'False'
+
+    def changed(self):
+        """{option: text} of those that are not as the stage sets them."""
+        parser = build_parser(self.stage, self.options['model'])
+        return {name: text for name, text in self.options.items()
+                if name in NAMES.values() and text != str(parser.get_default(name))}
+
+    def argv(self):
+        """A command line that says the same."""
+        chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
+        return [f'--{name}={text}' for name, text in chosen.items()]
+
+
+class Scored(NamedTuple):
+    """The newest test of a set under a degradation. degradation: text; scores: {image: (PSNR, SSIM)};
+    images: {image: file} of those that were kept."""
+    set_name: str
+    degradation: str
+    scores: dict
+    images: dict
+
+
+def read_starts(folder):
+    """The Starts that config.txt notes, oldest first. Raises UserError if it is not there or notes none."""
+    path = Path(folder) / 'config.txt'
+    starts = []
+    for block in _text(path).split('\n\n'):
+        date, *lines = block.strip('\n').split('\n')
+        options = dict(line.split(': ', 1) for line in lines if ': ' in line)
+        if options.get('stage') in ('1', '2', '3', '4') and {'model', 'test_only', 'scale'} <= options.keys():
+            starts.append(Start(date, options))
+    if not starts:
+        raise UserError(f'{shown(path)}: notes no start of main.py; give the folder of a run, as experiment/stage4_...')
+    return starts
+
+
+def read_history(folder, stage, note):
+    """{'losses': {name: [one an epoch]}, 'psnr': {set: [...]}, 'ssim': ...} from the newest full state; {} if none is
+    left. note(text): called for each damaged one. Raises UserError if all of them are damaged."""
+    run = Run(folder, stage)
+    return run.start(-1, False, note)['history'] if run.positions() else {}
+
+
+def read_tables(folder):
+    """The contents of every results/protocol_*.json, as report.table_json writes them. Raises UserError."""
+    tables = []
+    for path in sorted((Path(folder) / 'results').glob('protocol_*.json')):
+        try:
+            tables.append(json.loads(_text(path)))
+        except ValueError as error:
+            raise UserError(f'{shown(path)}: damaged ({error}); test again to write it anew') from error
+    return tables
+
+
+def read_scores(folder):
+    """A Scored for each results/<set>_<degradation>.csv. Raises UserError."""
+    found = []
+    for path in sorted((Path(folder) / 'results').glob('*.csv')):
+        rows = list(csv.DictReader(io.StringIO(_text(path), newline='')))
+        if path.name.startswith('protocol_') or not rows:
+            continue
+        try:
+            scores = {row['image']: (float(row['psnr_y']), float(row['ssim_y'])) for row in rows}
+            name, degradation = rows[0]['set'], rows[0]['degradation']
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'{shown(path)}: no table of image scores ({error}); test again') from error
+        kept = {image: file for image in scores for file in [_restored(path.with_suffix(''), image)] if file}
+        found.append(Scored(name, degradation, scores, kept))
+    return found
+
+
+def _restored(folder, image):
+    """The file of a restored image, None if it was not kept."""
+    return next((file for scale in (2, 3, 4) if (file := folder / f'{image}_x{scale}.png').is_file()), None)
+
+
+def parse_degradation(text):
+    """The Degradation that str() shows as `text`. Raises UserError if none does."""
+    match = DEGRADATION.fullmatch(text)
+    try:
+        *blur, noise = (float(part) for part in match.groups() if part is not None)
+    except (AttributeError, ValueError) as error:
+        raise UserError(f'{text!r} is no degradation') from error
+    return Degradation.iso(*blur, noise) if len(blur) == 1 else Degradation.aniso(*blur, noise)
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{shown(path)}: cannot be read ({getattr(error, "strerror", None) or error})') from error

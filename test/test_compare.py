@@ -1,0 +1,90 @@
+"""Panels that compare methods: the crop is where they differ, partners and mistakes are found."""
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import plots
+from data.images import read_rgb, write_rgb
+from plots import draw_curves, telling_crop
+
+compare = importlib.import_module('scripts.compare')
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Ground truth and two methods, of which b has a bright spot at rows 40-48, columns 60-68 of image y."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    for name in ('x', 'y'):
+        truth = rng.integers(60, 120, (70, 98, 3), dtype=np.uint8)
+        write_rgb(Path(f'truth/{name}.png'), truth)
+        restored = truth[:68, :96].copy()
+        write_rgb(Path(f'a/{name}_x4.png'), restored)
+        if name == 'y':
+            restored[40:48, 60:68] = 255
+        write_rgb(Path(f'b/{name}.png'), restored)
+    return ['--methods', 'first=a', 'second=b', '--truth', 'truth']
+
+
+def test_the_crop_is_where_images_differ_most():
+    images = [np.full((50, 60, 3), 100, np.uint8) for _ in range(3)]
+    images[1][30:36, 41:47] += 50
+    images[2][5, 5] = 255  # brighter, but one pixel only
+    top, left = telling_crop(images, 6, 6)
+    assert (top, left) == (30, 41)
+    assert telling_crop(images, 500, 500) == (0, 0)  # larger than the image
+    assert telling_crop(images, 50, 6) == (0, 41)
+
+
+def test_panels_are_drawn_of_the_crop_that_tells(folders, capsys, monkeypatch):
+    drawn = []
+    plain = plots.draw_zooms
+    monkeypatch.setattr(compare, 'draw_zooms', lambda *args: drawn.append(args) or plain(*args))
+    assert compare.main([*folders, '--side', '16']) == 0
+    assert capsys.readouterr().out.split() == [f'panels/{name}.{kind}' for name in 'xy' for kind in ('png', 'pdf')]
+    _, name, truth, images, captions, (top, left, side) = drawn[1]
+    assert name == 'y' and list(images) == ['first', 'second'] and truth.shape == (68, 96, 3)
+    assert top <= 40 and top + side >= 48 and left <= 60 and left + side >= 68
+    assert captions['first'].startswith('inf dB / 1.0000') and 10 < float(captions['second'].split()[0]) < 40
+    assert read_rgb('panels/y.png').shape[1] > 600 and Path('panels/y.pdf').read_bytes().startswith(b'%PDF')
+
+
+def test_a_crop_and_images_may_be_named(folders, capsys):
+    assert compare.main([*folders, '--crop', '1,2,30', '--images', 'y', '--out', 'here']) == 0
+    assert capsys.readouterr().out.split() == ['here/y.png', 'here/y.pdf']
+
+
+def test_one_method_is_compared_with_the_truth(folders, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare, 'draw_zooms', lambda *args: drawn.append(args))
+    assert compare.main(['--methods', 'second=b', '--truth', 'truth', '--images', 'y', '--side', '8']) == 0
+    assert drawn[0][-1] == (40, 60, 8)
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--images', 'z'], 'there are x, y'),
+    (['--side', '69'], 'does not fit'),
+    (['--crop', '60,0,20'], 'does not fit'),
+    (['--methods', 'a=a', 'a=b'], 'same name'),
+    (['--methods', 'a=gone'], 'no such file')])
+def test_mistakes_are_one_line(folders, flags, words, capsys):
+    assert compare.main([*folders, *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1 and words in error
+
+
+def test_malformed_arguments_are_refused(folders):
+    for flags in (['--methods', 'folder'], ['--crop', '1,2']):
+        with pytest.raises(SystemExit) as end:
+            compare.main([*folders, *flags])
+        assert end.value.code == 2
+
+
+def test_losses_of_different_sizes_share_a_picture(tmp_path):
+    nan = float('nan')
+    history = {'losses': {'loss': [0.9, 0.2, 0.03], 'KL': [0.5, 0.01, 0.001], 'SR': [nan, nan, 0.02]},
+               'psnr': {'Set5': [20.0, nan, 30.0]}}
+    draw_curves(tmp_path, history)
+    assert all(read_rgb(tmp_path / f'{name}.png').std() > 1 for name in ('loss', 'psnr'))

@@ -1,0 +1,291 @@
+"""The report of a run: one valid, self-contained page of what is in the run folder, whatever things are called."""
+import importlib
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import opened, programs
+
+import page
+import record
+from checkpoint import Run
+from data.degradation import Degradation
+from data.images import write_rgb
+from evaluation import Score, SetScores, write_csv
+from model import mrda
+from option import config_text, parse
+from protocol import degradations
+from report import TestRun, write_tables
+from store import save_state, save_weights
+
+make_report = importlib.import_module('scripts.make_report')
+VOID = {'meta', 'img', 'input'}
+NASTY = '<script>alert(1)</script>&"\''
+
+
+class Page(HTMLParser):
+    """Every element of a page as (tag, attributes), its text, and whether its tags close in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.text, self.open = [], [], []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), (tag, attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def put_run(folder, data, names=('d', 'e'), stage=4, **changes):
+    """A run folder as training and a test with --save_results leave it; the images are of random pixels."""
+    flags = ['--stage', str(stage), '--scale', '2', '--dir_data', str(data), '--data_test', 'Set2', '--n_blocks', '2']
+    run = Run(folder, stage)
+    run.open(config_text(parse(flags)))
+    run.open(config_text(parse([*flags, '--test_only', '--sig', '1.2', '--noise', '5'])))
+    rng = np.random.default_rng(0)
+    degradation = Degradation.iso(1.2, 5)
+    scores = SetScores('Set2', degradation, [[Score(name, 27.5, 0.8) for name in names]])
+    write_csv(run.results, scores)
+    for name in names:
+        image = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        write_rgb(run.results / 'Set2_sigma_1.2_noise_5' / f'{name}_x2.png', image)
+        write_rgb(data / 'benchmark' / 'Set2' / 'HR' / f'{name}.png', np.pad(image, ((0, 1), (0, 1), (0, 0))))
+    nan = math.nan
+    history = {'losses': {'loss': [0.9, 0.3, 0.02], 'KL': [0.4, 0.01, 0.001], 'SR': [nan, 0.05, 0.02]},
+               'psnr': {'Set2': [20.5, 24.25, 27.5]}, 'ssim': {}}
+    save_state(folder / 'model' / 'state_3.pt', {'history': history | changes})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return put_run(tmp_path / 'experiment' / 'mine', tmp_path / 'data')
+
+
+def made(folder, *flags):
+    """The report of a run as (text, Page)."""
+    assert make_report.main([str(folder), *map(str, flags)]) == 0
+    text = (folder / 'report.html').read_text(encoding='utf-8')
+    return text, Page(text)
+
+
+def test_the_page_is_whole_and_asks_for_nothing(run):
+    text, found = made(run)
+    assert text.startswith('<!DOCTYPE html>') and found.all('html') == [{'lang': 'en'}] and found.all('title')
+    ids = [attributes['id'] for _, attributes in found.elements if 'id' in attributes]
+    assert len(ids) == len(set(ids))
+    assert len(found.all('img')) == 6  # two images, each three times
+    for attributes in found.all('img'):
+        assert attributes['alt'] and attributes['src'].startswith('data:image/') and attributes['width'] == '64'
+    for name in ('src', 'href', 'srcset', 'action', 'style', 'onclick', 'onload', 'background'):
+        values = [attributes[name] for tag, attributes in found.elements if name in attributes and tag != 'img']
+        assert not values, (name, values)
+    assert not re.search(r'https?:|@import|url\(', re.sub(r'data:image/[^"]*', '', text))
+    assert all('aria-label' in attributes for attributes in found.all('input'))
+
+
+def test_what_the_run_holds_is_shown(run):
+    _, found = made(run)
+    text = ' '.join(found.text)
+    assert 'Report of mine' in text and 'Stage 4, MRDA: the student' in text and '2 starts' in text
+    assert 'Set2/d, sigma 1.2, noise 5' in text and 'restored 27.50 dB, SSIM 0.8000' in text
+    assert re.search(r'bicubic \d+\.\d\d dB', text)
+    labels = [attributes['aria-label'] for attributes in found.all('svg') if 'aria-label' in attributes]
+    assert labels == ['Training loss over 3 epochs; at the end: loss 0.02, KL 0.001, SR 0.02',
+                      'Luma PSNR (dB) of the test after each epoch over 3 epochs; at the end: Set2 27.5']
+    assert 'n_blocks' in text and 'Other than the stage sets them' in text
+
+
+def test_published_numbers_stand_beside_ours(run):
+    blurs = degradations('gaussian8', 4)
+    scores = {'Set5': [(blur, 30 + i, 0.9) for i, blur in enumerate(blurs)],
+              'Mine': [(blur, math.inf, 1.0) for blur in blurs]}
+    write_tables(run / 'results', TestRun('gaussian8', 4, 'how they were made', scores))
+    _, found = made(run)
+    text = ' '.join(found.text)
+    assert 'published: MRDA_S' in text and '31.98' in text and 'how they were made' in text and 'inf' in text
+    spans = [int(attributes['colspan']) for attributes in found.all('th') + found.all('td') if 'colspan' in attributes]
+    assert 2 in spans
+    blurs = degradations('mrda9', 4)
+    write_tables(run / 'results', TestRun('mrda9', 4, 'line', {'Set14': [(blur, 25.0, 0.7) for blur in blurs]}))
+    assert 'Set14 published PSNR' in ' '.join(made(run)[1].text)
+
+
+def test_names_are_text_whatever_they_hold(tmp_path):
+    name = NASTY.replace('/', '')
+    folder = put_run(tmp_path / 'experiment' / name, tmp_path / 'data', names=(name, 'b$title'),
+                     psnr={NASTY: [20.0, 21.0]})
+    text, found = made(folder)
+    assert len(found.all('script')) == 1 and 'alert(1)' in ' '.join(found.text)
+    assert len(found.all('img')) == 6 and any(name in attributes['alt'] for attributes in found.all('img'))
+    assert f'Report of {name}' in ' '.join(found.text) and 'b$title' in ' '.join(found.text)
+    assert '<script>alert' not in text
+
+
+def test_the_policy_allows_this_style_and_script_only(run):
+    _, found = made(run)
+    policy = next(each['content'] for each in found.all('meta') if 'http-equiv' in each)
+    assert "default-src 'none'" in policy and 'unsafe' not in policy and 'img-src data:' in policy
+    assert len(re.findall("'sha256-[^']{44}'", policy)) == 2
+
+
+def test_without_states_images_or_truth_the_rest_is_shown(run, capsys, tmp_path):
+    shutil.rmtree(tmp_path / 'data')
+    _, found = made(run)
+    assert 'left out' in capsys.readouterr().out and '--dir_data' in ' '.join(found.text)
+    assert not found.all('img') and found.all('table')
+    shutil.rmtree(run / 'results')
+    shutil.rmtree(run / 'model')
+    _, found = made(run)
+    assert 'Curves' not in found.text and 'Options' in found.text
+    write_rgb(run / 'loss.png', np.full((20, 30, 3), 7, np.uint8))
+    assert [each['alt'] for each in made(run)[1].all('img')] == ['Training loss over the epochs']
+
+
+def test_the_truth_is_found_where_it_has_moved(run, tmp_path):
+    (tmp_path / 'data').rename(tmp_path / 'moved')
+    assert len(made(run, '--dir_data', tmp_path / 'moved')[1].all('img')) == 6
+
+
+def test_the_file_stays_small(run, capsys, monkeypatch):
+    assert 'Images' not in made(run, '--images', 0)[1].text
+    small, found = made(run, '--images', 1)
+    assert len(found.all('img')) == 3
+    monkeypatch.setattr(make_report, 'MOST', len(small))
+    text, found = made(run)
+    assert len(found.all('img')) == 3 and len(text) == len(small)
+    assert 'images: 1 only' in capsys.readouterr().out
+
+
+def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
+    folder = put_run(tmp_path / 'run', tmp_path / 'data', names=('d',))
+    monkeypatch.setattr(make_report, 'CROP', (30, 40))
+    _, found = made(folder)
+    assert {(each['width'], each['height']) for each in found.all('img')} == {('40', '30')}
+    assert 'Shown: 40x30 of 64x48 pixels' in ' '.join(found.text)
+
+
+def test_images_are_spread_over_what_was_tested():
+    sets = [record.Scored(f'S{i}', '', {}, {f'{i}{name}': None for name in 'abc'}) for i in range(4)]
+    assert [name for _, name in make_report.spread(sets[:2], 5)] == ['0a', '1a', '0b', '1b', '0c']
+    assert [name[0] for _, name in make_report.spread(sets, 2)] == ['0', '3']
+    assert len(make_report.spread(sets[:1], 9)) == 3 and make_report.spread([], 3) == []
+
+
+@pytest.mark.parametrize('degradation', [Degradation.iso(2.6), Degradation.aniso(3.5, 1.5, 20, 10),
+                                         Degradation.iso(0.9143, 12.5)])
+def test_degradations_are_read_back(degradation):
+    read = record.parse_degradation(str(degradation))
+    assert str(read) == str(degradation) and read.isotropic == degradation.isotropic
+    assert read.noisy == degradation.noisy
+
+
+def test_options_are_read_back(tmp_path):
+    flags = ['--stage', '3', '--model', 'kdsr', '--data_test', 'A+B', '--lr_sr', '3e-5', '--chop', '--theta', '-20']
+    Run(tmp_path / 'run', 3).open(config_text(parse(flags)))
+    start, = record.read_starts(tmp_path / 'run')
+    assert start.trains and set(start.changed()) == {'stage', 'data_test', 'lr_sr', 'chop', 'theta', 'save', 'model'}
+    again = parse(start.argv())
+    assert {name: value for name, value in vars(again).items() if name != 'given'} \
+        == {name: value for name, value in vars(parse(flags)).items() if name != 'given'}
+
+
+@pytest.mark.parametrize(('low', 'high'), [(0.0, 1.0), (27.601, 27.624), (3.0, 3.0), (0.0, 0.0), (-5.0, 940.0),
+                                           (1e-7, 3e-7)])
+def test_ticks_span_the_values(low, high):
+    ticks = page.even_ticks(low, high)
+    assert ticks[0] <= low and high <= ticks[-1] and 2 <= len(ticks) <= 9
+    if low > 0:
+        assert all(low <= tick <= high for tick in page.log_ticks(low, high))
+
+
+@pytest.mark.parametrize('values', [[5.0], [math.nan, 3.0], [1.0] * 500, [0.0, 0.0], [1e-9, 1e3], [math.inf, 2.0]])
+def test_any_series_is_a_chart(values):
+    text = page.chart('title', {'a<b': values, 'empty': [math.nan]})
+    Page(text)
+    assert 'nan' not in text and 'inf' not in text and 'a&lt;b' in text and 'empty' not in text
+    assert page.chart('title', {'a': [math.nan]}) == ''
+
+
+@pytest.mark.parametrize(('spoil', 'words'), [
+    (lambda run: (run / 'config.txt').unlink(), 'config.txt'),
+    (lambda run: (run / 'config.txt').write_text('nothing\n'), 'notes no start'),
+    (lambda run: (run / 'config.txt').write_bytes(b'\xff\xfe'), 'cannot be read'),
+    (lambda run: (run / 'results' / 'protocol_single.json').write_text('{'), 'damaged'),
+    (lambda run: (run / 'results' / 'protocol_single.json').write_text('[]'), 'none of this program'),
+    (lambda run: (run / 'results' / 'Set2_sigma_1.2_noise_5.csv').write_text('a,b\n1,2\n'), 'no table'),
+    (lambda run: (run / 'model' / 'state_3.pt').write_bytes(b'x' * 99), 'damaged')])
+def test_mistakes_are_one_line(run, spoil, words, capsys):
+    spoil(run)
+    assert make_report.main([str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1 and words in error
+    assert not (run / 'report.html').exists()
+
+
+def test_a_real_test_is_reported(cli, library):
+    save_weights('student.pt', mrda.student(2, n_blocks=1))
+    assert cli('--stage', 4, '--test_only', '--pre_train_ST', 'student.pt', '--save_results', '--noise', 3) == 0
+    _, found = made(Path('experiment/stage4_x2_bicubic_iso'))
+    shown = ' '.join(found.text)
+    table = json.loads(Path('experiment/stage4_x2_bicubic_iso/results/protocol_single.json').read_text())
+    assert f'{table["means"][0]["scores"]["Set2"]["PSNR"]:.2f}' in shown
+    assert len(found.all('img')) == 6 and 'Set2/e' in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(None in programs(), reason='chromium and chromedriver are not installed')
+def test_in_a_browser(run, tmp_path):
+    """In a real browser: sliders follow mouse, touch and keys; nothing is fetched, nothing complained of."""
+    made(run)
+    clip = "return getComputedStyle(document.querySelector('.before')).clipPath"
+    right = re.compile(r'inset\(0px calc\(100% - ([\d.]+)%\) 0px 0px\)|inset\(0px ([\d.]+)% 0px 0px\)')
+
+    def share(browser):
+        """How much of the bicubic image is seen, in percent."""
+        plain, computed = right.fullmatch(browser.run(clip)).groups()
+        return float(plain) if plain else 100 - float(computed)
+
+    with opened(*programs(), tmp_path / 'profile') as browser:
+        for width, dark in ((1200, False), (1200, True), (390, False), (390, True)):
+            browser.open(run / 'report.html', width, 900, dark)
+            view, slider = browser.find('.view'), browser.find('input[type=range]')
+            wide = browser.run("return document.querySelector('.view').clientWidth")
+            assert share(browser) == 50
+            browser.drag(view, 0, wide / 4, 'touch' if width < 700 else 'mouse')
+            assert share(browser) == pytest.approx(75, abs=2)
+            before = share(browser)
+            browser.keys(slider, '\ue012' * 5)  # left arrow
+            assert share(browser) == before - 5
+            browser.keys(slider, '\ue011')  # home
+            assert share(browser) == 0
+            browser.run("document.querySelector('input[type=checkbox]').click()")
+            seen = "return getComputedStyle(document.querySelector('.truth')).visibility"
+            assert browser.run(seen) == 'visible'
+            assert browser.run('return document.documentElement.scrollWidth <= innerWidth')
+            light = browser.run("return getComputedStyle(document.body).backgroundColor") == 'rgb(255, 255, 255)'
+            assert light != dark
+            assert browser.run('return [...document.images].every(image => image.naturalWidth)')
+        assert {address.partition(':')[0] for address in browser.requests()} == {'file', 'data'}
+        assert not browser.log('browser')
+        assert len(browser.picture()) > 1000
