@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import zoo
 from train_zoo import STAGES
 
 import main as program
+import zoo
 from checkpoint import run_folder
 from option import parse
 from store import load_state, load_weights, serialize, write_bytes
@@ -91,8 +91,9 @@ def card(name, training, table, cost, about):
     sets = list(mean_psnr(table))
     rows = [(f'**{name}**', table['means'][-1]['scores']),
             *((row['blur'].removeprefix('published: ') + ', published', row['scores']) for row in table['published'])]
-    lines = [f'# {name}', '', about.strip(), '', '## Scores', '', f'{table["label"]}, x{table["scale"]}; mean PSNR / SSIM:',
-             '', '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
+    lines = [f'# {name}', '', about.strip(), '', '## Scores', '',
+             f'{table["label"]}, x{table["scale"]}; mean PSNR / SSIM:', '',
+             '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
     for label, scores in rows:
         cells = [f'{scores[each]["PSNR"]:.2f} / {scores[each]["SSIM"]:.4f}' if scores.get(each, {}).get('PSNR') else ''
                  for each in sets]

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import protocol
 from data.images import write_rgb
 from model import kdsr, mrda
 from model.mln import MLN
-from scripts import write_options
+from scripts import quickstart, write_options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]
@@ -30,7 +31,10 @@ ELSEWHERE = {
     'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
     'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
-    'pip install -r requirements.txt': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
+    'python scripts/prepare_data.py download': 'test_prepare_data.py::test_everything_by_one_command',
+    'python scripts/prepare_data.py link': 'test_prepare_data.py::test_link',
+    'python scripts/prepare_data.py check': 'test_prepare_data.py::test_full_decodes',
+    'pip install -r requirements': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
     'python3 -m venv ~/mrda': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
     'ruff check .': 'test_docs.py::test_links_lead_somewhere',
 }
@@ -42,7 +46,10 @@ SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1'
 BEHIND = {'main.py': SMALL, 'scripts/make_testset.py': SMALL, 'scripts/draw_kernels.py': [],
           'scripts/write_options.py': [], 'scripts/draw_figures.py': [],
           'scripts/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
-          'upscale.py': ['--device', 'cpu']}
+          'scripts/map_degradations.py': [*NETWORK, '--device', 'cpu'], 'scripts/compare.py': [],
+          'scripts/make_report.py': [], 'scripts/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
+# Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
+EXTRA = {'export_onnx.py': 'onnxscript', 'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
 # Programs that a shell finds in place of the real ones: each writes down how it was called. Others: none but TOOLS.
 RECORDED = 'python', 'python3', 'torchrun'
 RECORDER = '#!/bin/sh\n{ printf "%s\\0" "${0##*/}" "$@"; echo; } >> "$CALLS"\n'
@@ -63,6 +70,11 @@ def commands(page):
     return [stripped for line in lines if (stripped := re.sub(r'(^|\s)# .*', '', line).strip())]
 
 
+def lacks(command):
+    """Whether a package is not installed that the command needs."""
+    return any(part in command and find_spec(package) is None for part, package in EXTRA.items())
+
+
 def elsewhere(command):
     return next((test for start, test in ELSEWHERE.items() if command.startswith(start)), None)
 
@@ -80,7 +92,7 @@ def sandbox(tmp_path_factory):
                                                                               'Manga109'))]
     for name in names:
         write_rgb(root / 'datasets' / f'{name}.png', image)
-    for name in 'photos/a.png', 'photo.jpg':
+    for name in 'photos/a.png', 'photo.jpg', 'more/b.png':
         write_rgb(root / name, image[:20, :24])
     for name in 'restored/a_x4.png', 'ground_truth/a.png':
         write_rgb(root / name, image)
@@ -94,6 +106,7 @@ def sandbox(tmp_path_factory):
     os.chdir(root)
     try:
         assert program.main(['--stage', 'all', '--dir_cache', 'cache', *SMALL]) == 0
+        assert quickstart.main(SMALL) == 0
     finally:
         os.chdir(home)
     shutil.copy(root / 'experiment/stage4_x4_bicubic_iso/model/model_ST_last.pt', root / 'weights.pt')
@@ -175,7 +188,7 @@ def test_commands_run(page, workplace):
         assert name, f'{page.name}: a block of Python begins with the name of its file'
         Path(name[1]).write_text(source, encoding='utf-8')
     for command in commands(page):
-        if elsewhere(command):
+        if elsewhere(command) or lacks(command):
             continue
         for call in calls(command, workplace):
             try:
