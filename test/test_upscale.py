@@ -366,11 +366,9 @@ def test_the_page_for_users_holds_what_works(capsys):
     save_weights('weights.pt', mrda.student(3, 1))
     for name in ('photo.jpg', 'photos/a.png', 'photos/deeper/a.png', 'more/b.png'):
         save(name)
-    commands = [line for line in page.splitlines() if line.startswith('    ')]
+    commands = [line for line in page.splitlines() if line.startswith('    python upscale.py ')]
     for command in commands:
-        python, script, *argv = shlex.split(command)
-        assert (python, script) == ('python', 'upscale.py')
-        assert program.main(argv) == 0, command
+        assert program.main(shlex.split(command)[2:]) == 0, command
     assert len(commands) >= 9
     assert files('out/all') == ['a_x4.png', 'b_x4.png', 'deeper/a_x4.png', 'photo_x4.png']
     flags = {flag for action in program.build_parser()._actions for flag in action.option_strings}
