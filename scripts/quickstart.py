@@ -1,4 +1,5 @@
-"""The whole method in miniature: four stages by the product's own command line on photos from scikit-image.
+"""The whole method in miniature: four stages by the product's own command line on photos from scikit-image; then a
+photo as it is, enlarged by the shipped weights.
 
 Everything lands in experiment/: the photos in quickstart_photos/, the runs in quickstart_stage1 … quickstart_stage4,
 the table and the pictures in quickstart/. Flags given to it go to every stage.
@@ -8,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import skimage
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -22,7 +25,9 @@ from evaluation import Evaluator, write_csv
 from option import parse
 from plots import draw_panel
 from stage import Stage
+from upscale import load
 
+BUNDLED = Path(skimage.__file__).parent / 'data'
 PHOTOS = Path('experiment/quickstart_photos')
 OUT = Path('experiment/quickstart')
 TRAIN = ('astronaut.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'retina.jpg',
@@ -40,6 +45,7 @@ STAGES = {  # what each stage adds
         '--lr_encoder', '1e-3'],
 }
 SHOWN, CROP = 'chelsea', (90, 130, 90)  # the photo of the picture, and its zoomed part: top, left, side
+OWN, OWN_CROP = 'coffee.png', (560, 940, 360)  # the photo that is enlarged as it is, and a part of the result
 
 
 class Bicubic(Stage):
@@ -58,6 +64,7 @@ def main(flags):
         if status:
             return status
     report(parse([*command_line(4, flags), '--test_only']))
+    enlarge_photo()
     print(f'{(time.monotonic() - start) / 60:.1f} minutes')
     return 0
 
@@ -68,12 +75,11 @@ def command_line(stage, flags):
 
 def write_photos():
     """The photos that come inside scikit-image's wheel, in the layout that --dir_data expects."""
-    bundled = Path(skimage.__file__).parent / 'data'
     for folder, names in (('Train', TRAIN), ('benchmark/HeldOut', HELD_OUT)):
         for name in names:
             target = PHOTOS / folder / 'HR' / f'{Path(name).stem}.png'
             if not target.exists():
-                write_rgb(target, read_rgb(bundled / name))
+                write_rgb(target, read_rgb(BUNDLED / name))
 
 
 def report(args):
@@ -98,6 +104,17 @@ def report(args):
     print(f'\nHeld-out photos enlarged x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
           f'Protocol: {evaluator.protocol(oracle=False)}\n'
           f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
+
+
+def enlarge_photo():
+    """A photo as it is, by the shipped weights beside bicubic: nothing was taken from it, there is no ground truth."""
+    photo, model = read_rgb(BUNDLED / OWN), load()
+    height, width = photo.shape[:2]
+    bicubic = Image.fromarray(photo).resize((width * model.scale, height * model.scale), Image.Resampling.BICUBIC)
+    restored = model.array(photo)
+    write_rgb(OUT / f'{Path(OWN).stem}_x{model.scale}.png', restored)
+    draw_panel(OUT / 'photo.png', {'bicubic': np.array(bicubic), 'student': restored}, OWN_CROP)
+    print(f'A photo as it is, enlarged by {model.notes[0]}: {OUT / "photo.png"}')
 
 
 def means(folder):
