@@ -342,15 +342,9 @@ def test_weights_named_in_a_call_are_loaded_once(monkeypatch):
 @pytest.mark.parametrize('image, said', [
     (np.zeros((3, 3, 3), int), 'int64'), (np.zeros(3, np.uint8), r'\(3,\)'),
     (np.zeros((3, 8, 9), np.uint8), '4 channels'), (np.zeros((0, 8, 3), np.uint8), r'\(0, 8, 3\)'),
-<<<<<<< ours
     (torch.zeros(1, 8, 9), r'\(1, 8, 9\)'),
     (torch.zeros(3, 8, 9, dtype=torch.uint8), 'uint8'), (torch.zeros(8, 9), r'\(8, 9\)'), ([1, 2], 'list'),
     ('nowhere.png', 'nowhere'), (Image.new('F', (3, 3)), 'mode F')])
-=======
-    (torch.zeros(1, 8, 9), r'\(1, 8, 9\)'), (torch.zeros(3, 8, 9, dtype=torch.uint8), 'uint8'),
-    (torch.zeros(8, 9), r'\(8, 9\)'), ([1, 2], 'list'), ('nowhere.png', 'nowhere'),
-    (Image.new('F', (3, 3)), 'mode F')])
->>>>>>> theirs
 def test_what_is_no_image(image, said):
     with pytest.raises(UserError, match=said) as error:
         upscale(image, NEAREST)
