@@ -12,6 +12,7 @@ from option import NAMES, build_parser
 from utility import UserError, shown
 
 DEGRADATION = re.compile(r'(?:sigma (\S+)|lambda ([^/\s]+)/(\S+), theta (\S+)), noise (\S+)')
+NUMBER = re.compile(r'\d+\.?\d*')
 
 
 class Start(NamedTuple):
@@ -81,7 +82,7 @@ def read_tables(folder):
 
 
 def read_scores(folder):
-    """A Scored for each results/<set>_<degradation>.csv. Raises UserError."""
+    """A Scored for each results/<set>_<degradation>.csv, by set and the degradation's numbers. Raises UserError."""
     found = []
     for path in sorted((Path(folder) / 'results').glob('*.csv')):
         rows = list(csv.DictReader(io.StringIO(_text(path), newline='')))
@@ -94,7 +95,7 @@ def read_scores(folder):
             raise UserError(f'{shown(path)}: no table of image scores ({error}); test again') from error
         kept = {image: file for image in scores for file in [_restored(path.with_suffix(''), image)] if file}
         found.append(Scored(name, degradation, scores, kept))
-    return found
+    return sorted(found, key=lambda each: (each.set_name, list(map(float, NUMBER.findall(each.degradation)))))
 
 
 def _restored(folder, image):

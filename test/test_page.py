@@ -185,6 +185,14 @@ def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
     assert 'Shown: 40x30 of 64x48 pixels' in ' '.join(found.text)
 
 
+def test_scores_are_in_the_order_of_their_numbers(tmp_path):
+    sigmas = [2.0, 1.8, 10.0, 2.2]
+    for sigma in sigmas:
+        write_csv(tmp_path / 'results', SetScores('Set2', Degradation.iso(sigma), [[Score('d', 20, 0.5)]]))
+    found = [each.degradation for each in record.read_scores(tmp_path)]
+    assert found == [f'sigma {sigma:g}, noise 0' for sigma in sorted(sigmas)]
+
+
 def test_images_are_spread_over_what_was_tested():
     sets = [record.Scored(f'S{i}', '', {}, {f'{i}{name}': None for name in 'abc'}) for i in range(4)]
     assert [name for _, name in make_report.spread(sets[:2], 5)] == ['0a', '1a', '0b', '1b', '0c']
