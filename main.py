@@ -9,18 +9,18 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_
 
 import torch
 
-import continuity
-from checkpoint import Run, run_folder
 from data import make_loaders
 from data.pairs import Degraded, Files
-from distributed import ALONE, Team, lost, report_loss
-from evaluation import Evaluator
 from model.inference import TILE
 from option import config_text, parse, stage_options, stages
 from pretrained import check_named, given, initialise
-from protocol import degradations
-from report import TestRun, table_text, write_tables
-from stopping import Stopper
+from report.evaluation import Evaluator
+from report.protocol import degradations
+from report.table import TestRun, table_text, write_tables
+from run import continuity
+from run.checkpoint import Run, run_folder
+from run.distributed import ALONE, Team, lost, report_loss
+from run.stopping import Stopper
 from trainer import Trainer, keeps_weights, restore_networks
 from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2

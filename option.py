@@ -7,7 +7,7 @@ from math import inf, isfinite
 from re import findall, fullmatch, sub
 
 from model import FAMILIES
-from protocol import PROTOCOLS
+from report.protocol import PROTOCOLS
 from utility import UserError
 
 

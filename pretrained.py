@@ -3,9 +3,9 @@ from pathlib import Path
 
 import torch
 
-from checkpoint import WEIGHTS, run_folder
 from model.weights import fit_weights
 from option import run_names
+from run.checkpoint import WEIGHTS, run_folder
 from store import load_weights
 from utility import UserError, shown
 

@@ -5,13 +5,13 @@ import time
 import torch
 from torch import nn
 
-import continuity
-import evaluation
-from distributed import ALONE
-from journal import Journal, peak_text
-from meter import Meter, means, new_tally
-from plots import draw_curves
-from stopping import Stopped
+from report import evaluation
+from report.plots import draw_curves
+from run import continuity
+from run.distributed import ALONE
+from run.journal import Journal, peak_text
+from run.meter import Meter, means, new_tally
+from run.stopping import Stopped
 from utility import UserError, derive_seed, out_of_memory, shown
 
 

@@ -18,7 +18,7 @@ from data.patches import PatchDataset, PixelCache
 from model import FAMILIES
 from model.adapt import step_sizes
 from option import parse
-from stopping import Stopper
+from run.stopping import Stopper
 from trainer import Trainer
 from utility import choose_device, generator
 

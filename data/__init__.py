@@ -8,7 +8,7 @@ import torch
 
 from data.dataset import OFFICIAL_TEST, TestSet, canonical, find_images, refuse, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
-from distributed import ALONE
+from run.distributed import ALONE
 from utility import UserError, shown
 
 __all__ = ['TestSet', 'make_loaders', 'make_tests']

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.images import read_rgb
-from plots import draw_zooms, telling_crop
+from report.plots import draw_zooms, telling_crop
 from scripts.metrics import pairs, score
 from utility import UserError, shown
 

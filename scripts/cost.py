@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from journal import peak_memory
 from model import build
 from model.tail import Tail
 from option import parse
+from run.journal import peak_memory
 from utility import UserError, choose_device, memory_format
 
 ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}

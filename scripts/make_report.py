@@ -19,16 +19,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import page
-import record
 from data import make_tests
 from data.degradation import Degrader
 from data.images import read_rgb
 from data.pairs import Degraded, Files
-from evaluation import to_float, to_uint8
-from metric import psnr_y
 from option import parse
-from plots import telling_crop
+from report import page, record
+from report.evaluation import to_float, to_uint8
+from report.metric import psnr_y
+from report.plots import telling_crop
 from store import write_bytes
 from utility import UserError, shown
 

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import make_loaders
 from data.degradation import Degradation
 from data.pairs import Degraded
-from evaluation import to_float
 from main import STAGES
 from option import amount, level, parse, positive
 from pretrained import initialise
+from report.evaluation import to_float
 from store import write_bytes
 from utility import UserError, choose_device
 

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.images import find_photos, read_rgb
-from metric import psnr_y, ssim_y
+from report.metric import psnr_y, ssim_y
 from utility import UserError
 
 

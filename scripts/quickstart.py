@@ -17,13 +17,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import main as program
-from checkpoint import run_folder
 from data import make_loaders
 from data.images import read_rgb, write_rgb
 from data.pairs import Degraded
-from evaluation import Evaluator, write_csv
 from option import parse
-from plots import draw_panel
+from report.evaluation import Evaluator, write_csv
+from report.plots import draw_panel
+from run.checkpoint import run_folder
 from stage import Stage
 from upscale import load
 

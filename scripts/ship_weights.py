@@ -16,8 +16,8 @@ from train_zoo import STAGES
 
 import main as program
 import zoo
-from checkpoint import run_folder
 from option import parse
+from run.checkpoint import run_folder
 from store import load_state, load_weights, serialize, write_bytes
 from utility import UserError
 

@@ -14,10 +14,10 @@ import torch
 import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
 from conftest import SMALL
 
-import checkpoint
 import main as program
 import store
 import trainer
+from run import checkpoint
 from store import load_state, load_weights
 
 CONTEXT = multiprocessing.get_context('forkserver')  # forks from a process that has imported torch and run nothing

@@ -11,9 +11,9 @@ import torch
 import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
 from conftest import SMALL
 
-import distributed
 import main as program
-from distributed import Team
+from run import distributed
+from run.distributed import Team
 from trainer import Trainer
 from utility import UserError
 

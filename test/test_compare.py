@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import plots
 from data.images import read_rgb, write_rgb
-from plots import draw_curves, telling_crop
+from report import plots
+from report.plots import draw_curves, telling_crop
 
 compare = importlib.import_module('scripts.compare')
 

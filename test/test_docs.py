@@ -16,10 +16,10 @@ from skimage import data as photos
 from torch.distributed.run import parse_args as parse_torchrun
 
 import main as program
-import protocol
 from data.images import write_rgb
 from model import kdsr, mrda
 from model.mln import MLN
+from report import protocol
 from scripts import quickstart, write_options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -234,7 +234,8 @@ def test_every_page_is_linked_from_the_first():
 
 
 def test_files_that_are_named_exist():
-    named = re.compile(r'`((?:scripts|model|data|loss|test|benchmark|docs|assets)/[\w./]*(?:\.(?:py|sh|md|png)|/))`')
+    named = re.compile(r'`((?:scripts|model|data|loss|run|report|test|benchmark|docs|assets|zoo)/'
+                       r'[\w./]*(?:\.(?:py|sh|md|png)|/))`')
     for page in PAGES:
         for path in named.findall(page.read_text(encoding='utf-8')):
             assert (ROOT / path).exists(), f'{page.name}: {path}'

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from checkpoint import Run
-from journal import SIDE, Journal
+from run.checkpoint import Run
+from run.journal import SIDE, Journal
 from trainer import Trainer
 
 RUN = Path('experiment/stage1_x2_bicubic_iso')

@@ -15,12 +15,12 @@ from skimage import data as photos
 
 import main as program
 import option
-from checkpoint import run_folder
 from data.images import write_rgb
 from loss.distillation import kl_divergence
 from model import build, build_cue, kdsr
 from model.rdan import RDAN
 from model.weights import fit_weights
+from run.checkpoint import run_folder
 from store import load_weights, save_weights
 from trainer_stage4 import Stage4
 from utility import UserError

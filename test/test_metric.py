@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric import psnr_y, ssim_y
+from report.metric import psnr_y, ssim_y
 from utility import quantize
 
 GOLDEN = goldens.load('degradation')

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from browser import opened, programs
 
-import page
-import record
-from checkpoint import Run
 from data.degradation import Degradation
 from data.images import write_rgb
-from evaluation import Score, SetScores, write_csv
 from model import mrda
 from option import config_text, parse
-from protocol import degradations
-from report import TestRun, write_tables
+from report import page, record
+from report.evaluation import Score, SetScores, write_csv
+from report.protocol import degradations
+from report.table import TestRun, write_tables
+from run.checkpoint import Run
 from store import save_state, save_weights
 
 make_report = importlib.import_module('scripts.make_report')

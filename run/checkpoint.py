@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import lock
+from run import lock
 from store import append_text, load_state, reserve, save_state, save_weights, sweep
 from utility import UserError
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from checkpoint import Run
 from data.degradation import Degradation
 from option import NAMES, build_parser
+from run.checkpoint import Run
 from utility import UserError, shown
 
 DEGRADATION = re.compile(r'(?:sigma (\S+)|lambda ([^/\s]+)/(\S+), theta (\S+)), noise (\S+)')

@@ -9,8 +9,8 @@ import torch
 from data.degradation import Degradation
 from data.images import write_rgb
 from data.pairs import slug
-from metric import psnr_y, ssim_y
 from model.inference import self_ensemble
+from report.metric import psnr_y, ssim_y
 from store import write_bytes
 from utility import quantize
 

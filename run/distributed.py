@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from stopping import AGAIN, SIGNALS
+from run.stopping import AGAIN, SIGNALS
 from store import serialize
 from utility import UserError
 

@@ -3,7 +3,7 @@ import time
 
 from tqdm import tqdm
 
-from journal import peak_text
+from run.journal import peak_text
 
 
 def new_tally():
