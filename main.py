@@ -11,11 +11,11 @@ import torch
 
 from data import make_loaders
 from data.pairs import Degraded, Files
+from data.protocol import degradations
 from model.inference import TILE
 from option import config_text, parse, stage_options, stages
 from pretrained import check_named, given, initialise
 from report.evaluation import Evaluator
-from report.protocol import degradations
 from report.table import TestRun, table_text, write_tables
 from run import continuity
 from run.checkpoint import Run, run_folder

@@ -6,8 +6,8 @@ from contextlib import suppress
 from math import inf, isfinite
 from re import findall, fullmatch, sub
 
+from data.protocol import PROTOCOLS
 from model import FAMILIES
-from report.protocol import PROTOCOLS
 from utility import UserError
 
 

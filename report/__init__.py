@@ -1,1 +1,1 @@
-"""Results: scores, named protocols and what was published for them, tables, curves, panels, pages."""
+"""Results: scores, tables beside the published numbers, curves, panels, pages."""

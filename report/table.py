@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from report import protocol
+from data import protocol
 from store import write_bytes
 
 WIDTH = 100  # characters of a line on the terminal: a table with more columns is cut into blocks

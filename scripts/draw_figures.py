@@ -16,8 +16,8 @@ from skimage import data as photos
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data import protocol
 from data.degradation import Degradation, Degrader
-from report import protocol
 from scripts.draw_kernels import draw, kernels
 from store import write_bytes
 

@@ -13,8 +13,8 @@ from matplotlib.patches import Ellipse
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data import protocol
 from data.degradation import kernel
-from report import protocol
 from store import write_bytes
 from utility import UserError
 

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import make_loaders
 from data.images import write_rgb
 from data.pairs import Degraded, slug
+from data.protocol import degradations
 from main import STAGES
 from option import parse
 from report.evaluation import to_float, to_uint8
-from report.protocol import degradations
 from utility import UserError
 
 

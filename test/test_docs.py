@@ -16,10 +16,10 @@ from skimage import data as photos
 from torch.distributed.run import parse_args as parse_torchrun
 
 import main as program
+from data import protocol
 from data.images import write_rgb
 from model import kdsr, mrda
 from model.mln import MLN
-from report import protocol
 from scripts import quickstart, write_options
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,11 +13,11 @@ from browser import opened, programs
 
 from data.degradation import Degradation
 from data.images import write_rgb
+from data.protocol import degradations
 from model import mrda
 from option import config_text, parse
 from report import page, record
 from report.evaluation import Score, SetScores, write_csv
-from report.protocol import degradations
 from report.table import TestRun, write_tables
 from run.checkpoint import Run
 from store import save_state, save_weights

@@ -4,8 +4,8 @@ import pytest
 import torch
 from matplotlib.patches import Ellipse
 
+from data import protocol
 from data.degradation import kernel
-from report import protocol
 from scripts import draw_kernels
 from utility import UserError
 

@@ -8,8 +8,9 @@ from statistics import fmean
 
 import pytest
 
+from data import protocol
 from data.degradation import Degradation
-from report import protocol, table
+from report import table
 from utility import UserError, derive_seed
 
 LINE = '21x21 kernel, bicubic x1/4; PSNR and SSIM on luma'

@@ -14,9 +14,9 @@ from data.dataset import TestSet
 from data.degradation import Degradation
 from data.images import write_rgb
 from data.pairs import Files, slug
+from data.protocol import GAUSSIAN8
 from model import mrda
 from report.evaluation import Score, SetScores, write_csv
-from report.protocol import GAUSSIAN8
 from report.table import TestRun, write_tables
 from store import save_weights
 from utility import UserError
