@@ -41,11 +41,11 @@ sys.exit(main.main(sys.argv[1:]))
 def test_a_third_family(library, tmp_path):
     flags = [*SMALL, '--model', 'third', '--epochs_encoder', 1, '--dir_data', library,
              '--dir_cache', tmp_path / 'cache']
-    root = Path(__file__).parent.parent
+    environment = {'PYTHONPATH': str(Path(__file__).parent.parent), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'}
 
     def run(*more):
         return subprocess.run([sys.executable, '-c', THIRD, *map(str, [*flags, *more])], cwd=tmp_path, text=True,
-                              capture_output=True, env={'PYTHONPATH': str(root), 'PATH': '/usr/bin:/bin'}, check=False)
+                              capture_output=True, env=environment, check=False)
 
     trained = run('--stage', 'all')
     assert trained.returncode == 0, trained.stderr
