@@ -152,7 +152,7 @@ def start(name, *arguments):
     if arguments[0] == '-c':
         exec(compile(arguments[1], 'documentation', 'exec'), {})
         return 0
-    file, *flags = arguments
+    file, *flags = os.path.relpath(arguments[0]), *arguments[1:]
     if file not in BEHIND:  # written by the page itself
         assert Path(file).is_file(), f'{file}: say in BEHIND with which flags it takes no time'
         environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}

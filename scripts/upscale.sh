@@ -1,0 +1,12 @@
+#!/bin/sh
+# Enlarge photos: upscale.py with a Python that has all it needs.
+# Usage: sh scripts/upscale.sh photo.jpg photos/ [-o FOLDER] [flags of upscale.py]    Paths are from the current folder.
+# Environment: PYTHON (found or set up by itself).
+set -e
+here=$PWD
+CDPATH='' cd -- "$(dirname -- "$0")/.."
+root=$PWD
+. scripts/env.sh
+case $PYTHON in .venv/*) PYTHON=$root/$PYTHON ;; esac
+cd -- "$here"
+exec "$PYTHON" "$root/upscale.py" "$@"
