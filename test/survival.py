@@ -43,6 +43,7 @@ def finish(*args, **more):
 
 
 def _train(folder, flags, point, fault, broken):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ['XDG_CACHE_HOME'] = 'cache'
