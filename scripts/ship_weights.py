@@ -56,19 +56,21 @@ def ship(asked, flags):
     cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
     if cost >= COST:
         raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
-    images = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
-    training = facts(args, plan) | {'images': load_state(images)['options']['images']}
+    training = facts(args, plan, model)
     zoo.ship(asked.name, half, training, default=asked.default)
     about = Path(asked.about).read_text(encoding='utf-8')
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
-def facts(args, plan):
-    """What the card and the index say of a student and its training."""
+def facts(args, plan, model):
+    """What the card and the index say of a student and its training, which left `model`, the folder of its weights."""
     steps = {str(stage): epochs * int(dict(pairwise(plan[str(stage)]))['--test_every'])
              for stage, (_, epochs, _) in STAGES.items()}
-    return {**{name: getattr(args, name) for name in OPTIONS}, 'commit': plan['commit'], 'minutes': plan['minutes'],
-            'steps': steps}
+    state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
+    seconds = state.stat().st_mtime - plan['started']
+    return {**{name: getattr(args, name) for name in OPTIONS}, 'size': plan['size'], 'minutes_planned': plan['minutes'],
+            'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps,
+            'images': load_state(state)['options']['images'], 'commit': plan['commit']}
 
 
 def measured(line):
@@ -100,7 +102,12 @@ def card(name, training, table, cost, about):
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
     lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
               f'Published: {table["published_source"]}.', '', '## Training', '',
-              *(f'- {key}: {value}' for key, value in training.items())]
+              f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}`, at commit '
+              f'`{training["commit"]}`',
+              '- ' + ', '.join(f'`--{name} {training[name]}`' for name in OPTIONS),
+              '- steps: ' + ', '.join(f'{steps:,} in stage {stage}' for stage, steps in training['steps'].items()),
+              f'- {training["minutes_taken"]} minutes on {training["device"]}',
+              f'- {training["images"]}: names and sizes of the files, see `run/continuity.py`']
     return '\n'.join(lines) + '\n'
 
 

@@ -46,7 +46,7 @@ def main(argv):
     name = asked.name or f'mrda_s_x4_iso{"_small" * (asked.size == "small")}'
     flags = [*SIZES[asked.size], *flags]
     try:
-        plan = make_plan(Path('experiment') / name / 'plan.json', flags, asked.minutes)
+        plan = make_plan(Path('experiment') / name / 'plan.json', asked.size, flags, asked.minutes)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -64,11 +64,11 @@ def stage_flags(stage, flags):
     return ['--stage', str(stage), '--epochs_sr', str(epochs), '--print_every', '100', *own, *flags]
 
 
-def make_plan(path, flags, minutes):
+def make_plan(path, size, flags, minutes):
     """{stage: flags that fit it into its share of the minutes}, from `path` if it is there. Raises UserError."""
     if path.exists():
         return json.loads(path.read_text(encoding='utf-8'))
-    plan = {'minutes': minutes, 'commit': commit(), 'flags': flags}
+    plan = {'size': size, 'minutes': minutes, 'started': time.time(), 'commit': commit(), 'flags': flags}
     for stage, (share, epochs, _) in STAGES.items():
         line = stage_flags(stage, flags)
         device = choose_device(parse(line).device)
@@ -76,6 +76,7 @@ def make_plan(path, flags, minutes):
                    for precision in (PLAIN, FAST[device.type])}
         precision = min(seconds, key=seconds.get)
         batches = max(1, round(share * minutes * 60 / seconds[precision] / epochs))
+        plan['device'] = device_text(device)
         print(f'stage {stage}: {seconds[precision]:.3f} s a step in {precision}, {epochs} epochs of {batches}',
               flush=True)
         plan[str(stage)] = ['--test_every', str(batches), '--precision', precision]
@@ -102,6 +103,14 @@ def seconds_a_step(line, device):
         loss.item()  # waits for the device
         times.append(time.monotonic() - start)
     return sorted(times[1:])[2]
+
+
+def device_text(device):
+    """The device in words."""
+    if device.type == 'cuda':
+        return f'{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}'
+    threads = torch.get_num_threads()
+    return f'{device.type.upper()}, {threads} thread{"s" * (threads > 1)}, PyTorch {torch.__version__}'
 
 
 def commit():

@@ -133,4 +133,5 @@ def test_what_the_project_ships_is_whole():
         assert next(network.parameters()).isfinite().all() and facts['file'] == f'{name}.pt'
     assert not entries or sum(facts['default'] for facts in entries.values()) == 1
     assert json.loads((zoo.ZOO / zoo.INDEX).read_text()) == entries
-    assert {path.name for path in zoo.ZOO.iterdir()} == {zoo.INDEX, *(facts['file'] for facts in entries.values())}
+    shipped = {f'{name}.{kind}' for name in entries for kind in ('pt', 'md')}  # each with its card
+    assert {path.name for path in zoo.ZOO.iterdir()} == {zoo.INDEX, *shipped}
