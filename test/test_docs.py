@@ -31,6 +31,8 @@ ELSEWHERE = {
     'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
     'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
+    'sh scripts/train_zoo.sh': 'test_ship.py::test_trained_measured_and_shipped',
+    'python scripts/ship_weights.py': 'test_ship.py::test_trained_measured_and_shipped',
     'python scripts/prepare_data.py download': 'test_prepare_data.py::test_everything_by_one_command',
     'python scripts/prepare_data.py link': 'test_prepare_data.py::test_link',
     'python scripts/prepare_data.py check': 'test_prepare_data.py::test_full_decodes',
