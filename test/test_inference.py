@@ -76,7 +76,7 @@ class Scarce:
         return nn.functional.interpolate(part, scale_factor=2)
 
 
-@pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory'),
+@pytest.mark.parametrize('error', [MemoryError(), torch.cuda.OutOfMemoryError('CUDA out of memory'),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
 def test_where_memory_runs_out_tiles_are_halved(error):
     assert out_of_memory(error)
