@@ -45,7 +45,7 @@ STAGES = {  # what each stage adds
         '--lr_encoder', '1e-3'],
 }
 SHOWN, CROP = 'chelsea', (90, 130, 90)  # the photo of the picture, and its zoomed part: top, left, side
-OWN, OWN_CROP = 'coffee.png', (560, 940, 360)  # the photo that is enlarged as it is, and a part of the result
+OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo that is enlarged as it is, and a part of the result
 
 
 class Bicubic(Stage):

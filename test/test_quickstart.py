@@ -21,5 +21,5 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
     assert [line.split()[0] for line in table.splitlines()[1:5]] == ['bicubic', 'MLN,', 'teacher', 'student']
     assert table in capsys.readouterr().out
     assert read_rgb('experiment/quickstart/comparison.png').shape[1] > 1000
-    assert read_rgb('experiment/quickstart/coffee_x4.png').shape == (1600, 2400, 3)
+    assert read_rgb('experiment/quickstart/chelsea_x4.png').shape == (1200, 1804, 3)
     assert read_rgb('experiment/quickstart/photo.png').shape[1] > 900
