@@ -121,7 +121,7 @@ def photo_of(image):
     """A Pillow image, opened from a file or made, as read_photo would return it. Raises ImageError if it cannot be."""
     try:
         image.load()
-        if image.mode.startswith('I;16'):
+        if image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG'):  # what older Pillow calls it
             array = np.array(image).astype(np.uint16)
         elif image.mode in ('I', 'F'):
             raise ImageError.of('image', f'Pillow mode {image.mode} has no fixed white; convert it')

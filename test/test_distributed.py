@@ -97,7 +97,9 @@ def test_a_rank_that_is_asked_to_stop_does_not_wait_for(library, tmp_path, missi
         os.kill(waiting.pid, signal.SIGTERM)
         waiting.join(5)
         assert waiting.exitcode == 75, printed(tmp_path, 1)
-        assert printed(tmp_path, 1).endswith('error: rank 1: asked to stop while it waited for another rank\n')
+        # Some versions of PyTorch let the signal through while they connect: then there is nothing to say.
+        said = 'error: rank 1: asked to stop while it waited for another rank\n'
+        assert printed(tmp_path, 1).endswith(said) or (missing and not printed(tmp_path, 1))
     finally:
         for process in processes:
             process.kill()

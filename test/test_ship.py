@@ -29,7 +29,7 @@ def test_trained_measured_and_shipped(place, tmp_path, capsys):
     assert train_zoo.main(['small', '--minutes', '0.001', '--name', 'tiny', *place]) == 0
     plan = (tmp_path / 'experiment/tiny/plan.json').read_text()
     assert capsys.readouterr().out.count('epochs of 1\n') == 4 and json.loads(plan)['minutes'] == 0.001
-    assert train_zoo.main(['small', '--minutes', '9', '--name', 'tiny', *place]) == 0       # the plan stays: all is done
+    assert train_zoo.main(['small', '--minutes', '9', '--name', 'tiny', *place]) == 0  # all is done: the plan stays
     assert (tmp_path / 'experiment/tiny/plan.json').read_text() == plan
     assert 'nothing is left to do' in capsys.readouterr().out
 
