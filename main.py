@@ -212,6 +212,8 @@ def make_trainer(args, stage, run, device, stopper, team=ALONE):
 
 def check_shares(args, n_gpus, team):
     """Raises UserError if the batches cannot be shared by so many GPUs, or the ranks of the team."""
+    if args.compile and torch.__version__.startswith('2.3.'):
+        raise UserError('--compile: PyTorch 2.3 cannot compile these networks; take a newer one, or leave it out')
     if args.compile and n_gpus > 1:
         raise UserError('--compile works on one GPU only: replicas would run the code of the first; take --n_GPUs 1')
     parts, what = (team.size, 'processes') if team.size > 1 else (n_gpus, 'GPUs')

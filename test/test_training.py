@@ -98,7 +98,10 @@ def test_saved_weights_lie_in_planes_and_the_wait_for_data_is_logged(cli):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
-def test_compiled_blocks_train_alike(cli):
+def test_compiled_blocks_train_alike(cli, capsys):
+    if torch.__version__.startswith('2.3.'):
+        assert cli('--stage', 'all', '--compile') == 2 and 'PyTorch 2.3' in capsys.readouterr().err
+        return
     for earlier in 1, 2:
         assert cli('--stage', earlier, '--epochs_sr', 1) == 0
     for save, flags in (('eager', []), ('compiled', ['--compile'])):
