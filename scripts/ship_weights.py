@@ -22,8 +22,9 @@ from store import load_state, load_weights, serialize, write_bytes
 from utility import UserError
 
 COST = 0.01  # dB that half precision may cost on any set
-OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'sig_min', 'sig_max', 'noise', 'n_feats',
-           'batch_size', 'patch_size', 'seed')  # of a training, that its card names
+OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
+           'patch_size', 'seed')  # of a training, that its card names
+RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max')}
 
 
 def main(argv):
@@ -68,7 +69,8 @@ def facts(args, plan, model):
              for stage, (_, epochs, _) in STAGES.items()}
     state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
     seconds = state.stat().st_mtime - plan['started']
-    return {**{name: getattr(args, name) for name in OPTIONS}, 'size': plan['size'], 'minutes_planned': plan['minutes'],
+    options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
+    return {**options, 'size': plan['size'], 'minutes_planned': plan['minutes'],
             'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps,
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
 
@@ -88,23 +90,37 @@ def mean_psnr(table):
     return {name: scores['PSNR'] for name, scores in table['means'][-1]['scores'].items() if 'PSNR' in scores}
 
 
+def score_rows(name, table, sets):
+    """(label, a cell for each set) for the means of a table, then what was published."""
+    for mean in table['means']:
+        scores, noise = mean['scores'], 'all noise levels' if mean['noise'] is None else f'noise {mean["noise"]:g}'
+        noise = f', {noise}' * (len(table['means']) > 1)
+        yield f'**{name}**{noise}', [pair(scores[each]) for each in sets]
+        known = [scores.get(f'{each} published PSNR', {}) for each in sets]
+        for method in dict.fromkeys(method for each in known for method in each):
+            yield f'{method}, published{noise}', [f'{each[method]:.2f}' if method in each else '' for each in known]
+    for row in table['published']:
+        yield (row['blur'].removeprefix('published: ') + ', published',
+               [pair(row['scores'][each]) if row['scores'].get(each, {}).get('PSNR') else '' for each in sets])
+
+
+def pair(scores):
+    return f'{scores["PSNR"]:.2f} / {scores["SSIM"]:.4f}'
+
+
 def card(name, training, table, cost, about):
     """The model card, in Markdown."""
     sets = list(mean_psnr(table))
-    rows = [(f'**{name}**', table['means'][-1]['scores']),
-            *((row['blur'].removeprefix('published: ') + ', published', row['scores']) for row in table['published'])]
     lines = [f'# {name}', '', about.strip(), '', '## Scores', '',
              f'{table["label"]}, x{table["scale"]}; mean PSNR / SSIM:', '',
              '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
-    for label, scores in rows:
-        cells = [f'{scores[each]["PSNR"]:.2f} / {scores[each]["SSIM"]:.4f}' if scores.get(each, {}).get('PSNR') else ''
-                 for each in sets]
+    for label, cells in score_rows(name, table, sets):
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
     lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
               f'Published: {table["published_source"]}.', '', '## Training', '',
               f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}`, at commit '
               f'`{training["commit"]}`',
-              '- ' + ', '.join(f'`--{name} {training[name]}`' for name in OPTIONS),
+              '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
               '- steps: ' + ', '.join(f'{steps:,} in stage {stage}' for stage, steps in training['steps'].items()),
               f'- {training["minutes_taken"]} minutes on {training["device"]}',
               f'- {training["images"]}: names and sizes of the files, see `run/continuity.py`']

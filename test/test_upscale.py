@@ -362,7 +362,8 @@ def test_tiles_equal_the_whole_image():
 
 def test_the_page_for_users_holds_what_works(capsys):
     page = (ROOT / 'docs/photos.md').read_text(encoding='utf-8')
-    zoo.ship('mrda_s_x4_iso_small', mrda.student(4, 1).state_dict(), {}, default=True)
+    for name in 'mrda_s_x4_anisonoise_small', 'mrda_s_x4_iso_small':
+        zoo.ship(name, mrda.student(4, 1).state_dict(), {}, default=True)
     save_weights('weights.pt', mrda.student(3, 1))
     for name in ('photo.jpg', 'photos/a.png', 'photos/deeper/a.png', 'more/b.png'):
         save(name)
