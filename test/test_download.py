@@ -117,7 +117,8 @@ def test_ctrl_c_of_the_program_itself(prepare, mirror):
     mirror.cuts, mirror.stall = [100], 60
     script = ROOT / 'scripts' / 'prepare_data.py'
     process = subprocess.Popen([sys.executable, script, 'download', 'DIV2K', '--dir_data', 'data'],
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True,  # a shell's background jobs ignore SIGINT
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     part, deadline = Path(f'data/{TRAIN}.part'), time.monotonic() + 60
     while not (part.exists() and part.stat().st_size == 100) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -45,7 +45,7 @@ def survives(folder, flags, whole, points, **how):
 
 @pytest.mark.slow
 def test_killed_at_write_points(one, whole, tmp_path, request):
-    survives(tmp_path, one, whole, range(1, whole[1] + 1, 1 if request.config.getoption('--sweep') else 2))
+    survives(tmp_path, one, whole, range(1, whole[1] + 1, 1 if request.config.getoption('--sweep') else 4))
 
 
 @pytest.mark.slow
