@@ -27,7 +27,7 @@ from trainer_stage2 import Stage2
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
 from upscale import Enlarger
-from utility import UserError, choose_device
+from utility import UserError, choose_device, system_text
 
 STAGES = {1: Stage1, 2: Stage2, 3: Stage3, 4: Stage4}
 
@@ -63,7 +63,7 @@ def main(argv=None):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except OSError as error:  # a full disk under the log, a folder taken away: what the system says in one line
-            print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
+            print(f'error: {system_text(error)}', file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             training = args is not None and not args.test_only

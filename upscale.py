@@ -21,7 +21,7 @@ from data.degradation import resize
 from data.images import SUFFIXES, Photo, find_photos, photo_of, read_photo, read_size, to_pillow, write_photo
 from model.inference import GRID, SMALLEST, TILE, enlarge, fitting
 from option import Parser, checked, scale
-from utility import ROUNDED, UserError, arithmetic, choose_device, expand, place, shown
+from utility import ROUNDED, UserError, arithmetic, choose_device, command_line, expand, place, shown
 
 
 def load(weights=None, device='auto', scale=None, precision='single', tile=None, self_ensemble=False):
@@ -254,7 +254,8 @@ def build_parser():
     return parser
 
 
-def run(argv):
+@command_line()
+def main(argv=None):
     args = build_parser().parse_args(argv)
     folder = expand(args.out)
     if folder.is_file() or folder.suffix.lower() in SUFFIXES:
@@ -264,25 +265,6 @@ def run(argv):
     for note in model.notes:
         print(note)
     model.files(photos, args.overwrite, tqdm.write)
-
-
-def main(argv=None):
-    """Returns the exit status: 0, 2 if something given was wrong or a photo was not enlarged, 130 after Ctrl-C."""
-    for stream in sys.stdout, sys.stderr:
-        if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
-    try:
-        run(argv)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted', file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == '__main__':

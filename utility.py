@@ -1,6 +1,8 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
+import sys
 from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 
 import torch
@@ -10,6 +12,38 @@ ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --p
 
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
+
+
+def command_line(afterwards=''):
+    """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
+    2 if something given was wrong or the system refused something, told in one line; 130 after Ctrl-C.
+
+    afterwards: how to go on after Ctrl-C, in words.
+    """
+    def decorate(main):
+        @wraps(main)
+        def guarded(argv=None):
+            for stream in sys.stdout, sys.stderr:
+                if hasattr(stream, 'reconfigure'):
+                    stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+            try:
+                return main(argv) or 0
+            except UserError as error:
+                print(f'error: {error}', file=sys.stderr)
+                return 2
+            except OSError as error:
+                print(f'error: {system_text(error)}', file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print(f'\ninterrupted{afterwards}', file=sys.stderr)
+                return 130
+        return guarded
+    return decorate
+
+
+def system_text(error):
+    """What the system says by an OSError, in one line."""
+    return f'{error.filename or "input or output"}: {error.strerror or error}'
 
 
 def out_of_memory(error):

@@ -102,10 +102,7 @@ def ship(name, weights, facts, default=False):
     if wrong:
         raise UserError(f'{shown(source)}: {wrong[0]} is {options[wrong[0]]}, not {facts[wrong[0]]}')
     fit_weights(build(options), found, source)
-    halves = {key: tensor.detach().cpu().half().contiguous() for key, tensor in found.items()}
-    if not all(tensor.isfinite().all() for tensor in halves.values()):
-        raise UserError(f'{shown(source)}: holds values that half precision does not')
-    data = serialize(halves)
+    data = halved(found, source)
     entries = index() if (ZOO / INDEX).exists() else {}
     if default:
         entries = {key: {**entry, 'default': False} for key, entry in entries.items()}
@@ -114,6 +111,14 @@ def ship(name, weights, facts, default=False):
     write_bytes(ZOO / f'{name}.pt', data)
     write_bytes(ZOO / INDEX, (json.dumps(entries, indent=1) + '\n').encode())
     return entries[name]
+
+
+def halved(weights, source):
+    """`weights`, {key: tensor} of `source`, as the bytes of a half-precision file. Raises UserError if too large."""
+    halves = {key: tensor.detach().cpu().half().contiguous() for key, tensor in weights.items()}
+    if not all(tensor.isfinite().all() for tensor in halves.values()):
+        raise UserError(f'{shown(source)}: holds values that half precision does not')
+    return serialize(halves)
 
 
 def _default(entries, scale):

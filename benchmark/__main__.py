@@ -20,7 +20,7 @@ import torch
 
 from benchmark.cases import CASES, Size, write_photos
 from benchmark.side import Side, matmul_peak
-from utility import UserError, choose_device
+from utility import UserError, choose_device, command_line
 
 PAPER = {'batch': 16, 'patch': 64}
 
@@ -139,7 +139,4 @@ def duration(seconds):
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f'error: {error}')
+    sys.exit(command_line()(main)())

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.images import read_rgb
 from report.plots import draw_zooms, telling_crop
 from scripts.metrics import pairs, score
-from utility import UserError, shown
+from utility import UserError, command_line, shown
 
 
 def method(text):
@@ -34,8 +34,8 @@ def crop(text):
     return tuple(map(int, match.groups()))
 
 
+@command_line()
 def main(argv=None):
-    """Returns the exit status: 0, or 2 for a mistake in what was given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', type=method, required=True, metavar='NAME=FOLDER',
                         help='folders of restored images, in the order of the picture')
@@ -46,14 +46,9 @@ def main(argv=None):
     parser.add_argument('--side', type=int, default=64, help='side of a crop that is chosen, in pixels (default 64)')
     parser.add_argument('--border', type=int, default=4, help='pixels that scores leave out at every side: the scale')
     args = parser.parse_args(argv)
-    try:
-        for name, truth, restored in collected(args):
-            for path in draw(args, name, truth, restored):
-                print(shown(path))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    for name, truth, restored in collected(args):
+        for path in draw(args, name, truth, restored):
+            print(shown(path))
 
 
 def collected(args):

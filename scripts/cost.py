@@ -21,7 +21,7 @@ from model import build
 from model.tail import Tail
 from option import parse
 from run.journal import peak_memory
-from utility import UserError, choose_device, memory_format
+from utility import UserError, choose_device, command_line, memory_format
 
 ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}
 PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-adds, 42.61 ms (MRDA, TIP 2023)'}
@@ -68,6 +68,7 @@ def measure(net, images, device, runs):
     return statistics.median(times[1:]), peak_memory(device)
 
 
+@command_line()
 @torch.no_grad()
 def main(argv=None):
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,7 +98,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f'error: {error}')
+    sys.exit(main())

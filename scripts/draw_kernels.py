@@ -16,31 +16,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import protocol
 from data.degradation import kernel
 from store import write_bytes
-from utility import UserError
+from utility import command_line
 
 SIZE = 21  # pixels: the side of the kernels that the protocols are defined with
 COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are
 
 
+@command_line()
 def main(argv=None):
-    """Returns the exit status: 0, or 2 for a mistake in what was given."""
     parser = argparse.ArgumentParser(description='Draw the blur kernels of a test protocol with their numbers.')
     parser.add_argument('--protocol', required=True, choices=protocol.PROTOCOLS[1:], help='which kernels')
     parser.add_argument('--scale', type=int, default=4, help='enlargement: 2, 3 or 4')
     parser.add_argument('--out', default='kernels.png', help='the picture')
     args = parser.parse_args(argv)
-    try:
-        blurs = kernels(args.protocol, args.scale)
-        title = f'{protocol.label(args.protocol)}, x{args.scale}'
-        write_bytes(args.out, picture(title, blurs))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    blurs = kernels(args.protocol, args.scale)
+    title = f'{protocol.label(args.protocol)}, x{args.scale}'
+    write_bytes(args.out, picture(title, blurs))
     print(title)
     for number, blur in enumerate(blurs, 1):
         print(f'{number}  {numbers(blur)}')
     print(f'Standard deviations in pixels of the large image, theta in degrees; drawn in {args.out}')
-    return 0
 
 
 def kernels(name, scale):

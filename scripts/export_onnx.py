@@ -22,7 +22,7 @@ from model.tail import convolve, strips
 from option import parse
 from pretrained import find, initialise
 from store import write_bytes
-from utility import UserError, derive_seed, shown
+from utility import UserError, command_line, derive_seed, shown
 
 LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
 SMALLEST = 3  # pixels: the collapsed tail needs three rows and columns
@@ -128,22 +128,18 @@ def export(args, out):
     print(f'{shown(path)}: {len(data):,} bytes, opset {OPSET}, free height and width')
 
 
+@command_line()
 def main(argv=None):
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                   allow_abbrev=False)
     own.add_argument('--out', help='file to write, *.onnx (default: beside the weights)')
     mine, rest = own.parse_known_args(argv)
-    try:
-        if mine.out and Path(mine.out).suffix != '.onnx':
-            raise UserError(f'--out {shown(mine.out)}: the name must end in .onnx')
-        args = parse(['--stage', '4', *rest, '--test_only'])
-        if args.stage != 4:
-            raise UserError(f'--stage {args.stage}: only the student of stage 4 works without the ground truth')
-        export(args, mine.out)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    if mine.out and Path(mine.out).suffix != '.onnx':
+        raise UserError(f'--out {shown(mine.out)}: the name must end in .onnx')
+    args = parse(['--stage', '4', *rest, '--test_only'])
+    if args.stage != 4:
+        raise UserError(f'--stage {args.stage}: only the student of stage 4 works without the ground truth')
+    export(args, mine.out)
 
 
 if __name__ == '__main__':

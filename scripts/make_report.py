@@ -29,7 +29,7 @@ from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
 from report.plots import telling_crop
 from store import write_bytes
-from utility import UserError, shown
+from utility import UserError, command_line, shown
 
 TEMPLATE = Path(__file__).with_name('report.html')
 STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',
@@ -39,8 +39,8 @@ MOST = 4_500_000   # bytes of all images together
 NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth, and --dir_data says where it is.'
 
 
+@command_line()
 def main(argv=None):
-    """Returns the exit status: 0, or 2 for a mistake in what was given."""
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument('run', type=Path, help='the folder of a run')
     own.add_argument('-o', '--out', type=Path, help='the HTML file (default: report.html in the folder of the run)')
@@ -48,17 +48,12 @@ def main(argv=None):
     own.add_argument('--images', type=int, default=6, help='images to compare, at most (default 6)')
     args = own.parse_args(argv)
     out = args.out or args.run / 'report.html'
-    try:
-        notes = []
-        data = report(args.run, args.dir_data, args.images, notes).encode(errors='backslashreplace')
-        write_bytes(out, data)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    notes = []
+    data = report(args.run, args.dir_data, args.images, notes).encode(errors='backslashreplace')
+    write_bytes(out, data)
     for note in notes:
         print(note)
     print(f'{shown(out)}: {len(data) / 1e6:.1f} MB')
-    return 0
 
 
 def report(run, dir_data, images, notes):

@@ -19,19 +19,15 @@ from data.protocol import degradations
 from main import STAGES
 from option import parse
 from report.evaluation import to_float, to_uint8
-from utility import UserError
+from utility import UserError, command_line
 
 
+@command_line()
 def main(argv=None):
-    try:
-        args = parse([*(sys.argv[1:] if argv is None else argv), '--test_only'])
-        if not args.dir_out:
-            raise UserError('--dir_out is missing: name the folder to write to')
-        write(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    args = parse([*(sys.argv[1:] if argv is None else argv), '--test_only'])
+    if not args.dir_out:
+        raise UserError('--dir_out is missing: name the folder to write to')
+    write(args)
 
 
 def write(args):

@@ -31,7 +31,7 @@ from option import amount, level, parse, positive
 from pretrained import initialise
 from report.evaluation import to_float
 from store import write_bytes
-from utility import UserError, choose_device
+from utility import UserError, choose_device, command_line
 
 ROLES = {3: 'teacher', 4: 'student'}
 MARKERS = 'os^DvP*X'  # one for each noise level
@@ -54,8 +54,8 @@ def blur_kernel(text):
     raise argparse.ArgumentTypeError(f'{text!r} is not of the form 4/1/45: two standard deviations and an angle')
 
 
+@command_line()
 def main(argv=None):
-    """Returns the exit status: 0, or 2 for a mistake in what was given."""
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                   allow_abbrev=False)
     own.add_argument('--sigmas', type=numbers(amount), help='round blurs, standard deviations in pixels: 0.4,1.2,2')
@@ -64,12 +64,7 @@ def main(argv=None):
     own.add_argument('--noises', type=numbers(level), help='noise levels, in grey levels: 0,10,20')
     own.add_argument('--out', default='degradations.png', help='the picture: .png, .pdf or .svg')
     mine, rest = own.parse_known_args(argv)
-    try:
-        write(mine, parse([*rest, '--test_only']))
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    write(mine, parse([*rest, '--test_only']))
 
 
 def write(mine, args):

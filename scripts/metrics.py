@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.images import find_photos, read_rgb
 from report.metric import psnr_y, ssim_y
-from utility import UserError
+from utility import UserError, command_line
 
 
 def pairs(restored, truth):
@@ -44,17 +44,14 @@ def score(restored, truth, border):
     return psnr_y(sr, hr, border), ssim_y(sr, hr, border)
 
 
+@command_line()
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('restored')
     parser.add_argument('ground_truth')
     parser.add_argument('--border', type=int, default=4, help='pixels cut off at every side: the scale (default 4)')
     args = parser.parse_args(argv)
-    try:
-        found = [(name, *score(sr, hr, args.border)) for name, sr, hr in pairs(args.restored, args.ground_truth)]
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    found = [(name, *score(sr, hr, args.border)) for name, sr, hr in pairs(args.restored, args.ground_truth)]
     width = max(len(name) for name, *_ in [('mean', ), *found])
     found.append(('mean', fmean(psnr for _, psnr, _ in found), fmean(ssim for *_, ssim in found)))
     print(f'{"image":{width}}     PSNR    SSIM')
@@ -62,7 +59,6 @@ def main(argv=None):
         print(f'{name:{width}} {psnr:8.3f}  {ssim:.4f}')
     print(f'Protocol: PSNR and SSIM on BT.601 luma of 8-bit images, {args.border} border pixels cut, '
           'SSIM window 11x11 Gaussian sigma 1.5')
-    return 0
 
 
 if __name__ == '__main__':

@@ -16,18 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.prepare import USUAL, check, download, link
 from data.sources import PARTS
-from utility import UserError, expand
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line."""
-
-    def error(self, message):
-        raise UserError(' '.join(message.removeprefix('argument ').split()) + '; --help lists commands and flags')
+from option import Parser
+from utility import command_line, expand
 
 
 def build_parser():
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog='scripts/prepare_data.py', description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True, metavar='download|link|check')
     loading = commands.add_parser('download', help='download, verify and unpack sets')
     loading.add_argument('--mirror', default=os.environ.get('MRDA_MIRROR'), metavar='URL',
@@ -45,22 +40,15 @@ def build_parser():
     return parser
 
 
+@command_line('; the same command goes on')
 def main(argv=None):
-    try:
-        args = build_parser().parse_args(argv)
-        root = expand(args.dir_data)
-        if args.command == 'download':
-            return 0 if download(root, args.names, args.mirror, args.keep, args.again) else 2
-        if args.command == 'check':
-            return 0 if check(root, args.names, args.full) else 2
-        link(root)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on', file=sys.stderr)
-        return 130
-    return 0
+    args = build_parser().parse_args(argv)
+    root = expand(args.dir_data)
+    if args.command == 'download':
+        return 0 if download(root, args.names, args.mirror, args.keep, args.again) else 2
+    if args.command == 'check':
+        return 0 if check(root, args.names, args.full) else 2
+    return link(root)
 
 
 if __name__ == '__main__':

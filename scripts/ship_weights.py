@@ -2,24 +2,25 @@
 
     python scripts/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100 [flags of main.py]
 
-notes.md says what no program knows: the training images, their licences, known limits; it ends the card.
+notes.md says what no program knows: the training images, their licences, known limits; the card begins with it.
 """
 import argparse
 import json
+import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from train_zoo import STAGES
+from train_zoo import SIZES, STAGES, read_plan
 
 import main as program
 import zoo
 from option import parse
 from run.checkpoint import run_folder
-from store import load_state, load_weights, serialize, write_bytes
-from utility import UserError
+from store import load_state, load_weights, write_bytes
+from utility import UserError, command_line
 
 COST = 0.01  # dB that half precision may cost on any set
 OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
@@ -27,7 +28,8 @@ OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'nois
 RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max')}
 
 
-def main(argv):
+@command_line()
+def main(argv=None):
     own = argparse.ArgumentParser(usage='python scripts/ship_weights.py NAME --about FILE [flags of main.py]',
                                   allow_abbrev=False)
     own.add_argument('name')
@@ -35,22 +37,17 @@ def main(argv):
     own.add_argument('--protocol', default='gaussian8')
     own.add_argument('--default', action='store_true', help='take it where no weights are named')
     asked, flags = own.parse_known_args(argv)
-    try:
-        ship(asked, flags)
-    except (UserError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    ship(asked, flags)
 
 
 def ship(asked, flags):
     """Measure the student in single and in half precision, and put it into zoo/ if that costs nothing."""
-    plan = json.loads(Path('experiment', asked.name, 'plan.json').read_text(encoding='utf-8'))
+    plan = read_plan(Path('experiment', asked.name, 'plan.json'))
     line = ['--stage', '4', *plan['flags'], *plan['4'], *flags, '--precision', 'single']
     args = parse([*line, '--save', f'{asked.name}_stage4'])
     model = run_folder(args.run_name, args) / 'model'
     full, half = model / 'model_ST_last.pt', Path('experiment', asked.name, f'{asked.name}.pt')
-    write_bytes(half, serialize({key: tensor.half() for key, tensor in load_weights(full).items()}))
+    write_bytes(half, zoo.halved(load_weights(full), full))
     scores = {path: measured([*line, '--protocol', asked.protocol, '--pre_train_ST', str(path),
                               '--save', f'{asked.name}_{precision}'])
               for precision, path in (('single', full), ('half', half))}
@@ -58,8 +55,8 @@ def ship(asked, flags):
     if cost >= COST:
         raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
     training = facts(args, plan, model)
+    about = Path(asked.about).read_text(encoding='utf-8')  # before anything is shipped
     zoo.ship(asked.name, half, training, default=asked.default)
-    about = Path(asked.about).read_text(encoding='utf-8')
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
@@ -71,8 +68,16 @@ def facts(args, plan, model):
     seconds = state.stat().st_mtime - plan['started']
     options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
     return {**options, 'size': plan['size'], 'minutes_planned': plan['minutes'],
-            'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps,
+            'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps, 'flags': flags(plan),
+            'precision': {str(stage): dict(pairwise(plan[str(stage)]))['--precision'] for stage in STAGES},
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
+
+
+def flags(plan):
+    """What a training was given besides size and time, but for the folders and files of the machine where it ran."""
+    given = plan['flags'][len(SIZES[plan['size']]):]
+    pairs = zip(given[::2], given[1::2], strict=True)
+    return shlex.join(part for pair in pairs if not pair[0].startswith(('--dir', '--pre_train')) for part in pair)
 
 
 def measured(line):
@@ -118,14 +123,15 @@ def card(name, training, table, cost, about):
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
     lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
               f'Published: {table["published_source"]}.', '', '## Training', '',
-              f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}`, at commit '
-              f'`{training["commit"]}`',
+              f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}` with '
+              f'`{training["flags"]}`, at commit `{training["commit"]}`',
               '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
-              '- steps: ' + ', '.join(f'{steps:,} in stage {stage}' for stage, steps in training['steps'].items()),
+              '- steps: ' + ', '.join(f'{steps:,} in stage {stage} ({training["precision"][stage]})'
+                                      for stage, steps in training['steps'].items()),
               f'- {training["minutes_taken"]} minutes on {training["device"]}',
               f'- {training["images"]}: names and sizes of the files, see `run/continuity.py`']
     return '\n'.join(lines) + '\n'
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

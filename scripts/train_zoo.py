@@ -5,6 +5,7 @@ that a second run goes on with the same one. The runs are experiment/<name>_stag
 """
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import main as program
 from option import parse
 from store import write_bytes
-from utility import UserError, choose_device, derive_seed
+from utility import UserError, choose_device, command_line, derive_seed, shown
 
 SIZES = {
     'small': ['--n_blocks', '8', '--n_feats', '48', '--batch_size', '8', '--patch_size', '40', '--n_threads', '1',
@@ -33,10 +34,10 @@ STAGES = {
     4: (0.53, 24, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.82', '--epochs_encoder', '3',
                    '--lr_encoder', '5e-4']),
 }
-PLAIN, FAST = 'single', {'cpu': 'bf16', 'cuda': 'bf16', 'mps': 'half'}
 
 
-def main(argv):
+@command_line('; the same command goes on')
+def main(argv=None):
     own = argparse.ArgumentParser(usage='sh scripts/train_zoo.sh [small|full] [--minutes N] [flags of main.py]',
                                   allow_abbrev=False)
     own.add_argument('size', nargs='?', choices=SIZES, default='small')
@@ -45,11 +46,7 @@ def main(argv):
     asked, flags = own.parse_known_args(argv)
     name = asked.name or f'mrda_s_x4_iso{"_small" * (asked.size == "small")}'
     flags = [*SIZES[asked.size], *flags]
-    try:
-        plan = make_plan(Path('experiment') / name / 'plan.json', asked.size, flags, asked.minutes)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    plan = make_plan(Path('experiment') / name / 'plan.json', asked.size, flags, asked.minutes)
     for stage in STAGES:
         print(f'\n=== Stage {stage} of {len(STAGES)} ===', flush=True)
         status = program.main([*stage_flags(stage, flags), '--save', f'{name}_stage{stage}', *plan[str(stage)]])
@@ -67,13 +64,13 @@ def stage_flags(stage, flags):
 def make_plan(path, size, flags, minutes):
     """{stage: flags that fit it into its share of the minutes}, from `path` if it is there. Raises UserError."""
     if path.exists():
-        return json.loads(path.read_text(encoding='utf-8'))
+        return read_plan(path)
     plan = {'size': size, 'minutes': minutes, 'started': time.time(), 'commit': commit(), 'flags': flags}
     for stage, (share, epochs, _) in STAGES.items():
         line = stage_flags(stage, flags)
         device = choose_device(parse(line).device)
         seconds = {precision: seconds_a_step([*line, '--precision', precision], device)
-                   for precision in (PLAIN, FAST[device.type])}
+                   for precision in precisions(device)}
         precision = min(seconds, key=seconds.get)
         batches = max(1, round(share * minutes * 60 / seconds[precision] / epochs))
         plan['device'] = device_text(device)
@@ -82,6 +79,22 @@ def make_plan(path, size, flags, minutes):
         plan[str(stage)] = ['--test_every', str(batches), '--precision', precision]
     write_bytes(path, (json.dumps(plan, indent=1) + '\n').encode())
     return plan
+
+
+def read_plan(path):
+    """The plan in the file `path`. Raises UserError if it is not there or damaged."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{shown(path)}: no plan of a training ({error}); run scripts/train_zoo.sh, and remove this '
+                        'file first if it is damaged') from error
+
+
+def precisions(device):
+    """--precision in the order of preference: whichever is fastest is taken."""
+    if device.type == 'cpu' or (device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8):
+        return 'single', 'bf16'
+    return 'single', 'half'  # GPUs that are older than bfloat16
 
 
 def seconds_a_step(line, device):
@@ -115,9 +128,12 @@ def device_text(device):
 
 def commit():
     """The commit of the code, or 'unknown' outside a repository."""
-    found = subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
+    if not shutil.which('git'):
+        return 'unknown'
+    root = Path(__file__).resolve().parent
+    found = subprocess.run(['git', '-C', root, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
     return found.stdout.strip() or 'unknown'
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -37,8 +37,8 @@ def shelf(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
     torch.manual_seed(0)
     zoo.ship('small', mrda.student(2, 1).state_dict(), {}, default=True)
-    (tmp_path / 'work').mkdir()
-    monkeypatch.chdir(tmp_path / 'work')
+    (tmp_path / 'where').mkdir()
+    monkeypatch.chdir(tmp_path / 'where')
     program._loaded.cache_clear()
 
 
@@ -107,7 +107,7 @@ def test_alike_names_have_results_of_their_own():
     assert found == {'p/x_x2.png': reds['p/x.png'], 'q/x.png_x2.png': reds['q/x.png'],
                      'q/x.bmp_x2.png': reds['q/x.bmp'], 'y.png_x2.png': reds['p/y.png'],
                      'y.bmp_x2.png': reds['p/y.bmp'], 'q/z_x2.png': reds['q/z.png'], 'p/Z_x2.png': reds['p/Z.png']}
-    targets = NEAREST.targets(['p', 'q', '../work/p/x.png'], Path('out'))
+    targets = NEAREST.targets(['p', 'q', '../where/p/x.png'], Path('out'))
     assert len(targets) == len(set(targets.values())) == 7
     assert targets[Path('p/y.png')] == Path('out/y.png_x2.png')
 
@@ -117,7 +117,7 @@ def test_no_result_lies_outside_the_folder():
         save(name)
     targets = NEAREST.targets(['../one', '../two/*.png', 'x.png'], Path('out'))
     assert sorted(path.as_posix() for path in targets.values()) == ['out/one/x_x2.png', 'out/two/x_x2.png',
-                                                                    'out/work/x_x2.png']
+                                                                    'out/where/x_x2.png']
 
 
 def test_names_that_cannot_be_told_apart_are_refused():
