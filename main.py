@@ -197,6 +197,7 @@ def present_notes(args, team):
 
 
 def make_trainer(args, stage, run, device, stopper, team=ALONE):
+    """The Trainer of a stage, its images found and checked. Raises UserError about what does not fit together."""
     n_gpus = present_gpus(args.n_GPUs, device) if team.size == 1 else 1
     check_shares(args, n_gpus, team)
     series = degradations(args.protocol, args.scale, stage.test_degradation)

@@ -37,6 +37,7 @@ def holed():
 
 
 def distrust(path):
+    """The warning about a file from elsewhere, where PyTorch is one that holed() names."""
     return (f'warning: PyTorch {torch.__version__} has known holes in how it reads weights (CVE-2025-32434, '
             f'CVE-2026-24747); load {shown(path)} only if you trust its source, or take PyTorch 2.10 or newer')
 

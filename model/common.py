@@ -11,10 +11,12 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 def conv3x3(n_in, n_out, stride=1):
+    """(B, n_in, h, w) → (B, n_out, h/stride, w/stride), rounded up; borders are zeros."""
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1)
 
 
 def leaky_relu():
+    """With the slope that every one of them has; it overwrites its input."""
     return nn.LeakyReLU(SLOPE, inplace=True)
 
 

@@ -9,6 +9,8 @@ from model.common import BlindSR, DynamicConv, SRNetwork, conv3x3, leaky_relu
 
 
 class ResBlock(nn.Module):
+    """A residual block of KDSR's encoder: (B, C, h, w) → the same."""
+
     def __init__(self, n_feats):
         super().__init__()
         self.body = nn.Sequential(conv3x3(n_feats, n_feats), leaky_relu(), conv3x3(n_feats, n_feats))

@@ -20,6 +20,8 @@ class RDAConv(DynamicConv):
 
 
 class RDABlock(nn.Module):
+    """RDA convolution and plain convolution, twice, and a skip (MRDA, section III): (B, C, h, w) → the same."""
+
     def __init__(self, n_feats):
         super().__init__()
         self.da_conv1 = RDAConv(n_feats)

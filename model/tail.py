@@ -77,6 +77,7 @@ def trace(scale):
 
 
 def strips(x):
+    """The outermost rows and columns of x (B, C, h, w): top, bottom (B, C, 3, w), left, right (B, C, h, 3)."""
     return x[:, :, :3], x[:, :, -3:], x[..., :3], x[..., -3:]
 
 

@@ -16,6 +16,7 @@ from utility import quantize
 
 
 class Score(NamedTuple):
+    """One image: luma PSNR in dB, luma SSIM."""
     image: str
     psnr: float
     ssim: float

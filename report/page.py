@@ -95,6 +95,7 @@ def curve(style, name, values, x, y):
 
 
 def last(values):
+    """The last value that is a finite number."""
     return next(value for value in reversed(values) if math.isfinite(value))
 
 

@@ -157,7 +157,7 @@ def start(name, *arguments):
     file, *flags = os.path.relpath(arguments[0]), *arguments[1:]
     if file not in BEHIND:  # written by the page itself
         assert Path(file).is_file(), f'{file}: say in BEHIND with which flags it takes no time'
-        environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]), 'OMP_NUM_THREADS': '1'}
         return subprocess.run([sys.executable, file, *flags, *SMALL], env=environment).returncode
     flags += small(file, flags)
     if file == 'main.py':
