@@ -60,16 +60,16 @@ def main(flags):
     write_photos()
     for stage in STAGES:
         print(f'\n=== Stage {stage} of 4 ===', flush=True)
-        status = program.main(command_line(stage, flags))
+        status = program.main(stage_flags(stage, flags))
         if status:
             return status
-    report(parse([*command_line(4, flags), '--test_only']))
+    report(parse([*stage_flags(4, flags), '--test_only']))
     enlarge_photo()
     print(f'{(time.monotonic() - start) / 60:.1f} minutes')
     return 0
 
 
-def command_line(stage, flags):
+def stage_flags(stage, flags):
     return ['--stage', str(stage), '--save', f'quickstart_stage{stage}', *COMMON, *STAGES[stage], *flags]
 
 
