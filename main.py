@@ -19,7 +19,7 @@ from report.evaluation import Evaluator
 from report.table import TestRun, table_text, write_tables
 from run import continuity
 from run.checkpoint import Run, run_folder
-from run.distributed import ALONE, Team, lost, report_loss
+from run.distributed import ALONE, Team, leave, lost, report_loss
 from run.stopping import Stopper
 from trainer import Trainer, keeps_weights, restore_networks
 from trainer_stage1 import Stage1
@@ -261,7 +261,6 @@ def present_gpus(wanted, device):
 
 if __name__ == '__main__':
     status = main()
-    if status and 'RANK' in os.environ:  # what waits for a lost rank in other threads is not waited for
-        sys.stdout.flush()
-        os._exit(status)
+    if 'RANK' in os.environ:
+        leave(status)
     sys.exit(status)

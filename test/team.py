@@ -65,9 +65,7 @@ def _member(folder, rank, size, port, task, arguments):
     output = os.open(f'printed.{rank}', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    status = task(*arguments)
-    sys.stdout.flush()
-    os._exit(status or 0)
+    distributed.leave(task(*arguments) or 0)
 
 
 # ---------------------------------------------------------------- tasks
