@@ -132,7 +132,7 @@ OPTIONS = [
     ('dir_out', None, str, "where they go (default: photos/ in the run folder's results)"),
     ('overwrite', False, boolean, 'replace enlarged photos that are there already'),
     'saving',
-    ('save', None, folder_name, 'name of the run folder (default: stage1 to stage4); with --stage all, a prefix'),
+    ('save', None, folder_name, 'run folder (default: stage1-4; kdsr_stage3, kdsr_stage4); with --stage all, a prefix'),
     ('load', '.', run_folder, "run folder in experiment/ to go on from; '.' = this run's own"),
     ('resume', -1, resume, '-1 = go on where the run stopped, if it did; 0 = from nothing; N = after epoch N'),
     ('reset', False, boolean, 'delete what the run folder holds and start anew'),
@@ -275,8 +275,9 @@ def _settle(args, stage, asked, given):
     if asked == 'all':  # each stage starts from the one before; a file can only be the very first weights
         for flag, first in (('pre_train', 1), ('pre_train_TA', 3)):
             setattr(args, flag, getattr(args, flag) if stage == first else '.')
-    prefix, own = args.save or '', '' if stage == 'all' else f'stage{stage}'
-    args.run_name = '_'.join(filter(None, (prefix, own))) if asked == 'all' else prefix or own
+    prefix = args.save or ('' if args.model == 'mrda' else args.model)
+    complete = stage == 'all' or (asked != 'all' and args.save)
+    args.run_name = prefix if complete else '_'.join(filter(None, (prefix, f'stage{stage}')))
     args.save = prefix if asked == 'all' else args.run_name
 
 

@@ -49,7 +49,7 @@ def test_a_third_family(library, tmp_path):
 
     trained = run('--stage', 'all')
     assert trained.returncode == 0, trained.stderr
-    assert (tmp_path / 'experiment/stage4_x2_bicubic_iso/model/model_ST_last.pt').is_file()
+    assert (tmp_path / 'experiment/third_stage4_x2_bicubic_iso/model/model_ST_last.pt').is_file()
     assert run('--stage', 1).stderr.startswith('error: --stage 1: --model third has stages 3 and 4 only')
     assert run('--stage', 4, '--dir_demo', library / 'Photos', '--dir_out', 'out').returncode == 0
     assert len(list((tmp_path / 'out').rglob('*.png'))) == 3

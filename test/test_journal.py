@@ -122,8 +122,8 @@ def test_curves_and_a_picture_per_test(cli):
 
 
 def test_a_run_of_the_other_family_is_refused_by_name(cli, capsys):
-    save = ['--stage', 3, '--model', 'kdsr', '--n_resblocks', 1]
-    assert cli(*save, '--epochs_sr', 1) == 0
-    assert cli('--stage', 3, '--pre_train_meta', 'none.pt', '--accept_changes') == 2
+    same = '--stage', 3, '--save', 'mine'
+    assert cli(*same, '--model', 'kdsr', '--n_resblocks', 1, '--epochs_sr', 1) == 0
+    assert cli(*same, '--pre_train_meta', 'none.pt', '--accept_changes') == 2
     said = capsys.readouterr().err
     assert 'run of --model kdsr, not mrda' in said and '--save' in said and said.count('\n') == 1

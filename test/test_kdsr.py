@@ -162,9 +162,9 @@ def test_teacher_then_student_then_test_and_own_photos(cli, library, capsys):
 
 def test_without_encoder_epochs_the_whole_student_learns_from_the_start(cli):
     assert cli('--stage', 'all', '--epochs_encoder', 0, '--epochs_sr', 1) == 0
-    assert [set(epoch) for epoch in means('stage4')] == [{'loss', 'SR', 'KL', 'feature L1'}]
+    assert [set(epoch) for epoch in means('kdsr_stage4')] == [{'loss', 'SR', 'KL', 'feature L1'}]
     teacher, student = (load_weights(folder(run) / 'model' / f'model_{name}_last.pt')
-                        for run, name in (('stage3', 'TA'), ('stage4', 'ST')))
+                        for run, name in (('kdsr_stage3', 'TA'), ('kdsr_stage4', 'ST')))
     assert not torch.equal(teacher['G.head.0.weight'], student['G.head.0.weight'])
 
 
