@@ -159,7 +159,8 @@ def run_and_hit(folder, library, number, seconds, *flags, launching=False):
 def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path, monkeypatch):
     run_and_hit(tmp_path, library, signal.SIGKILL, 10)
     last = max(int(path.stem.split('_')[2]) for path in tmp_path.rglob('state_0_*.pt'))
-    assert re.search(r'error: rank 0 of 2 lost another rank|asked to stop', (tmp_path / 'said').read_text())
+    endings = 'error: rank 0 of 2 lost another rank|asked to stop|interrupted; the same command'  # as it was just then
+    assert re.search(endings, (tmp_path / 'said').read_text())
     # Python's own end of a rank, once in a hundred times, meets a thread of gloo and aborts.
     (tmp_path / 'sitecustomize.py').write_text('import atexit, os\n'
                                                'if "RANK" in os.environ: atexit.register(print, "Python\'s own end")')
