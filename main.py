@@ -27,17 +27,15 @@ from trainer_stage2 import Stage2
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
 from upscale import Enlarger
-from utility import UserError, choose_device, system_text
+from utility import UserError, choose_device, command_line
 
 STAGES = {1: Stage1, 2: Stage2, 3: Stage3, 4: Stage4}
 
 
+@command_line()
 def main(argv=None):
-    """Returns the exit status: 0, 2 for a mistake in what was given, 75 for a training that a signal stopped and that
-    goes on when run again, 128 + its number for anything else that a signal stopped."""
-    for stream in sys.stdout, sys.stderr:
-        if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+    """Returns the exit status: as of any program, but 75 for a training that a signal stopped and that goes on when run
+    again, 128 + its number for anything else that a signal stopped."""
     args, team, orderly = None, ALONE, False
     with Stopper() as stopper:
         try:
@@ -59,12 +57,6 @@ def main(argv=None):
             if team.size == 1 or not lost(error):
                 raise
             return report_loss(team, error)
-        except BrokenPipeError:  # whoever read the output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except OSError as error:  # a full disk under the log, a folder taken away: what the system says in one line
-            print(f'error: {system_text(error)}', file=sys.stderr)
-            return 2
         except KeyboardInterrupt:
             training = args is not None and not args.test_only
             if team.leader:

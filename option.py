@@ -132,7 +132,7 @@ OPTIONS = [
     ('dir_out', None, str, "where they go (default: photos/ in the run folder's results)"),
     ('overwrite', False, boolean, 'replace enlarged photos that are there already'),
     'saving',
-    ('save', None, folder_name, 'run folder (default: stage1-4; kdsr_stage3, kdsr_stage4); with --stage all, a prefix'),
+    ('save', None, folder_name, 'run folder (default: stage1-4 or kdsr_stage3-4); with --stage all, a prefix'),
     ('load', '.', run_folder, "run folder in experiment/ to go on from; '.' = this run's own"),
     ('resume', -1, resume, '-1 = go on where the run stopped, if it did; 0 = from nothing; N = after epoch N'),
     ('reset', False, boolean, 'delete what the run folder holds and start anew'),
@@ -220,10 +220,15 @@ def stages(args):
 
 def run_names(args, stage):
     """Names of the runs that may hold the weights of an earlier `stage`, best first: for stage 2 of the run X_stage3
-    X_stage2, stage2; of stage3 stage2; of any other X X_stage2, X, stage2."""
+    X_stage2, then the default; of any other X X_stage2, X, then the default."""
     stem, own, rest = args.run_name.rpartition(f'stage{args.stage}')
     names = [f'{stem}stage{stage}'] if own and not rest else [f'{args.run_name}_stage{stage}', args.run_name]
-    return list(dict.fromkeys([*names, f'stage{stage}']))
+    return list(dict.fromkeys([*names, default_run(args.model, stage)]))
+
+
+def default_run(model, stage):
+    """The name of a run without --save."""
+    return f'stage{stage}' if model == 'mrda' else f'{model}_stage{stage}'
 
 
 def config_text(args):
@@ -275,10 +280,9 @@ def _settle(args, stage, asked, given):
     if asked == 'all':  # each stage starts from the one before; a file can only be the very first weights
         for flag, first in (('pre_train', 1), ('pre_train_TA', 3)):
             setattr(args, flag, getattr(args, flag) if stage == first else '.')
-    prefix = args.save or ('' if args.model == 'mrda' else args.model)
-    complete = stage == 'all' or (asked != 'all' and args.save)
-    args.run_name = prefix if complete else '_'.join(filter(None, (prefix, f'stage{stage}')))
-    args.save = prefix if asked == 'all' else args.run_name
+    own = f'{args.save}_stage{stage}' if args.save else default_run(args.model, stage)
+    args.run_name = own if asked == 'all' else args.save or own
+    args.save = args.save or '' if asked == 'all' else args.run_name
 
 
 def _check(args):

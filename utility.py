@@ -1,5 +1,6 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
+import os
 import sys
 from contextlib import nullcontext
 from functools import wraps
@@ -16,7 +17,8 @@ class UserError(Exception):
 
 def command_line(afterwards=''):
     """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
-    2 if something given was wrong or the system refused something, told in one line; 130 after Ctrl-C.
+    2 if something given was wrong or the system refused something (a full disk, a folder taken away), told in one line;
+    1 if nobody reads the output any longer; 130 after Ctrl-C.
 
     afterwards: how to go on after Ctrl-C, in words.
     """
@@ -31,19 +33,17 @@ def command_line(afterwards=''):
             except UserError as error:
                 print(f'error: {error}', file=sys.stderr)
                 return 2
+            except BrokenPipeError:  # whoever read the output has gone, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
             except OSError as error:
-                print(f'error: {system_text(error)}', file=sys.stderr)
+                print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 print(f'\ninterrupted{afterwards}', file=sys.stderr)
                 return 130
         return guarded
     return decorate
-
-
-def system_text(error):
-    """What the system says by an OSError, in one line."""
-    return f'{error.filename or "input or output"}: {error.strerror or error}'
 
 
 def out_of_memory(error):

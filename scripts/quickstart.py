@@ -26,6 +26,7 @@ from report.plots import draw_panel
 from run.checkpoint import run_folder
 from stage import Stage
 from upscale import load
+from utility import command_line
 
 BUNDLED = Path(skimage.__file__).parent / 'data'
 PHOTOS = Path('experiment/quickstart_photos')
@@ -55,6 +56,7 @@ class Bicubic(Stage):
         return up
 
 
+@command_line('; the same command goes on')
 def main(flags):
     start = time.monotonic()
     write_photos()

@@ -153,14 +153,15 @@ def test_all_stages_have_their_own_options_from_one_line():
     assert [args.batch_size for args in each] == [64, 32, 16, 16]
     assert [args.epochs_encoder for args in each] == [0, 0, 0, 7]
     assert option.stage_options(['--stage', 'all'], 3).run_name == 'stage3'
+    assert option.stages(parse('--stage all --model kdsr')) == (3, 4)
 
 
 def test_families_have_run_folders_of_their_own():
     assert parse('--stage 4 --model kdsr').run_name == 'kdsr_stage4'
     assert parse('--stage 4 --model kdsr --save mine').run_name == 'mine'
     assert option.stage_options(['--stage', 'all', '--model', 'kdsr'], 4).run_name == 'kdsr_stage4'
-    assert option.run_names(parse('--stage 4 --model kdsr'), 3)[0] == 'kdsr_stage3'
-    assert option.stages(parse('--stage all --model kdsr')) == (3, 4)
+    assert option.run_names(parse('--stage 4 --model kdsr'), 3) == ['kdsr_stage3']
+    assert option.run_names(parse('--stage 4 --model kdsr --save mine'), 3) == ['mine_stage3', 'mine', 'kdsr_stage3']
 
 
 @pytest.mark.parametrize(('line', 'names'), [

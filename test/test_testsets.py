@@ -3,6 +3,8 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -128,3 +130,13 @@ def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):
     next(Path(restored).iterdir()).unlink()
     assert script('metrics', restored, truth) == 2
     assert 'no partner' in capsys.readouterr().err
+
+
+def test_a_program_whose_output_nobody_reads_ends_without_a_word(library):
+    read, write = os.pipe()
+    os.close(read)
+    truth = library / 'benchmark' / 'Set2' / 'HR'
+    run = subprocess.run([sys.executable, SCRIPTS / 'metrics.py', truth, truth], stdout=write, stderr=subprocess.PIPE,
+                         env=os.environ | {'PYTHONUNBUFFERED': '1'}, check=False)
+    os.close(write)
+    assert run.returncode == 1 and not run.stderr
