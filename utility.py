@@ -18,7 +18,7 @@ class UserError(Exception):
 def command_line(afterwards=''):
     """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
     2 if something given was wrong or the system refused something (a full disk, a folder taken away), told in one line;
-    1 if nobody reads the output any longer; 130 after Ctrl-C.
+    1 if it ended since nobody reads the output any longer; 130 after Ctrl-C.
 
     afterwards: how to go on after Ctrl-C, in words.
     """
@@ -28,14 +28,17 @@ def command_line(afterwards=''):
             for stream in sys.stdout, sys.stderr:
                 if hasattr(stream, 'reconfigure'):
                     stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+            status = 1
             try:
-                return main(argv) or 0
+                status = main(argv) or 0
+                print(end='', flush=True)  # Python's own end would tell of a failure in words of its own
+                return status
             except UserError as error:
                 print(f'error: {error}', file=sys.stderr)
                 return 2
             except BrokenPipeError:  # whoever read the output has gone, as `head` does
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 1
+                return status
             except OSError as error:
                 print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
                 return 2

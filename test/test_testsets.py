@@ -132,11 +132,12 @@ def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):
     assert 'no partner' in capsys.readouterr().err
 
 
-def test_a_program_whose_output_nobody_reads_ends_without_a_word(library):
+@pytest.mark.parametrize('unbuffered, status', [('', 0), ('1', 1)])  # told at the end, or at once
+def test_a_program_whose_output_nobody_reads_ends_without_a_word(library, unbuffered, status):
     read, write = os.pipe()
     os.close(read)
     truth = library / 'benchmark' / 'Set2' / 'HR'
     run = subprocess.run([sys.executable, SCRIPTS / 'metrics.py', truth, truth], stdout=write, stderr=subprocess.PIPE,
-                         env=os.environ | {'PYTHONUNBUFFERED': '1'}, check=False)
+                         env=os.environ | {'PYTHONUNBUFFERED': unbuffered}, check=False)
     os.close(write)
-    assert run.returncode == 1 and not run.stderr
+    assert run.returncode == status and not run.stderr
