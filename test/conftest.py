@@ -27,6 +27,13 @@ SMALL = ['--scale', '2', '--n_feats', '8', '--n_blocks', '1', '--patch_size', '1
 
 def pytest_addoption(parser):
     parser.addoption('--sweep', action='store_true', help='200 random kills, each write point, a hung process')
+    parser.addoption('--seed', type=int, default=0, help='of the networks and images that a test draws (default: 0)')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Every test draws the same numbers whenever it runs, alone or among others: what failed fails again."""
+    torch.manual_seed(item.config.getoption('--seed'))
 
 
 @pytest.fixture(scope='session')

@@ -134,7 +134,6 @@ ENCODERS = {'mrda': lambda: mrda.student(2, 1), 'kdsr': lambda: kdsr.student(2, 
 @pytest.mark.parametrize('family', ENCODERS)
 @pytest.mark.parametrize('size', [(49, 70), (5, 3)])
 def test_the_representation_in_tiles_is_that_of_the_whole(family, size):
-    torch.manual_seed(0)
     encoder, lq = ENCODERS[family]().encoder.double().requires_grad_(False), torch.rand(2, 3, *size).double()
     expected = encoder(lq)[0]
     for tile in (None, 32, 36):
@@ -177,7 +176,6 @@ def _seen(network, rep, side):
 def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
     """Within a tenth of a grey level, although the overlap covers half of what 27 blocks can see; also where all blocks
     do more than at random, so that the image spreads further."""
-    torch.manual_seed(0)
     student = mrda.student(4).requires_grad_(False)
     for block in student.G.body[0].body:
         for conv in (block.conv1, block.conv2, block.da_conv1.kernel[2], block.da_conv2.kernel[2]):
@@ -190,7 +188,6 @@ def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
 
 
 def test_tiles_of_an_ensemble_equal_the_whole():
-    torch.manual_seed(0)
     student, lq = mrda.student(2, 1).requires_grad_(False), torch.rand(1, 3, 50, 33)
     expected = self_ensemble(lambda lq: student(lq)[0], lq)
     assert enlarge(student, lq, 2, ensemble=True).allclose(expected, atol=1e-5)

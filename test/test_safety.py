@@ -74,7 +74,6 @@ def headed(data, rng):
 def weights(tmp_path_factory):
     """(bytes of a small weights file with records of several sizes, its tensors)."""
     path = tmp_path_factory.mktemp('weights') / 'w.pt'
-    torch.manual_seed(0)
     save_weights(path, MLN(4, 2))
     return path.read_bytes(), load_weights(path)
 

@@ -35,7 +35,6 @@ GRAY_ICC = SRGB[:16] + b'GRAY' + SRGB[20:]
 def shelf(tmp_path, monkeypatch):
     """An empty working folder, and a zoo beside it that holds one small network of x2."""
     monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
-    torch.manual_seed(0)
     zoo.ship('small', mrda.student(2, 1).state_dict(), {}, default=True)
     (tmp_path / 'where').mkdir()
     monkeypatch.chdir(tmp_path / 'where')

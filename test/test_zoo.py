@@ -15,7 +15,6 @@ from utility import UserError
 def shelf(tmp_path, monkeypatch):
     """A zoo of its own, in which two networks of one block lie; returns the networks."""
     monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
-    torch.manual_seed(0)
     nets = {'two': mrda.student(2, 1), 'four': kdsr.student(4, 8, 1, 2, rgb_range=255)}
     zoo.ship('two', nets['two'].state_dict(), {'trained': 'not at all'})
     save_weights(tmp_path / 'k.pt', nets['four'])
