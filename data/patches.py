@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from hashlib import blake2b
+from multiprocessing import connection
 from pathlib import Path
 
 import cv2
@@ -264,8 +265,16 @@ def _own_sigchld():
 
 
 def _init_worker(worker):
-    """One thread a worker; Ctrl-C is for the main process, which ends the workers."""
+    """One thread of work; Ctrl-C is for the main process, which ends the workers; they end with it, even if killed."""
     get_worker_info().dataset.progress[worker, 2] = os.getpid()
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process().sentinel], daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with(sentinel):
+    """End this process when the one that `sentinel` stands for has. DataLoader does so where processes are forked or
+    spawned, but not where a server starts them, as with Python 3.14: server and workers would wait for each other."""
+    connection.wait([sentinel])
+    os._exit(1)

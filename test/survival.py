@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -227,3 +228,11 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def alive(pid):
+    """Whether the process is there and has not ended."""
+    try:
+        return re.search(r'^State:\s+(\w)', Path(f'/proc/{pid}/status').read_text(), re.M)[1] != 'Z'
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL
-from survival import check_equal, wait_for
+from survival import alive, check_equal, wait_for
 from team import example, finish, gradients, hasty, launch, mistaken, printed, train
 
 from store import load_weights
@@ -125,13 +125,6 @@ def torchrun(folder, library, *flags):
 def ranks(launcher):
     """Process ids of the launcher's children."""
     return list(map(int, Path(f'/proc/{launcher.pid}/task/{launcher.pid}/children').read_text().split()))
-
-
-def alive(pid):
-    try:
-        return re.search(r'^State:\s+(\w)', Path(f'/proc/{pid}/status').read_text(), re.M)[1] != 'Z'
-    except OSError:
-        return False
 
 
 def run_and_hit(folder, library, number, seconds, *flags, launching=False):

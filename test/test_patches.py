@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from survival import alive, wait_for
 
 from data.images import read_rgb, write_rgb
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
@@ -301,6 +303,27 @@ def test_a_hang_is_known_within_ten_seconds(files):
 def test_slow_worker_is_waited_for(files):
     slow = loader(files, 1, Trap(files[3].name, nap), batches=2, patience=1)
     assert torch.equal(epoch(slow, 1), epoch(loader(files, batches=2), 1))
+
+
+def load_and_wait(files, method, worker):
+    multiprocessing.set_start_method(method, force=True)
+    batches = iter(loader(files, 2))
+    next(batches)
+    worker.send([process.pid for process in multiprocessing.active_children()])
+    time.sleep(60)
+
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='reads /proc')
+@pytest.mark.parametrize('method', multiprocessing.get_all_start_methods())
+def test_no_worker_outlives_a_killed_training(files, method):
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    training = multiprocessing.get_context('spawn').Process(target=load_and_wait, args=(files, method, sender))
+    training.start()
+    workers = receiver.recv()
+    assert len(workers) == 2 and all(map(alive, workers))
+    training.kill()
+    wait_for(lambda: not any(map(alive, workers)), 10)
+    training.join()
 
 
 @pytest.mark.parametrize('workers', [0, 1])
