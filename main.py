@@ -114,7 +114,7 @@ def train(args, stage, run, device, notes, stopper, team):
     """Train from where the run is. Nothing of it is changed before all that was given is known to be good."""
     state = team.share(run.start(args.resume, args.reset, notes.append) if team.leader else None)
     if state:
-        notes += check_options(args, run, state)
+        notes += check_options(args, run, state, team)
         restore_networks(stage, state, run.folder)
         if state['epoch'] >= args.epochs_sr:
             notes.append(f'Epoch {state["epoch"]} is done; nothing is left to do. A higher --epochs_sr goes on.')
@@ -136,7 +136,7 @@ def train(args, stage, run, device, notes, stopper, team):
     trainer.fit()
 
 
-def check_options(args, run, state):
+def check_options(args, run, state, team):
     """Notes on the options that differ from those of a full state. Raises UserError about those that must not."""
     if state.get('stage') != args.stage:
         raise UserError(f'{run.folder} holds a run of stage {state.get("stage")}, not {args.stage}; '
@@ -148,7 +148,7 @@ def check_options(args, run, state):
         raise UserError(f'{run.folder} holds a run of an older version of this program; choose another --save, '
                         'and its weights by --pre_train')
     return [*continuity.check(run.folder, state['options'], continuity.binding(args), args.accept_changes),
-            *continuity.differences(state['passing'], continuity.passing(args))]
+            *continuity.differences(state['passing'], continuity.passing(args, team.size))]
 
 
 def open_run(run, args, notes):
@@ -178,6 +178,8 @@ def present_notes(args, team):
     notes = []
     if team.size > 1 and 'n_GPUs' in args.given:
         notes.append(f'--n_GPUs has no effect here: torchrun started {team.size} processes, one for each GPU')
+    if args.load != '.' and 'save' in args.given:
+        notes.append('--save has no effect here: --load goes on in the folder that it names')
     if args.chop and args.stage != 4:
         notes.append('--chop has no effect here: only the student works in tiles, other stages adapt to whole images')
     if args.tensorboard and args.test_only:

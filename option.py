@@ -297,6 +297,10 @@ def _check(args):
     if args.stage == 'all' and (args.resume > 0 or {'pre_train_meta', 'pre_train_ST'} & args.given):
         raise UserError('--stage all takes no --resume N, --pre_train_meta or --pre_train_ST: '
                         'each stage starts from the one before, and goes on where it stopped')
+    if args.reset and args.resume > 0:
+        raise UserError(f'--reset and --resume {args.resume} contradict each other: give one of them')
+    if args.start_epoch >= args.epochs_sr and not args.test_only:
+        raise UserError(f'--start_epoch {args.start_epoch}: nothing is left to train to --epochs_sr {args.epochs_sr}')
     for low, high in ('sig_min', 'sig_max'), ('lambda_min', 'lambda_max'):
         if getattr(args, low) > getattr(args, high):
             raise UserError(f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}')

@@ -1,4 +1,5 @@
 """Files of weights and full states: written whole or not at all, read without ever executing what they hold."""
+import errno
 import hashlib
 import io
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from utility import UserError
+from utility import UserError, shown
 
 TEMPORARY = '.writing.'  # how names of files begin that are not whole yet
 BLOCK = 1 << 20  # bytes
@@ -37,17 +38,42 @@ def write_bytes(path, data):
         os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise UserError(f'{path}: cannot write {len(data):,} bytes ({error.strerror or error}); '
-                        'free some space or choose another place') from error
+        if isinstance(error, OSError):
+            raise UserError(f'{path}: cannot write {len(data):,} bytes ({error.strerror or error}); {_way_out(error)}'
+                            ) from error
+        raise
+
+
+def _way_out(error):
+    """What to do about an OSError while writing."""
+    refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return 'choose another place' if refused else 'free some space or choose another place'
+
+
+def check_writable(folder):
+    """Make `folder` if need be, and see that a file can be made in it. Raises UserError if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'{shown(folder)}: cannot be written ({error.strerror or error}); {_way_out(error)}') from error
 
 
 def append_text(path, text):
-    """Append `text` to a log; what UTF-8 cannot hold, such as a foreign file name, is written as an escape."""
-    with open(path, 'a', encoding='utf-8', errors='backslashreplace') as file:
-        file.write(text)
+    """Append `text` to a log; what UTF-8 cannot hold, such as a foreign file name, is written as an escape.
+
+    Raises UserError with the path if it cannot be written.
+    """
+    try:
+        with open(path, 'a', encoding='utf-8', errors='backslashreplace') as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f'{path}: cannot write {len(text):,} characters ({error.strerror or error}); {_way_out(error)}'
+                        ) from error
 
 
 def append_blocks(path, blocks):
@@ -83,7 +109,7 @@ def reserve(folder, n_bytes):
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f'{folder}: cannot hold the {n_bytes:,} bytes that a full state takes '
-                        f'({error.strerror or error}); free some space or choose another place') from error
+                        f'({error.strerror or error}); {_way_out(error)}') from error
 
 
 def sweep(folder):

@@ -113,6 +113,7 @@ class Trainer:
         self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=self.optimizer.param_groups[0]['lr'],
                            skipped=self.tally['skipped'])
         self.epoch, self.batch, self.tally = self.epoch + 1, 0, new_tally()
+        self.check_weights()
         self.run.save_weights(self.epoch, self.stage.trained, keeps_weights(self.args, self.epoch))
         self.save()
         if self.run.leader:
@@ -174,9 +175,9 @@ class Trainer:
         return values
 
     def threshold(self):
-        """A batch whose loss reaches this is skipped: --skip_threshold times the mean of the epoch before."""
-        past = self.history['losses'].get('loss', [math.nan])[-1]
-        return math.inf if math.isnan(past) else self.args.skip_threshold * past
+        """A batch whose loss reaches this is skipped: --skip_threshold times the mean of the last epoch with any."""
+        past = [mean for mean in self.history['losses'].get('loss', []) if not math.isnan(mean)]
+        return self.args.skip_threshold * past[-1] if past else math.inf
 
     def test(self, epoch=None):
         """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written.
@@ -215,18 +216,23 @@ class Trainer:
         change when an earlier stage is trained again. Raises UserError rather than save weights that are not finite."""
         if not self.run.leader:
             return
+        self.check_weights()
+        self.run.save((self.epoch, self.batch), self.state(), self.args.keep_states)
+        self.saved = time.monotonic()
+
+    def check_weights(self):
+        """Raises UserError if they are not finite: before anything of them is saved."""
         if not all(p.isfinite().all() for p in self.parameters):
             step = self.epoch * self.args.test_every + self.batch - 1
             raise UserError(f'weights are not finite after step {step}; what was saved before is intact. A lower '
                             'learning rate usually helps: the run goes on with another --lr_sr and --accept_changes')
-        self.run.save((self.epoch, self.batch), self.state(), self.args.keep_states)
-        self.saved = time.monotonic()
 
     def state(self):
         """Everything that a training goes on from, as dicts of tensors and basic types."""
         args = self.args
         return {'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally, 'stage': args.stage,
-                'options': self.options(), 'passing': continuity.passing(args), 'networks': self.stage.state_dict(),
+                'options': self.options(), 'passing': continuity.passing(args, self.team.size),
+                'networks': self.stage.state_dict(),
                 'optimizer': [args.optimizer, self.optimizer.state_dict()], 'scaler': self.scaler.state_dict(),
                 'history': self.history}
 
@@ -245,7 +251,11 @@ class Trainer:
         if name != self.args.optimizer:
             raise UserError(f'{self.run.folder} was trained with --optimizer {name}, not {self.args.optimizer}; '
                             'go on with that or choose another --save')
+        settings = [{key: value for key, value in group.items() if key != 'params'}
+                    for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(moments)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)  # the moments alone are the state's; options that differ were accepted
         if state['scaler'] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state['scaler'])
         self.epoch, self.batch = state['epoch'], state['batch']

@@ -5,11 +5,17 @@
 or from Python: see load() and upscale().
 """
 import os
+import re
+import signal
 import sys
 from collections import Counter
 from contextlib import suppress
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads ends without a word, as in main.py
 
 import numpy as np
 import torch
@@ -21,6 +27,7 @@ from data.degradation import resize
 from data.images import SUFFIXES, Photo, find_photos, photo_of, read_photo, read_size, to_pillow, write_photo
 from model.inference import GRID, SMALLEST, TILE, enlarge, fitting
 from option import Parser, checked, scale
+from store import check_writable
 from utility import ROUNDED, UserError, arithmetic, choose_device, command_line, expand, place, shown
 
 
@@ -28,7 +35,7 @@ def load(weights=None, device='auto', scale=None, precision='single', tile=None,
     """A student that is ready to enlarge, an Enlarger.
 
     weights: a name in zoo/, a file of a plain state dict, or None for the default of zoo/; a file's family, size and
-    scale are seen from its tensors. device: auto, cpu, cuda or mps. scale: refuse weights of another one.
+    scale are seen from its tensors. device: auto, cpu, cuda, mps or a torch.device. scale: refuse weights of another.
     precision: single, bf16 or half. tile: side of tiles in pixels of the small image; None leaves images up to a
     million pixels whole. self_ensemble: mean over the eight flips and rotations, 8 times slower.
     Raises UserError.
@@ -36,7 +43,13 @@ def load(weights=None, device='auto', scale=None, precision='single', tile=None,
     >>> model = load()                                          # doctest: +SKIP
     >>> model = load('weights.pt', device='cpu')                # doctest: +SKIP
     """
-    device = choose_device(device)
+    if scale not in (None, 2, 3, 4):
+        raise UserError(f'scale {scale!r}: 2, 3, 4 or None is needed')
+    if precision not in ROUNDED:
+        raise UserError(f'precision {precision!r}: one of {", ".join(ROUNDED)} is needed')
+    if tile is not None and not (isinstance(tile, int) and tile >= SMALLEST):
+        raise UserError(f'tile {tile!r}: a whole number of pixels, {SMALLEST} or more, or None is needed')
+    device = device if isinstance(device, torch.device) else choose_device(device)
     student, facts, notes = zoo.load_student(weights, scale)
     return Enlarger(student, facts['scale'], facts['rgb_range'], device, ROUNDED[precision], tile, self_ensemble, notes)
 
@@ -146,22 +159,24 @@ class Enlarger:
         """{photo: its result} for files, folders with their sub-folders, and globs.
 
         Results are named <name>_x<scale>.png and lie in `folder`, those of a folder in the same sub-folders; for names
-        that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a source, and what is
-        named like the result of another photo beside it. role: what an error calls a source. Raises UserError if one
-        holds no photo.
+        that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a source, and, where
+        results go beside their photos, a PNG file named like the result of another one. role: what an error calls a
+        source. Raises UserError if one holds no photo.
         """
         photos, own = {}, folder.resolve()
         for source in sources:
             root, found = expand(source), find_photos(source, role)
+            if not root.exists():  # a glob: where it begins to look
+                root = Path(*takewhile(lambda part: not re.search(r'[*?[]', part), root.parts))
             if root.resolve() in own.parents:
                 found = [path for path in found if own not in path.resolve().parents]
             for path in found:
                 photos.setdefault(os.path.abspath(path),
-                                  (path, path.parent.relative_to(root) if root.is_dir() else Path()))
+                                  (path, path.parent.relative_to(root) if expand(source).is_dir() else Path()))
         mark = f'_x{self.scale}'
-        places = {(path.parent, name) for path, _ in photos.values() for name in (path.stem, path.name)}
+        places = {(own / parent, name + mark) for path, parent in photos.values() for name in (path.stem, path.name)}
         names = _names({path: parent for path, parent in photos.values()
-                        if not (path.stem.endswith(mark) and (path.parent, path.stem.removesuffix(mark)) in places)})
+                        if not (path.suffix == '.png' and (path.parent.resolve(), path.stem) in places)})
         if not names:
             raise UserError(f'{role} {" ".join(map(shown, sources))}: holds nothing but the results in {shown(folder)}'
                             .strip())
@@ -183,7 +198,7 @@ class Enlarger:
                 bar.set_description(shown(path.name))
                 begun = bar.n
                 try:
-                    if target.exists() and not overwrite:
+                    if _exists(target) and not overwrite:
                         raise UserError(f'{shown(target)}: exists already; --overwrite replaces it')
                     height, width = self._file(path, target, bar.update)
                 except UserError as error:
@@ -201,8 +216,18 @@ class Enlarger:
             large = self.photo(photo, tick)
         except (UserError, MemoryError) as error:  # that memory runs out: only here is it known on what file
             raise UserError(f'{shown(path)}: {error}') from error
-        write_photo(target, large)
+        try:
+            write_photo(target, large)
+        except MemoryError as error:
+            raise UserError(f'{shown(path)}: memory does not suffice to write its result') from error
         return photo.pixels.shape[:2]
+
+
+def _exists(target):
+    try:
+        return target.exists()
+    except OSError as error:  # a name too long, a folder that must not be looked into
+        raise UserError(f'{shown(target)}: {error.strerror}; rename the photo or choose another place') from error
 
 
 def _names(photos):
@@ -220,9 +245,8 @@ def _names(photos):
         if len(set(folders)) > 1:
             for path, parts in zip(group, folders, strict=True):
                 names[path] = Path(*parts[common:], path.stem)
-    for group in _clashes(names):
-        for path in group:
-            names[path] = names[path].parent / path.name
+    while renamed := [path for group in _clashes(names) for path in group if names[path].name != path.name]:
+        names |= {path: names[path].parent / path.name for path in renamed}  # which may be the stem of another
     for group in _clashes(names):
         raise UserError(f'{" and ".join(map(shown, group))} would have one result; enlarge them into two folders')
     return names
@@ -262,6 +286,7 @@ def main(argv=None):
         raise UserError(f'--out {shown(folder)}: a folder is needed; results are named after their photos')
     model = load(args.weights, args.device, args.scale, args.precision, args.tile, args.self_ensemble)
     photos = model.targets(args.photos, folder)
+    check_writable(folder)
     for note in model.notes:
         print(note)
     model.files(photos, args.overwrite, tqdm.write)

@@ -1,8 +1,9 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
 import os
+import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def command_line(afterwards=''):
             for stream in sys.stdout, sys.stderr:
                 if hasattr(stream, 'reconfigure'):
                     stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+            if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as programs set it while PyTorch loads
+                with suppress(ValueError):  # not in the main thread: then as it is
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
             status = 1
             try:
                 status = main(argv) or 0

@@ -1,6 +1,7 @@
 """Reading and writing every kind of image: gray, palette, CMYK, alpha, 8 or 16 bits, turned by EXIF, broken."""
 import glob
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -74,17 +75,26 @@ def is_image(path):
 def find_photos(source, role='--dir_demo'):
     """Sorted paths of the images that `source` names: a file, a folder with all its sub-folders, or a glob.
 
-    role: what an error calls `source`, '' for nothing. Raises UserError if there are none.
+    role: what an error calls `source`, '' for nothing. Raises UserError if there are none or a folder cannot be read.
     """
     path = expand(source)
     if path.is_file():
         return [path]
-    found = path.rglob('*') if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    found = _below(path) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
     photos = sorted(path for path in found if is_image(path) and not path.is_dir())
     if not photos:
         there = 'holds no image' if path.is_dir() else 'no such file, folder or match of this pattern'
         raise UserError(f'{role} {shown(source)}'.strip() + f': {there} ({" ".join(SUFFIXES)})')
     return photos
+
+
+def _below(folder):
+    """Paths of all files in `folder` and its sub-folders; links to folders are not followed. Raises UserError."""
+    def refuse(error):
+        raise UserError(f'{shown(error.filename)}: this folder cannot be read ({error.strerror}); change its '
+                        'permissions, or name the others') from error
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
 
 
 def read_size(path):
@@ -120,6 +130,7 @@ def read_photo(path):
 def photo_of(image):
     """A Pillow image, opened from a file or made, as read_photo would return it. Raises ImageError if it cannot be."""
     try:
+        _scale_key(image)
         image.load()
         if image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG'):  # what older Pillow calls it
             array = np.array(image).astype(np.uint16)
@@ -157,7 +168,8 @@ def _opened(path):
     """(file, Pillow image whose header has been read); whatever goes wrong inside becomes an ImageError."""
     try:
         if not Path(path).is_file():
-            raise ImageError.of(path, 'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
+            raise ImageError.of(path, 'no regular file' if Path(path).exists() else
+                                'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
         with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError.of(path, f'{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels')
@@ -178,6 +190,7 @@ def _decode(path):
     """(uint8 or uint16 array (H, W, C), colour profile or None); C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
     with _opened(path) as (file, image):
         depth, gray = _depth(path, file, image)
+        _scale_key(image)
         image.load()  # raises if the file is truncated or its checksums do not fit, 16-bit ones included
         icc = image.info.get('icc_profile')
         if depth == 16:
@@ -223,11 +236,23 @@ def _decode_16(data, gray, transparent):
     return np.concatenate([colour, alpha], axis=2)
 
 
+def _scale_key(image):
+    """Before a PNG file of 2 or 4 bits gray is decoded: Pillow scales its pixels to 8 bits, but not the gray that is
+    transparent."""
+    key, tiles = image.info.get('transparency'), getattr(image, 'tile', ())
+    n_levels = {'L;2': 4, 'L;4': 16}.get(tiles[0][3]) if tiles and image.format == 'PNG' else None
+    if n_levels and isinstance(key, int) and key < n_levels:
+        image.info['transparency'] = key * 255 // (n_levels - 1)
+
+
 def _simple(image):
     """A decoded 8-bit image in mode L, LA, RGB or RGBA."""
     if image.mode == 'CMYK' and 'icc_profile' in image.info:
-        return ImageCms.profileToProfile(image, io.BytesIO(image.info['icc_profile']), ImageCms.createProfile('sRGB'),
-                                         outputMode='RGB')
+        try:
+            return ImageCms.profileToProfile(image, io.BytesIO(image.info['icc_profile']),
+                                             ImageCms.createProfile('sRGB'), outputMode='RGB')
+        except ImageCms.PyCMSError as error:
+            raise ValueError('its colour profile is damaged, or not one of CMYK') from error
     alpha = image.mode[-1] in 'Aa' or 'transparency' in image.info
     mode = ('L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB') + 'A' * alpha
     return image if image.mode == mode else image.convert(mode)

@@ -61,8 +61,9 @@ class Files:
                   for testset in tests for image, hr in testset.named() for degradation in degradations]
         faults = [fault for fault in (self._fault(*each) for each in needed) if fault]
         if faults:
-            raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used; '
-                            f'make them again by scripts/make_testset.py: {listed(faults)}')
+            own = slug(tests[0].name, degradations[0])
+            raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used, in '
+                            f'sub-folders such as {own}; make them again by scripts/make_testset.py: {listed(faults)}')
 
     def _path(self, set_name, image, degradation):
         own = self.folder / slug(set_name, degradation)

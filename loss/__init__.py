@@ -1,4 +1,7 @@
 """Training losses: '1*L1+0.1*MSE' names what a restored image is compared with its ground truth by."""
+from contextlib import suppress
+from math import isfinite
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -20,10 +23,10 @@ class Loss(nn.Module):
     @staticmethod
     def _parse(part, text):
         weight, _, name = part.rpartition('*')
-        try:
-            return float(weight or 1), TERMS[name]
-        except (KeyError, ValueError):
-            raise UserError(f"--loss '{text}': '{part}' is not weight*name with a name of {', '.join(TERMS)}") from None
+        with suppress(ValueError):
+            if name in TERMS and isfinite(float(weight or 1)):
+                return float(weight or 1), TERMS[name]
+        raise UserError(f"--loss '{text}': '{part}' is not weight*name with a name of {', '.join(TERMS)}")
 
     def forward(self, sr, hr):
         """sr and hr (B, 3, H, W) → the loss, a scalar."""

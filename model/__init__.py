@@ -54,7 +54,7 @@ def build(args, role):
     for module in network.modules() if args.compile else ():
         if isinstance(module, Blocks):
             for block in module.body:
-                block.compile()
+                block.compile(dynamic=False)  # training has one shape; tests, of many, go round it: see Blocks
     return network
 
 

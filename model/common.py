@@ -74,7 +74,8 @@ class Blocks(nn.Module):
             if torch.is_grad_enabled():
                 x = checkpoint(block, x, own, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, own)                                                   # (B, C, h, w)
+                # Round what --compile has made: for sizes that vary, as those of test images, PyTorch 2.14 fails in it.
+                x = block.forward(x, own)                                           # (B, C, h, w)
         return x
 
 

@@ -9,7 +9,8 @@ SHOWN = 5  # differing keys in an error
 def fit_weights(network, weights, path):
     """Load `weights`, {key: tensor} read from `path`, into `network`; half precision becomes the network's own.
 
-    Raises UserError with the likely reason and the first differing keys, and changes nothing, unless all of them fit.
+    Raises UserError with the likely reason and the first differing keys, and changes nothing, unless all of them fit
+    and are finite.
     """
     own = network.state_dict()
     differences = [f'{key} {_shape(weights, key)} instead of {_shape(own, key)}'
@@ -21,6 +22,8 @@ def fit_weights(network, weights, path):
                      for each in (own, weights))
     if found != needed:
         raise UserError(f'{path}: trained with --rgb_range {found}, not {needed}; give --rgb_range {found}')
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise UserError(f'{path}: holds weights that are not finite, of a training that failed; take others')
     network.load_state_dict(weights)
 
 

@@ -30,9 +30,9 @@ def binding(args):
     return found
 
 
-def passing(args):
+def passing(args, n_processes):
     """{option: value} of those that may change: what is tested, how long, and on what."""
-    return {name: getattr(args, name) for name in PASSING}
+    return {name: getattr(args, name) for name in PASSING} | {'processes': n_processes}
 
 
 def describe(files):
@@ -43,7 +43,7 @@ def describe(files):
 
 def differences(old, new):
     """'--name was a, is now b' for each entry of `new` that differs from `old`."""
-    return [f'{"--" * (name != "images")}{name} was {old[name]}, is now {value}'
+    return [f'{"--" * (name not in ("images", "processes"))}{name} was {old[name]}, is now {value}'
             for name, value in new.items() if name in old and old[name] != value]
 
 

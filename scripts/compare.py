@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.images import read_rgb
+from option import Parser, count, whole
 from report.plots import draw_zooms, telling_crop
 from scripts.metrics import pairs, score
 from utility import UserError, command_line, shown
@@ -36,15 +37,16 @@ def crop(text):
 
 @command_line()
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog='scripts/compare.py', description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', type=method, required=True, metavar='NAME=FOLDER',
                         help='folders of restored images, in the order of the picture')
     parser.add_argument('--truth', required=True, help='folder of the ground truth')
     parser.add_argument('--out', type=Path, default=Path('panels'), help='where the pictures go (default panels)')
     parser.add_argument('--images', nargs='+', help='names of the images to draw (default: all)')
     parser.add_argument('--crop', type=crop, help='top,left,side of the crop, in pixels (default: chosen)')
-    parser.add_argument('--side', type=int, default=64, help='side of a crop that is chosen, in pixels (default 64)')
-    parser.add_argument('--border', type=int, default=4, help='pixels that scores leave out at every side: the scale')
+    parser.add_argument('--side', type=count, default=64, help='side of a crop that is chosen, in pixels (default 64)')
+    parser.add_argument('--border', type=whole, default=4, help='pixels that scores leave out at every side: the scale')
     args = parser.parse_args(argv)
     for name, truth, restored in collected(args):
         for path in draw(args, name, truth, restored):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import build
 from model.tail import Tail
-from option import parse
+from option import Parser, count, parse
 from run.journal import peak_memory
 from utility import UserError, choose_device, command_line, memory_format
 
@@ -71,13 +71,13 @@ def measure(net, images, device, runs):
 @command_line()
 @torch.no_grad()
 def main(argv=None):
-    own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own = Parser(prog='scripts/cost.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument('--size', default='180x320', help='height x width of lq, pixels (default 180x320)')
-    own.add_argument('--runs', type=int, default=5, help='timed passes, after one that warms up (default 5)')
+    own.add_argument('--runs', type=count, default=5, help='timed passes, after one that warms up (default 5)')
     mine, rest = own.parse_known_args(argv)
     args = parse(rest)
-    if args.stage == 'all' or mine.runs < 1 or not re.fullmatch(r'[1-9]\d*x[1-9]\d*', mine.size):
-        raise UserError('cost.py takes one --stage, --size HEIGHTxWIDTH such as 180x320, and at least one of --runs')
+    if args.stage == 'all' or not re.fullmatch(r'[1-9]\d*x[1-9]\d*', mine.size):
+        raise UserError('cost.py takes one --stage and --size HEIGHTxWIDTH such as 180x320')
     height, width = map(int, mine.size.split('x'))
     device, role = choose_device(args.device), ROLES[args.stage]
     net = build(args, role).to(device, memory_format=memory_format(device))

@@ -2,7 +2,6 @@
 
 python scripts/draw_kernels.py --protocol mrda9 [--scale 4] [--out kernels.png]
 """
-import argparse
 import io
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import protocol
 from data.degradation import kernel
+from option import Parser, scale
 from store import write_bytes
 from utility import command_line
 
@@ -24,9 +24,10 @@ COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are
 
 @command_line()
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Draw the blur kernels of a test protocol with their numbers.')
+    parser = Parser(prog='scripts/draw_kernels.py',
+                    description='Draw the blur kernels of a test protocol with their numbers.')
     parser.add_argument('--protocol', required=True, choices=protocol.PROTOCOLS[1:], help='which kernels')
-    parser.add_argument('--scale', type=int, default=4, help='enlargement: 2, 3 or 4')
+    parser.add_argument('--scale', type=scale, default=4, help='enlargement: 2, 3 or 4')
     parser.add_argument('--out', default='kernels.png', help='the picture')
     args = parser.parse_args(argv)
     blurs = kernels(args.protocol, args.scale)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from main import STAGES
 from model.tail import convolve, strips
-from option import parse
+from option import Parser, parse
 from pretrained import find, initialise
 from store import write_bytes
 from utility import UserError, command_line, derive_seed, shown
@@ -130,8 +130,8 @@ def export(args, out):
 
 @command_line()
 def main(argv=None):
-    own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                  allow_abbrev=False)
+    own = Parser(prog='scripts/export_onnx.py', description=__doc__,
+                 formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     own.add_argument('--out', help='file to write, *.onnx (default: beside the weights)')
     mine, rest = own.parse_known_args(argv)
     if mine.out and Path(mine.out).suffix != '.onnx':

@@ -23,7 +23,7 @@ from data import make_tests
 from data.degradation import Degrader
 from data.images import read_rgb
 from data.pairs import Degraded, Files
-from option import parse
+from option import Parser, parse, whole
 from report import page, record
 from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
@@ -41,11 +41,12 @@ NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth, a
 
 @command_line()
 def main(argv=None):
-    own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own = Parser(prog='scripts/make_report.py', description=__doc__,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument('run', type=Path, help='the folder of a run')
     own.add_argument('-o', '--out', type=Path, help='the HTML file (default: report.html in the folder of the run)')
     own.add_argument('--dir_data', help='folder of the data sets (default: what the test had)')
-    own.add_argument('--images', type=int, default=6, help='images to compare, at most (default 6)')
+    own.add_argument('--images', type=whole, default=6, help='images to compare, at most (default 6)')
     args = own.parse_args(argv)
     out = args.out or args.run / 'report.html'
     notes = []

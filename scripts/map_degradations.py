@@ -27,7 +27,7 @@ from data import make_loaders
 from data.degradation import Degradation
 from data.pairs import Degraded
 from main import STAGES
-from option import amount, level, parse, positive
+from option import Parser, amount, level, parse, positive
 from pretrained import initialise
 from report.evaluation import to_float
 from store import write_bytes
@@ -56,8 +56,8 @@ def blur_kernel(text):
 
 @command_line()
 def main(argv=None):
-    own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                  allow_abbrev=False)
+    own = Parser(prog='scripts/map_degradations.py', description=__doc__,
+                 formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     own.add_argument('--sigmas', type=numbers(amount), help='round blurs, standard deviations in pixels: 0.4,1.2,2')
     own.add_argument('--kernels', type=numbers(blur_kernel),
                      help='elongated blurs: along/across/angle, in pixels and degrees: 4/1/0,4/1/90')

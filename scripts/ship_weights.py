@@ -4,7 +4,6 @@
 
 notes.md says what no program knows: the training images, their licences, known limits; the card begins with it.
 """
-import argparse
 import json
 import shlex
 import sys
@@ -17,7 +16,7 @@ from train_zoo import SIZES, STAGES, read_plan
 
 import main as program
 import zoo
-from option import parse
+from option import Parser, parse
 from run.checkpoint import run_folder
 from store import load_state, load_weights, write_bytes
 from utility import UserError, command_line
@@ -30,8 +29,8 @@ RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min
 
 @command_line()
 def main(argv=None):
-    own = argparse.ArgumentParser(usage='python scripts/ship_weights.py NAME --about FILE [flags of main.py]',
-                                  allow_abbrev=False)
+    own = Parser(prog='scripts/ship_weights.py',
+                 usage='python scripts/ship_weights.py NAME --about FILE [flags of main.py]', allow_abbrev=False)
     own.add_argument('name')
     own.add_argument('--about', required=True)
     own.add_argument('--protocol', default='gaussian8')

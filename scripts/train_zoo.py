@@ -3,7 +3,6 @@
 A plan is made first, by timing some steps of each stage on this device, and kept in experiment/<name>/plan.json, so
 that a second run goes on with the same one. The runs are experiment/<name>_stage1 … <name>_stage4.
 """
-import argparse
 import json
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import main as program
-from option import parse
+from option import Parser, parse
 from store import write_bytes
 from utility import UserError, choose_device, command_line, derive_seed, shown
 
@@ -38,8 +37,8 @@ STAGES = {
 
 @command_line('; the same command goes on')
 def main(argv=None):
-    own = argparse.ArgumentParser(usage='sh scripts/train_zoo.sh [small|full] [--minutes N] [flags of main.py]',
-                                  allow_abbrev=False)
+    own = Parser(prog='scripts/train_zoo.py',
+                 usage='sh scripts/train_zoo.sh [small|full] [--minutes N] [flags of main.py]', allow_abbrev=False)
     own.add_argument('size', nargs='?', choices=SIZES, default='small')
     own.add_argument('--minutes', type=float, default=90)
     own.add_argument('--name', default=None)

@@ -75,11 +75,10 @@ def test_mistakes_are_one_line(folders, flags, words, capsys):
     assert error.startswith('error: ') and error.count('\n') == 1 and words in error
 
 
-def test_malformed_arguments_are_refused(folders):
-    for flags in (['--methods', 'folder'], ['--crop', '1,2']):
-        with pytest.raises(SystemExit) as end:
-            compare.main([*folders, *flags])
-        assert end.value.code == 2
+def test_malformed_arguments_are_refused(folders, capsys):
+    for flags in (['--methods', 'folder'], ['--crop', '1,2'], ['--side', '0'], ['--border', '-4']):
+        assert compare.main([*folders, *flags]) == 2
+        assert capsys.readouterr().err.count('\n') == 1
 
 
 def test_losses_of_different_sizes_share_a_picture(tmp_path):

@@ -171,6 +171,14 @@ def options(root, **changes):
         'batch_size': 4, 'test_every': 3, 'n_threads': 0, 'test_only': False, **changes})
 
 
+def test_the_default_range_cuts_no_other_set(library):
+    def trained(**changes):
+        return len(data.make_loaders(options(library, **changes))[0].dataset.files)
+    assert trained(data_range='1-2/1-2') == 3 and trained(data_range='1-2/1-2', given={'data_range'}) == 2
+    (library / 'M').rename(library / 'DF2K')
+    assert trained(data_range='1-2/1-2', data_train='DF2K') == 2
+
+
 @pytest.fixture
 def library(tmp_path):
     for i in range(3):

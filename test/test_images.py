@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from skimage import data as photos
 
-from data.images import Photo, find_photos, read_photo, read_rgb, read_size, shown, write_photo, write_rgb
+from data.images import Photo, find_photos, photo_of, read_photo, read_rgb, read_size, shown, write_photo, write_rgb
 from utility import UserError
 
 RGB = np.ascontiguousarray(photos.astronaut()[:60, 100:180])                        # (60, 80, 3)
@@ -202,7 +202,7 @@ def test_bad_files(tmp_path):
     data[len(data) // 2] ^= 16
     (tmp_path / 'flipped.png').write_bytes(data)
     for name, reason in (('empty.png', 'empty'), ('text.jpg', 'no image of a known kind'), ('dangling.png', 'link'),
-                         ('folder.png', 'no such file'), ('flipped.png', 'cannot be read'),
+                         ('folder.png', 'no regular file'), ('flipped.png', 'cannot be read'),
                          ('gone.png', 'no such file')):
         for read in (read_rgb, read_photo):
             with pytest.raises(UserError, match=rf'{name}.*{reason}'):
@@ -248,6 +248,36 @@ def test_profile_that_does_not_fit_is_not_kept(tmp_path):
     Image.fromarray(np.zeros((8, 8, 4), np.uint8), 'CMYK').save(tmp_path / 'k.tif', icc_profile=b'no profile')
     with pytest.raises(UserError, match=r'k\.tif.*profile'):
         read_photo(tmp_path / 'k.tif')
+
+
+@pytest.mark.parametrize('depth', [1, 2, 4, 8])
+def test_transparent_gray_of_few_bits(tmp_path, depth):
+    levels = np.arange(64).reshape(8, 8) % 2 ** depth                                # (8, 8)
+    bits = np.unpackbits(levels.astype(np.uint8)[..., None], axis=2)[..., 8 - depth:].reshape(8, -1)
+    rows = b''.join(b'\0' + row.tobytes() for row in np.packbits(bits, axis=1))
+    for key in 0, 1, 2 ** depth - 1:
+        path = tmp_path / f'{key}.png'
+        path.write_bytes(b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', struct.pack('>2I5B', 8, 8, depth, 0, 0, 0, 0))
+                         + png_chunk(b'tRNS', struct.pack('>H', key)) + png_chunk(b'IDAT', zlib.compress(rows))
+                         + png_chunk(b'IEND', b''))
+        with Image.open(path) as opened:
+            for photo in read_photo(path), photo_of(opened):
+                assert np.array_equal(photo.pixels[..., 0], levels * (255 // (2 ** depth - 1)))
+                assert np.array_equal(photo.pixels[..., 1], np.where(levels == key, 0, 255))
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    save(tmp_path / 'a.png', RGB)
+    (tmp_path / 'secret').mkdir()
+    scan = os.scandir
+
+    def closed(path):
+        if str(path).endswith('secret'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scan(path)
+    monkeypatch.setattr(os, 'scandir', closed)
+    with pytest.raises(UserError, match='secret: this folder cannot be read'):
+        find_photos(tmp_path)
 
 
 def test_write_failures_name_the_path(tmp_path):

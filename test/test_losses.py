@@ -16,7 +16,7 @@ def test_weighted_sum_of_terms():
     assert Loss('MSE')(a, b) == F.mse_loss(a, b)
 
 
-@pytest.mark.parametrize('text', ['1*L7', 'x*L1', '', '1*L1+', '1*'])
+@pytest.mark.parametrize('text', ['1*L7', 'x*L1', '', '1*L1+', '1*', 'nan*L1', 'inf*MSE'])
 def test_unknown_terms_are_refused_by_name(text):
     with pytest.raises(UserError, match='--loss'):
         Loss(text)

@@ -7,7 +7,7 @@ import torch
 
 from model.mln import MLN
 from model.weights import fit_weights
-from store import load_state, load_weights, save_state, save_weights, write_bytes
+from store import append_text, load_state, load_weights, save_state, save_weights, write_bytes
 from utility import UserError
 
 
@@ -18,6 +18,22 @@ def test_weights_round_trip(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
     plain = torch.load(tmp_path / 'w.pt', weights_only=True)
     assert plain.keys() == net.state_dict().keys()
+
+
+def test_ctrl_c_in_the_middle_of_a_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+    write_bytes(tmp_path / 'f', b'old')
+    monkeypatch.setattr(os, 'fsync', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / 'f', b'new')
+    assert os.listdir(tmp_path) == ['f'] and (tmp_path / 'f').read_bytes() == b'old'
+
+
+def test_logs_that_cannot_be_written_name_their_file(tmp_path):
+    with pytest.raises(UserError, match=r'log\.txt: cannot write 4 characters \(Is a directory\)'):
+        (tmp_path / 'log.txt').mkdir()
+        append_text(tmp_path / 'log.txt', 'text')
 
 
 def test_prefixes_of_wrappers_are_stripped(tmp_path):

@@ -120,6 +120,21 @@ def test_a_protocol_that_is_not_defined_at_a_scale_is_refused(cli, tested, capsy
     assert '--scale 2' in capsys.readouterr().err and not Path('experiment').exists()
 
 
+def test_the_metrics_command_refuses_what_it_cannot_pair_or_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ('sr/a_x2.png', 'hr/a.png', 'more/a_x2.png', 'more/a.png', 'twice/a.png', 'twice/old/a.png'):
+        write_rgb(Path(name), np.zeros((20, 20, 3), np.uint8))
+    assert script('metrics', 'sr', 'hr') == 0
+    for *argv, said in (('more', 'hr', 'more/a.png and more/a_x2.png are both of the image a'),
+                        ('sr', 'twice', 'twice/a.png and twice/old/a.png are both of the image a'),
+                        ('sr', 'hr', '--border', -1, 'whole number, 0 or more'),
+                        ('sr', 'hr', '--border', 5, 'too few for the 11x11 window')):
+        capsys.readouterr()
+        assert script('metrics', *argv) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count('\n') == 1
+
+
 def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):
     psnr, ssim = tested('--save_results')
     restored = 'experiment/stage4_x2_bicubic_iso/results/Set2_sigma_1.2_noise_0'

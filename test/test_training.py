@@ -104,11 +104,14 @@ def test_compiled_blocks_train_alike(cli, capsys):
         return
     for earlier in 1, 2:
         assert cli('--stage', earlier, '--epochs_sr', 1) == 0
-    for save, flags in (('eager', []), ('compiled', ['--compile'])):
-        assert cli('--stage', 3, '--epochs_sr', 1, '--save', save, *flags) == 0
-    eager, compiled = (weights(save, 'model_TA_last') for save in ('eager', 'compiled'))
-    assert eager.keys() == compiled.keys()
-    assert all(torch.allclose(eager[key], compiled[key], atol=1e-5) for key in eager)
+    for stage, name in (3, 'model_TA_last'), (4, 'model_ST_last'):                    # stage 4 begins with a test
+        torch._dynamo.reset()                                                         # as in a process of its own
+        for save, flags in (('eager', []), ('compiled', ['--compile'])):
+            assert cli('--stage', stage, '--epochs_encoder', 1, '--epochs_sr', stage - 2,
+                       '--save', f'{save}_stage{stage}', *flags) == 0
+        eager, compiled = (weights(f'{save}_stage{stage}', name) for save in ('eager', 'compiled'))
+        assert eager.keys() == compiled.keys()
+        assert all(torch.allclose(eager[key], compiled[key], atol=1e-5) for key in eager)
 
 
 def test_training_lowers_the_loss(cli):
@@ -139,6 +142,8 @@ def test_resume_0_n_and_reset(cli, capsys):
     (['--stage', 1, '--scale', 5], '--scale'),
     (['--stage', 2, '--noise', '0.5'], '--noise'),
     (['--stage', 1, '--loss', '1*L7'], 'L7'),
+    (['--stage', 1, '--start_epoch', 2], '--start_epoch 2'),
+    (['--stage', 1, '--reset', '--resume', 1], 'contradict'),
     (['--stage', 1, '--device', 'cuda'], '--device cuda'),
     (['--stage', 4, '--test_only'], 'stage4'),
     (['--stage', 4, '--test_only', '--dir_demo', 'nowhere', '--pre_train_ST', 'x.pt'], 'nowhere'),
@@ -169,6 +174,24 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_epoch(cli, 
     said = capsys.readouterr().err
     assert 'not finite' in said and '.png' in said
     assert equal(weights('stage1', 'model_last'), good)
+
+
+def test_weights_that_are_not_finite_at_the_end_of_an_epoch_replace_no_good_ones(cli, capsys):
+    flags = ['--test_every', 1, '--optimizer', 'SGD', '--weight_decay', '1e30']
+    assert cli('--stage', 1, '--epochs_sr', 1, '--lr_sr', '1e-30', *flags) == 0
+    good = weights('stage1', 'model_last')
+    assert cli('--stage', 1, '--lr_sr', '1e30', '--accept_changes', *flags) == 2
+    assert 'weights are not finite after step 1' in capsys.readouterr().err
+    assert equal(weights('stage1', 'model_last'), good)
+
+
+def test_settings_of_the_optimiser_that_were_accepted_count(cli):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    assert cli('--stage', 1, '--weight_decay', '0.5', '--beta1', '0.5', '--accept_changes') == 0
+    state = load_state('experiment/stage1_x2_bicubic_iso/model/state_2.pt')
+    group = state['optimizer'][1]['param_groups'][0]
+    assert group['weight_decay'] == 0.5 and group['betas'] == (0.5, 0.999)
+    assert state['optimizer'][1]['state'][0]['step'] == 6                            # the moments were kept
 
 
 def test_a_refused_command_deletes_and_renames_nothing(cli, capsys):
@@ -268,3 +291,5 @@ def test_a_test_set_named_twice_is_refused(cli, capsys):
 def test_batches_above_the_skip_threshold_are_skipped(cli):
     assert cli('--stage', 1, '--skip_threshold', '1e-9') == 0
     assert log_of('stage1').count('Skip this batch') == 3
+    assert cli('--stage', 1, '--skip_threshold', '1e-9', '--epochs_sr', 4) == 0       # by the last epoch with a mean
+    assert log_of('stage1').count('Skip this batch') == 9

@@ -141,6 +141,43 @@ def test_results_are_not_replaced_and_not_enlarged_again(capsys):
     assert {name: Path('in', name).read_bytes() for name in files('in')} == made
 
 
+def test_only_results_beside_their_photos_are_left_out():
+    for name in ('a.png', 'a_x2.png', 'a_x2.jpg', 'out/b_x2.png'):
+        save(name)
+    assert NEAREST.targets(['a.png', 'a_x2.png'], Path('out')).keys() == {Path('a.png'), Path('a_x2.png')}
+    assert NEAREST.targets(['*.png', '*.jpg'], Path('.')).keys() == {Path('a.png'), Path('a_x2.jpg')}
+    assert Path('out/b_x2.png') not in NEAREST.targets(['**/*.png'], Path('out'))     # a glob looks into out/ too
+
+
+def test_kept_endings_may_meet_another_stem():
+    for name in ('a.jpg', 'a.png', 'a.jpg.png'):
+        save(f'in/{name}')
+    assert {path.name for path in NEAREST.targets(['in'], Path('out')).values()} == {
+        'a.jpg_x2.png', 'a.png_x2.png', 'a.jpg.png_x2.png'}
+
+
+def test_one_photo_whose_result_cannot_be_written_does_not_stop_the_others(monkeypatch, capsys):
+    for name in ('a', 'm' * 250, 'w', 'z'):
+        save(f'in/{name}.png')
+    write = program.write_photo
+
+    def short_of_memory(target, photo):
+        if target.name.startswith('w'):
+            raise MemoryError
+        write(target, photo)
+    monkeypatch.setattr(program, 'write_photo', short_of_memory)
+    assert run('in') == 2 and files() == ['a_x2.png', 'z_x2.png']
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: 2 of 4') and 'File name too long' in error and 'w.png: memory does not' in error
+
+
+def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypatch, capsys):
+    save('a.png')
+    monkeypatch.setattr(Enlarger, 'files', None)
+    assert run('a.png', '-o', 'a.png/x') == 2
+    assert capsys.readouterr().err == 'error: a.png/x: cannot be written (Not a directory); choose another place\n'
+
+
 def test_bad_files_are_skipped_and_listed(capsys):
     save('in/a.png')
     Path('in/b.png').write_bytes(Path('in/a.png').read_bytes()[:-30])
@@ -336,6 +373,16 @@ def test_weights_named_in_a_call_are_loaded_once(monkeypatch):
     first = upscale(RGB)
     monkeypatch.setattr(zoo, 'load_student', None)
     assert np.array_equal(upscale(RGB), first)
+
+
+@pytest.mark.parametrize('wrong', [{'precision': 'double'}, {'tile': 1}, {'tile': 40.5}, {'scale': '2'}, {'scale': 5},
+                                   {'device': 'abacus'}, {'weights': 'nowhere'}])
+def test_what_cannot_be_loaded(wrong):
+    (name, value), = wrong.items()
+    with pytest.raises(UserError, match=str(value)) as error:
+        load(**wrong)
+    assert name in str(error.value) or name == 'weights'
+    assert load(device=torch.device('cpu'), scale=2, tile=32).scale == 2
 
 
 @pytest.mark.parametrize('image, said', [

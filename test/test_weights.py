@@ -27,6 +27,15 @@ def test_published_files_are_recognised(name):
     assert shown.get('--n_resblocks') == {'kdsr_m': 9, 'kdsr_l': 5}.get(name.rpartition('_')[0])
 
 
+def test_weights_that_are_not_finite_are_refused():
+    weights = MLN(4, 2).state_dict()
+    weights['head.0.bias'][0] = torch.nan
+    net = MLN(4, 2)
+    with pytest.raises(UserError, match='w: holds weights that are not finite'):
+        fit_weights(net, weights, 'w')
+    assert all(p.isfinite().all() for p in net.parameters())
+
+
 @pytest.mark.parametrize('needed', NETWORKS)
 @pytest.mark.parametrize('given', NETWORKS)
 @pytest.mark.parametrize('scale', [2, 3])
