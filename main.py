@@ -130,6 +130,7 @@ def train(args, stage, run, device, notes, stopper, team):
         notes.append(f'Going on after epoch {trainer.epoch}{more}.')
     elif team.leader:  # the others take its weights
         initialise(stage, args, notes.append)
+        notes.append(f'Training on {trainer.options()["images"]}.')
     open_run(run, args, notes)
     if state:
         settle(run, stage, state, args)
