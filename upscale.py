@@ -19,6 +19,7 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
@@ -29,6 +30,8 @@ from model.inference import GRID, SMALLEST, TILE, enlarge, fitting
 from option import Parser, checked, scale
 from store import check_writable
 from utility import ROUNDED, UserError, arithmetic, choose_device, command_line, expand, place, shown
+
+EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners
 
 
 def load(weights=None, device='auto', scale=None, precision='single', tile=None, self_ensemble=False):
@@ -108,10 +111,21 @@ class Enlarger:
 
     @torch.no_grad()
     def _parts(self, lq, keep):
-        """lq (B, 3, h, w) in [0, 1]; keep(part, rows, columns) gets sr in parts (B, 3, h', w'), float32 in [0, 1]."""
+        """lq (B, 3, h, w) in [0, 1]; keep(part, rows, columns) gets sr in parts (B, 3, h', w'), float32 in [0, 1].
+
+        The border is repeated EDGE pixels outwards for it: what convolutions see beyond, zeros, would darken corners.
+        """
+        height, width = lq.shape[-2:]
+
+        def keep_inside(part, rows, columns):
+            own_rows, rows = _inside(rows, EDGE * self.scale, height * self.scale)
+            own_columns, columns = _inside(columns, EDGE * self.scale, width * self.scale)
+            part = part[:, :, own_rows, own_columns]                                            # (B, 3, h', w')
+            if part.numel():
+                keep((part.float() / self.rgb_range).clamp_(0, 1), rows, columns)
         with arithmetic(self.device, self.rounded):
-            enlarge(self.student, lq.to(self.device, torch.float32) * self.rgb_range, self.scale, self.tile,
-                    self.ensemble, lambda part, *where: keep((part.float() / self.rgb_range).clamp_(0, 1), *where))
+            lq = F.pad(lq.to(self.device, torch.float32) * self.rgb_range, 4 * [EDGE], 'replicate')
+            enlarge(self.student, lq, self.scale, self.tile, self.ensemble, keep_inside)
 
     def tensor(self, lq):
         """Floats (B, 3, h, w) in [0, 1] → (B, 3, sh, sw) on the same device, of the same dtype."""
@@ -221,6 +235,14 @@ class Enlarger:
         except MemoryError as error:
             raise UserError(f'{shown(path)}: memory does not suffice to write its result') from error
         return photo.pixels.shape[:2]
+
+
+def _inside(place, edge, side):
+    """What of the slice `place` lies inside an image of `side` pixels, of which it counts `edge` more on either end: as
+    a slice of the part at `place`, and of the image."""
+    start = max(place.start, edge)
+    stop = max(start, min(place.stop, edge + side))
+    return slice(start - place.start, stop - place.start), slice(start - edge, stop - edge)
 
 
 def _exists(target):
