@@ -237,10 +237,10 @@ def _decode_16(data, gray, transparent):
 
 
 def _scale_key(image):
-    """Before a PNG file of 2 or 4 bits gray is decoded: Pillow scales its pixels to 8 bits, but not the gray that is
-    transparent."""
+    """Before a PNG file of few bits gray is decoded: Pillow scales its pixels to 8 bits, but not the gray that is
+    transparent (of one bit only older versions do not)."""
     key, tiles = image.info.get('transparency'), getattr(image, 'tile', ())
-    n_levels = {'L;2': 4, 'L;4': 16}.get(tiles[0][3]) if tiles and image.format == 'PNG' else None
+    n_levels = {'1': 2, 'L;2': 4, 'L;4': 16}.get(tiles[0][3]) if tiles and image.format == 'PNG' else None
     if n_levels and isinstance(key, int) and key < n_levels:
         image.info['transparency'] = key * 255 // (n_levels - 1)
 
