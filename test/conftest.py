@@ -1,3 +1,4 @@
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def prepare(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.setattr(download, 'PAUSE', 0)
+    monkeypatch.setattr(download.shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10 ** 12, 0, 10 ** 12))
 
     def run(*words, root='data'):
         status = prepare_data.main([*map(str, words), '--dir_data', str(root)])
