@@ -21,6 +21,7 @@ from run import continuity
 from run.checkpoint import Run, run_folder
 from run.distributed import ALONE, Team, leave, lost, report_loss
 from run.stopping import Stopper
+from store import reserve
 from trainer import Trainer, keeps_weights, restore_networks
 from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2
@@ -240,6 +241,7 @@ def enlarge_photos(args, stage, run, device, notes):
         if given(args, 'pre_train_ST'):
             raise
         raise UserError(f'{error}; python upscale.py enlarges with shipped weights') from error
+    reserve(folder, 'enlarged photos')
     run.open(config_text(args))
     for note in notes:
         run.log(note)

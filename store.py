@@ -53,16 +53,6 @@ def _way_out(error):
     return 'choose another place' if refused else 'free some space or choose another place'
 
 
-def check_writable(folder):
-    """Make `folder` if need be, and see that a file can be made in it. Raises UserError if not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f'{shown(folder)}: cannot be written ({error.strerror or error}); {_way_out(error)}') from error
-
-
 def append_text(path, text):
     """Append `text` to a log; what UTF-8 cannot hold, such as a foreign file name, is written as an escape.
 
@@ -96,20 +86,21 @@ def append_blocks(path, blocks):
                                 'or choose another place') from error
 
 
-def reserve(folder, n_bytes):
-    """See that a file of `n_bytes` can be written in `folder`, by writing one and removing it.
+def reserve(folder, what, n_bytes=0):
+    """See that `folder`, made if need be, takes a file of `n_bytes`, by writing one and removing it.
 
-    Raises UserError with the folder and the size if it cannot.
+    what: what an error calls that which is to be written. Raises UserError with the folder if it cannot be.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             for _ in range(0, n_bytes, BLOCK):
                 file.write(bytes(BLOCK))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise UserError(f'{folder}: cannot hold the {n_bytes:,} bytes that a full state takes '
-                        f'({error.strerror or error}); {_way_out(error)}') from error
+        raise UserError(f'{shown(folder)}: cannot hold {what} ({error.strerror or error}); {_way_out(error)}'
+                        ) from error
 
 
 def sweep(folder):

@@ -4,14 +4,11 @@
 
 or from Python: see load() and upscale().
 """
-import os
-import re
 import signal
 import sys
 from collections import Counter
 from contextlib import suppress
 from functools import lru_cache
-from itertools import takewhile
 from pathlib import Path
 
 if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -25,10 +22,11 @@ from tqdm import tqdm
 
 import zoo
 from data.degradation import resize
-from data.images import SUFFIXES, Photo, find_photos, photo_of, read_photo, read_size, to_pillow, write_photo
+from data.images import SUFFIXES, Photo, photo_of, read_photo, read_size, to_pillow, write_photo
+from data.photos import targets
 from model.inference import GRID, SMALLEST, TILE, enlarge, fitting
 from option import Parser, checked, scale
-from store import check_writable
+from store import reserve
 from utility import ROUNDED, UserError, arithmetic, choose_device, command_line, expand, place, shown
 
 EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners
@@ -170,31 +168,8 @@ class Enlarger:
         return Photo(self.array(photo.pixels, tick), photo.icc)
 
     def targets(self, sources, folder, role=''):
-        """{photo: its result} for files, folders with their sub-folders, and globs.
-
-        Results are named <name>_x<scale>.png and lie in `folder`, those of a folder in the same sub-folders; for names
-        that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a source, and, where
-        results go beside their photos, a PNG file named like the result of another one. role: what an error calls a
-        source. Raises UserError if one holds no photo.
-        """
-        photos, own = {}, folder.resolve()
-        for source in sources:
-            root, found = expand(source), find_photos(source, role)
-            if not root.exists():  # a glob: where it begins to look
-                root = Path(*takewhile(lambda part: not re.search(r'[*?[]', part), root.parts))
-            if root.resolve() in own.parents:
-                found = [path for path in found if own not in path.resolve().parents]
-            for path in found:
-                photos.setdefault(os.path.abspath(path),
-                                  (path, path.parent.relative_to(root) if expand(source).is_dir() else Path()))
-        mark = f'_x{self.scale}'
-        places = {(own / parent, name + mark) for path, parent in photos.values() for name in (path.stem, path.name)}
-        names = _names({path: parent for path, parent in photos.values()
-                        if not (path.suffix == '.png' and (path.parent.resolve(), path.stem) in places)})
-        if not names:
-            raise UserError(f'{role} {" ".join(map(shown, sources))}: holds nothing but the results in {shown(folder)}'
-                            .strip())
-        return {path: folder / name.parent / f'{name.name}{mark}.png' for path, name in names.items()}
+        """{photo: its result}: see data.photos.targets."""
+        return targets(sources, folder, self.scale, role)
 
     def files(self, photos, overwrite, log):
         """Enlarge photos, {file: its result} as targets() makes them, showing what is done and the time left.
@@ -252,36 +227,6 @@ def _exists(target):
         raise UserError(f'{shown(target)}: {error.strerror}; rename the photo or choose another place') from error
 
 
-def _names(photos):
-    """{photo: name of its result, relative and without an ending}, of {photo: its folder below the source}.
-
-    That folder and the photo's stem. Where photos of several folders would have one name, the folders in which they
-    differ come before it; where photos of one folder would, their endings are kept. Capitals make no difference, as on
-    some file systems. Raises UserError if names are still alike.
-    """
-    names = {path: parent / path.stem for path, parent in photos.items()}
-    for group in _clashes(names):
-        folders = [Path(os.path.abspath(path)).parent.parts for path in group]
-        common = next((i for i, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1),
-                      min(map(len, folders)))
-        if len(set(folders)) > 1:
-            for path, parts in zip(group, folders, strict=True):
-                names[path] = Path(*parts[common:], path.stem)
-    while renamed := [path for group in _clashes(names) for path in group if names[path].name != path.name]:
-        names |= {path: names[path].parent / path.name for path in renamed}  # which may be the stem of another
-    for group in _clashes(names):
-        raise UserError(f'{" and ".join(map(shown, group))} would have one result; enlarge them into two folders')
-    return names
-
-
-def _clashes(names):
-    """Lists of the keys whose names are alike."""
-    groups = {}
-    for path, name in names.items():
-        groups.setdefault(str(name).casefold(), []).append(path)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def build_parser():
     parser = Parser(prog='upscale.py', description='Enlarge photos.', allow_abbrev=False)
     parser.add_argument('photos', nargs='+', help='files, folders with their sub-folders, or quoted globs')
@@ -308,7 +253,7 @@ def main(argv=None):
         raise UserError(f'--out {shown(folder)}: a folder is needed; results are named after their photos')
     model = load(args.weights, args.device, args.scale, args.precision, args.tile, args.self_ensemble)
     photos = model.targets(args.photos, folder)
-    check_writable(folder)
+    reserve(folder, 'enlarged photos')
     for note in model.notes:
         print(note)
     model.files(photos, args.overwrite, tqdm.write)

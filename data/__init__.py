@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from data.dataset import OFFICIAL_TEST, OFFICIAL_TRAIN, TestSet, canonical, find_images, refuse, scan, split_names
+from data.dataset import TestSet, canonical, find_images, refuse, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
 from run.distributed import ALONE
 from utility import UserError, shown
@@ -31,7 +31,7 @@ def make_loaders(args, team=ALONE):
 
 def _checked_loader(args, tested, team):
     """The TrainLoader. Raises UserError about what cannot be used of the training images and of those `tested`."""
-    files = [path for name in split_names(args.data_train, '--data_train') for path in _images(args, name, train=True)]
+    files = _find(args, args.data_train, train=True)
     cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
     cache.reserve(files)
     remake = args.ext == 'sep_reset' and not team.local_rank  # once on each machine
@@ -46,7 +46,7 @@ def make_tests(args):
     """The TestSets of --data_test. Raises UserError if one is not there, or two have one name."""
     tests = []
     for name in split_names(args.data_test, '--data_test'):
-        tests.append(TestSet(_label(name), _images(args, name, train=False), args.scale))
+        tests.append(TestSet(_label(name), _find(args, name, train=False), args.scale))
     labels = [testset.name for testset in tests]
     if len(set(labels)) < len(labels):
         raise UserError(f'--data_test {shown(args.data_test)}: two sets are called '
@@ -54,11 +54,9 @@ def make_tests(args):
     return tests
 
 
-def _images(args, name, train):
-    """Those of one set. The published default, 1-3450/801-810, is meant for DF2K and DIV2K; any other set is taken
-    whole unless a range is given."""
-    cut = 'data_range' in args.given or name.lower() in (OFFICIAL_TRAIN if train else OFFICIAL_TEST)
-    return find_images(args.dir_data, name, train, args.data_range if cut else None)
+def _find(args, names, train):
+    """The images of the sets `names`; the default of --data_range is meant for the official ones alone."""
+    return find_images(args.dir_data, names, train, args.data_range, others_whole='data_range' not in args.given)
 
 
 def _scan_tests(args, files):

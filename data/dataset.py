@@ -34,20 +34,22 @@ def split_names(names, flag):
     return parts
 
 
-def find_images(dir_data, names, train, data_range=None):
+def find_images(dir_data, names, train, data_range=None, others_whole=False):
     """Paths of the HR images of the sets `names`, sorted in each; 'A+B' joins A and B.
 
     A set may lie in <dir_data>/<set>/HR, its official folders (DIV2K, Flickr2K, both together as DF2K),
     <dir_data>/<set>, <dir_data>/benchmark/<set>/HR, where tests look first, or in the folder <set> itself, with or
     without HR. Capitals matter only where folders differ in nothing else.
-    data_range: --data_range, which holds for each set; benchmarks are tested whole.
+    data_range: --data_range, which holds for each set; benchmarks are tested whole. others_whole: so is any set but
+    DF2K, DIV2K and Flickr2K, for which the published range is meant.
     Raises UserError that says what was looked for, where, and what lies there.
     """
     flag = '--data_train' if train else '--data_test'
     images = []
     for name in split_names(names, flag):
         files, benchmark = _find_set(expand(dir_data), name, train, flag)
-        if data_range and (train or not benchmark):
+        whole = (benchmark and not train) or (others_whole and name.lower() not in OFFICIAL_TRAIN)
+        if data_range and not whole:
             files = _cut(files, f'{flag} {name}', data_range, train)
         images += files
     return images

@@ -1,7 +1,5 @@
 """Reading and writing every kind of image: gray, palette, CMYK, alpha, 8 or 16 bits, turned by EXIF, broken."""
-import glob
 import io
-import os
 import struct
 import warnings
 import zlib
@@ -14,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from store import write_bytes
-from utility import UserError, expand, shown
+from utility import UserError, shown
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 MAX_PIXELS = 64_000_000
@@ -70,31 +68,6 @@ class Photo:
 def is_image(path):
     """Whether the name of `path` is that of an image; hidden files, such as macOS's ._0001.png, are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
-
-
-def find_photos(source, role='--dir_demo'):
-    """Sorted paths of the images that `source` names: a file, a folder with all its sub-folders, or a glob.
-
-    role: what an error calls `source`, '' for nothing. Raises UserError if there are none or a folder cannot be read.
-    """
-    path = expand(source)
-    if path.is_file():
-        return [path]
-    found = _below(path) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-    photos = sorted(path for path in found if is_image(path) and not path.is_dir())
-    if not photos:
-        there = 'holds no image' if path.is_dir() else 'no such file, folder or match of this pattern'
-        raise UserError(f'{role} {shown(source)}'.strip() + f': {there} ({" ".join(SUFFIXES)})')
-    return photos
-
-
-def _below(folder):
-    """Paths of all files in `folder` and its sub-folders; links to folders are not followed. Raises UserError."""
-    def refuse(error):
-        raise UserError(f'{shown(error.filename)}: this folder cannot be read ({error.strerror}); change its '
-                        'permissions, or name the others') from error
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place, name) for name in names)
 
 
 def read_size(path):

@@ -61,7 +61,7 @@ class Run:
             return
         for folder in self.folder, self._model:
             sweep(folder)
-        reserve(self._model, n_bytes)
+        reserve(self._model, f'the {n_bytes:,} bytes that a full state takes', n_bytes)
 
     def log(self, text=''):
         """Print `text` and append it to log.txt."""

@@ -14,7 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.images import find_photos, read_rgb
+from data.images import read_rgb
+from data.photos import find_photos
 from option import Parser, whole
 from report.metric import WINDOW, psnr_y, ssim_y
 from utility import UserError, command_line, shown

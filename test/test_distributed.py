@@ -35,6 +35,8 @@ def test_ranks_learn_what_one_process_does(library, tmp_path):
     for several in found[1:]:
         assert several.keys() == found[0].keys()
         assert all(torch.allclose(several[name], found[0][name], atol=1e-6) for name in several)
+    assert finish(tmp_path / 'two', 1, train, *flags, '--epochs_sr', '2') == [0]
+    assert 'processes was 2, is now 1' in printed(tmp_path / 'two')
 
 
 @pytest.mark.parametrize('model, stage', MODELS)

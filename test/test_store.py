@@ -31,8 +31,8 @@ def test_ctrl_c_in_the_middle_of_a_write_leaves_the_old_file_alone(tmp_path, mon
 
 
 def test_logs_that_cannot_be_written_name_their_file(tmp_path):
+    (tmp_path / 'log.txt').mkdir()
     with pytest.raises(UserError, match=r'log\.txt: cannot write 4 characters \(Is a directory\)'):
-        (tmp_path / 'log.txt').mkdir()
         append_text(tmp_path / 'log.txt', 'text')
 
 

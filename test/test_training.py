@@ -212,7 +212,9 @@ def test_load_goes_on_with_an_existing_run_only(cli, capsys):
     for name in ('typo', '../elsewhere', ''):
         assert cli('--stage', 1, '--load', name) == 2
     assert cli('--stage', 1, '--load', 'stage1_x2_bicubic_iso', '--reset') == 2
-    assert cli('--stage', 1, '--load', 'stage1_x2_bicubic_iso') == 0
+    capsys.readouterr()
+    assert cli('--stage', 1, '--load', 'stage1_x2_bicubic_iso', '--save', 'other') == 0
+    assert '--save has no effect here' in capsys.readouterr().out
     assert [path.name for path in Path('experiment').iterdir()] == ['stage1_x2_bicubic_iso']
     assert 'Going on after epoch 1' in log_of('stage1')
 

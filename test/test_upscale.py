@@ -175,7 +175,8 @@ def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypa
     save('a.png')
     monkeypatch.setattr(Enlarger, 'files', None)
     assert run('a.png', '-o', 'a.png/x') == 2
-    assert capsys.readouterr().err == 'error: a.png/x: cannot be written (Not a directory); choose another place\n'
+    said = 'error: a.png/x: cannot hold enlarged photos (Not a directory); choose another place\n'
+    assert capsys.readouterr().err == said
 
 
 def test_bad_files_are_skipped_and_listed(capsys):

@@ -1,0 +1,92 @@
+"""The photos that a command line names, and what their enlarged results are called."""
+import glob
+import os
+import re
+from itertools import takewhile
+from pathlib import Path
+
+from data.images import SUFFIXES, is_image
+from utility import UserError, expand, shown
+
+
+def find_photos(source, role='--dir_demo'):
+    """Sorted paths of the images that `source` names: a file, a folder with all its sub-folders, or a glob.
+
+    role: what an error calls `source`, '' for nothing. Raises UserError if there are none or a folder cannot be read.
+    """
+    path = expand(source)
+    if path.is_file():
+        return [path]
+    found = _below(path) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    photos = sorted(path for path in found if is_image(path) and not path.is_dir())
+    if not photos:
+        there = 'holds no image' if path.is_dir() else 'no such file, folder or match of this pattern'
+        raise UserError(f'{role} {shown(source)}'.strip() + f': {there} ({" ".join(SUFFIXES)})')
+    return photos
+
+
+def _below(folder):
+    """Paths of all files in `folder` and its sub-folders; links to folders are not followed. Raises UserError."""
+    def refuse(error):
+        raise UserError(f'{shown(error.filename)}: this folder cannot be read ({error.strerror}); change its '
+                        'permissions, or name the others') from error
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
+
+
+def targets(sources, folder, scale, role=''):
+    """{photo: its result} for files, folders with their sub-folders, and globs.
+
+    Results are named <name>_x<scale>.png and lie in `folder`, those of a folder in the same sub-folders; for names
+    that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a source, and, where
+    results go beside their photos, a PNG file named like the result of another one. role: what an error calls a
+    source. Raises UserError if one holds no photo.
+    """
+    photos, own = {}, folder.resolve()
+    for source in sources:
+        root, found = expand(source), find_photos(source, role)
+        # Of a glob, where it begins to look.
+        start = root if root.exists() else Path(*takewhile(lambda part: not re.search(r'[*?[]', part), root.parts))
+        if start.resolve() in own.parents:
+            found = [path for path in found if own not in path.resolve().parents]
+        for path in found:
+            photos.setdefault(os.path.abspath(path),
+                              (path, path.parent.relative_to(root) if root.is_dir() else Path()))
+    mark = f'_x{scale}'
+    places = {(own / parent, name + mark) for path, parent in photos.values() for name in (path.stem, path.name)}
+    names = _names({path: parent for path, parent in photos.values()
+                    if not (path.suffix == '.png' and (path.parent.resolve(), path.stem) in places)})
+    if not names:
+        raise UserError(f'{role} {" ".join(map(shown, sources))}: holds nothing but the results in {shown(folder)}'
+                        .strip())
+    return {path: folder / name.parent / f'{name.name}{mark}.png' for path, name in names.items()}
+
+
+def _names(photos):
+    """{photo: name of its result, relative and without an ending}, of {photo: its folder below the source}.
+
+    That folder and the photo's stem. Where photos of several folders would have one name, the folders in which they
+    differ come before it; where photos of one folder would, their endings are kept. Capitals make no difference, as on
+    some file systems. Raises UserError if names are still alike.
+    """
+    names = {path: parent / path.stem for path, parent in photos.items()}
+    for group in _clashes(names):
+        folders = [Path(os.path.abspath(path)).parent.parts for path in group]
+        common = next((i for i, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1),
+                      min(map(len, folders)))
+        if len(set(folders)) > 1:
+            for path, parts in zip(group, folders, strict=True):
+                names[path] = Path(*parts[common:], path.stem)
+    while renamed := [path for group in _clashes(names) for path in group if names[path].name != path.name]:
+        names |= {path: names[path].parent / path.name for path in renamed}  # which may be the stem of another
+    for group in _clashes(names):
+        raise UserError(f'{" and ".join(map(shown, group))} would have one result; enlarge them into two folders')
+    return names
+
+
+def _clashes(names):
+    """Lists of the keys whose names are alike."""
+    groups = {}
+    for path, name in names.items():
+        groups.setdefault(str(name).casefold(), []).append(path)
+    return [group for group in groups.values() if len(group) > 1]
