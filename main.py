@@ -14,14 +14,14 @@ from data.pairs import Degraded, Files
 from data.protocol import degradations
 from model.inference import TILE
 from option import config_text, parse, stage_options, stages
-from pretrained import check_named, given, initialise
+from process.group import ALONE, Team, leave, lost, report_loss
+from process.signals import Stopper
 from report.evaluation import Evaluator
 from report.table import TestRun, table_text, write_tables
-from run import continuity
-from run.checkpoint import Run, run_folder
-from run.distributed import ALONE, Team, leave, lost, report_loss
-from run.stopping import Stopper
-from store import reserve
+from run.pretrained import check_named, given, initialise
+from store import continuity
+from store.checkpoint import Run, run_folder
+from store.files import reserve
 from trainer import Trainer, keeps_weights, restore_networks
 from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2

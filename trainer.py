@@ -5,13 +5,13 @@ import time
 import torch
 from torch import nn
 
+from process.group import ALONE
+from process.signals import Stopped
 from report import evaluation
+from report.meter import Meter, means, new_tally
 from report.plots import draw_curves
-from run import continuity
-from run.distributed import ALONE
-from run.journal import Journal, peak_text
-from run.meter import Meter, means, new_tally
-from run.stopping import Stopped
+from store import continuity
+from store.journal import Journal, peak_text
 from utility import UserError, derive_seed, out_of_memory, shown
 
 

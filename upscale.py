@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
-import zoo
 from data.degradation import resize
 from data.images import SUFFIXES, Photo, photo_of, read_photo, read_size, to_pillow, write_photo
-from data.photos import targets
+from model import zoo
 from model.inference import GRID, SMALLEST, TILE, enlarge, fitting
 from option import Parser, checked, scale
-from store import reserve
+from photo.targets import targets
+from store.files import reserve
 from utility import ROUNDED, UserError, arithmetic, choose_device, command_line, expand, place, shown
 
 EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners

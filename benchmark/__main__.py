@@ -1,4 +1,4 @@
-"""How fast the product is, and how much memory it takes, against the method written down plainly (benchmark/plain.py).
+"""How fast the product is, and how much memory it takes, against the method written down plainly (reference/method.py).
 
     python -m benchmark                      a table within 10 minutes on two CPU cores
     python -m benchmark --paper              the paper's batch and patches: 35 minutes

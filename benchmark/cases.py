@@ -11,14 +11,14 @@ import skimage
 import torch
 
 import main as program
-from benchmark import plain
 from data.degradation import DegradationRange, Degrader
 from data.images import read_rgb, write_rgb
 from data.patches import PatchDataset, PixelCache
 from model import FAMILIES
 from model.adapt import step_sizes
 from option import parse
-from run.stopping import Stopper
+from process.signals import Stopper
+from reference import method as plain
 from trainer import Trainer
 from utility import choose_device, generator
 
@@ -72,7 +72,7 @@ def our_step(size, number, encoder_only=False):
 
 
 def plain_step(size, number, encoder_only=False):
-    """The same step by benchmark/plain.py."""
+    """The same step by reference/method.py."""
     args, device = size.options(number), choose_device(size.device)
     hr, draw = patches(size), generator('cpu', 'plain')
     ranges = DegradationRange(args.blur_type, args.sig_min, args.sig_max)

@@ -8,7 +8,7 @@ import torch
 
 from data.dataset import TestSet, canonical, find_images, refuse, scan, split_names
 from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
-from run.distributed import ALONE
+from process.group import ALONE
 from utility import UserError, shown
 
 __all__ = ['TestSet', 'make_loaders', 'make_tests']

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from data.images import is_image
-from store import append_blocks, write_bytes
+from store.files import append_blocks, write_bytes
 from utility import UserError, shown
 
 TRIES = 5          # in a row that bring nothing new

@@ -30,7 +30,7 @@ class Degraded:
 
 
 class Files:
-    """Reads lq from <folder>/<set>_<degradation>/<image>.png, as scripts/make_testset.py writes them.
+    """Reads lq from <folder>/<set>_<degradation>/<image>.png, as tools/make_testset.py writes them.
 
     flat: where there is no such sub-folder, from <folder>/<image>.png; only one set under one degradation fits there.
     """
@@ -49,7 +49,7 @@ class Files:
         lq = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None].to(hr.device) * (self.rgb_range / 255)
         fault = self._misfit(path, tuple(lq.shape[-2:]), tuple(hr.shape[-2:]))
         if fault:
-            raise UserError(f'--test_lr: {fault}; make it again by scripts/make_testset.py')
+            raise UserError(f'--test_lr: {fault}; make it again by tools/make_testset.py')
         return lq, quantize(resize(lq, self.scale, shrink=False), self.rgb_range)
 
     def check(self, tests, degradations):
@@ -63,7 +63,7 @@ class Files:
         if faults:
             own = slug(tests[0].name, degradations[0])
             raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used, in '
-                            f'sub-folders such as {own}; make them again by scripts/make_testset.py: {listed(faults)}')
+                            f'sub-folders such as {own}; make them again by tools/make_testset.py: {listed(faults)}')
 
     def _path(self, set_name, image, degradation):
         own = self.folder / slug(set_name, degradation)

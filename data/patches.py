@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from data.images import ImageError, read_rgb, read_size
-from store import write_bytes
+from store.files import write_bytes
 from utility import UserError, derive_seed, expand, shown
 
 WRITING = threading.Lock()  # one raw file is written at a time, while other threads decode

@@ -11,7 +11,7 @@ from data.dataset import SHOWN, find_images, listed, scan
 from data.download import Unfit, demand, fetch, length, mirror_sums, unpack, verify
 from data.images import is_image, read_rgb, read_size
 from data.sources import MANGA109, OPTIONAL, PARTS, named
-from store import TEMPORARY, write_bytes
+from store.files import TEMPORARY, write_bytes
 from utility import UserError, shown
 
 USUAL = ('DIV2K', 'Flickr2K', 'DF2K', 'Set5', 'Set14', 'B100', 'Urban100')  # what `download` means without names
@@ -97,7 +97,7 @@ def _remedy(root, state, whole):
 
 def command(root, *words):
     """A command line of this program."""
-    return shlex.join(['python', 'scripts/prepare_data.py', *words, '--dir_data', str(root)])
+    return shlex.join(['python', 'tools/prepare_data.py', *words, '--dir_data', str(root)])
 
 
 # ---- download ----

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-import presets
-from model import kdsr, mrda
+from model import kdsr, mrda, presets
 from model.adapt import AdaptedFeatures
 from model.common import Blocks
 from model.mln import MLN

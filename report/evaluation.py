@@ -11,7 +11,7 @@ from data.images import write_rgb
 from data.pairs import slug
 from model.inference import self_ensemble
 from report.metric import psnr_y, ssim_y
-from store import write_bytes
+from store.files import write_bytes
 from utility import quantize
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
-from store import write_bytes
+from store.files import write_bytes
 
 
 def draw_curves(folder, history):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from data.degradation import Degradation
 from option import NAMES, build_parser
-from run.checkpoint import Run
+from store.checkpoint import Run
 from utility import UserError, shown
 
 DEGRADATION = re.compile(r'(?:sigma (\S+)|lambda ([^/\s]+)/(\S+), theta (\S+)), noise (\S+)')

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from data import protocol
-from store import write_bytes
+from store.files import write_bytes
 
 WIDTH = 100  # characters of a line on the terminal: a table with more columns is cut into blocks
 

@@ -1,1 +1,1 @@
-"""A training that cannot be lost: its folder, states, lock and signals, what it logs, the processes that share it."""
+"""Sessions: one stage started, resumed, tested or applied to photos, from parsed options."""

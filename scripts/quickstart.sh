@@ -5,4 +5,4 @@
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh
-exec "$PYTHON" scripts/quickstart.py "$@"
+exec "$PYTHON" tools/quickstart.py "$@"

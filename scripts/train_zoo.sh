@@ -7,4 +7,4 @@
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh
-exec "$PYTHON" scripts/train_zoo.py "$@"
+exec "$PYTHON" tools/maintain/train_zoo.py "$@"

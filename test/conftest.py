@@ -1,9 +1,8 @@
 import shutil
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+import prepare_data
 import pytest
 import torch
 from mirror import SMALL_SETS, Mirror, archives, sums
@@ -13,10 +12,6 @@ import main as program
 from data import download
 from data.images import write_rgb
 from data.sources import PARTS
-
-sys.path.insert(0, str(Path(program.__file__).parent / 'scripts'))
-
-import prepare_data
 
 torch.set_num_threads(1)  # small tensors: threads only cost, and one thread makes runs repeat bit for bit
 

@@ -1,4 +1,4 @@
-"""What scripts/train_slurm.sh asks of Slurm, for nodes that are all this machine: scontrol show hostnames, and srun."""
+"""The parts of Slurm that scripts/cluster/train_slurm.sh calls: scontrol and srun, all nodes on this machine."""
 import argparse
 import os
 import re

@@ -16,10 +16,10 @@ import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 se
 from conftest import SMALL
 
 import main as program
-import store
+import store.files
 import trainer
-from run import checkpoint
-from store import load_state, load_weights
+from store import checkpoint
+from store.tensors import load_state, load_weights
 
 CONTEXT = multiprocessing.get_context('forkserver')  # forks from a process that has imported torch and run nothing
 CONTEXT.set_forkserver_preload(['survival'])
@@ -88,7 +88,7 @@ class WritePoints:
             write = file.write
             file.write = self._guarded(write, lambda data: (write(bytes(data)[:len(data) // 2]), file.flush()))
             return file
-        store.tempfile.NamedTemporaryFile = opened
+        store.files.tempfile.NamedTemporaryFile = opened
 
     def _guarded(self, call, half=lambda *args: None):
         def guarded(*args, **more):
@@ -112,7 +112,7 @@ def _not_atomic():
                 file.write(half)
                 file.flush()
                 os.fsync(file.fileno())
-    store.write_bytes = write
+    store.files.write_bytes = write
 
 
 def _deletes_first():

@@ -12,8 +12,8 @@ import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 se
 from conftest import SMALL
 
 import main as program
-from run import distributed
-from run.distributed import Team
+from process import group as distributed
+from process.group import Team
 from trainer import Trainer
 from utility import UserError
 

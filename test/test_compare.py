@@ -9,7 +9,7 @@ from data.images import read_rgb, write_rgb
 from report import plots
 from report.plots import draw_curves, telling_crop
 
-compare = importlib.import_module('scripts.compare')
+compare = importlib.import_module('compare')
 
 
 @pytest.fixture

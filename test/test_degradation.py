@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import plain
 from data.degradation import Degradation, DegradationRange, Degrader, kernel, resize, separate
+from reference import method as plain
 from utility import generator, quantize
 
 GOLDEN = goldens.load('degradation')

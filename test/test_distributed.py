@@ -13,7 +13,7 @@ from conftest import SMALL
 from survival import alive, check_equal, wait_for
 from team import example, finish, gradients, hasty, launch, mistaken, printed, train
 
-from store import load_weights
+from store.tensors import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = [('mrda', 2), ('mrda', 3), ('mrda', 4), ('kdsr', 3), ('kdsr', 4)]

@@ -11,7 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import quickstart
 import torch
+import write_options
 from skimage import data as photos
 from torch.distributed.run import parse_args as parse_torchrun
 
@@ -20,7 +22,6 @@ from data import protocol
 from data.images import write_rgb
 from model import kdsr, mrda
 from model.mln import MLN
-from scripts import quickstart, write_options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]
@@ -32,10 +33,10 @@ ELSEWHERE = {
     'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
     'sh scripts/train_zoo.sh': 'test_ship.py::test_trained_measured_and_shipped',
-    'python scripts/ship_weights.py': 'test_ship.py::test_trained_measured_and_shipped',
-    'python scripts/prepare_data.py download': 'test_prepare_data.py::test_everything_by_one_command',
-    'python scripts/prepare_data.py link': 'test_prepare_data.py::test_link',
-    'python scripts/prepare_data.py check': 'test_prepare_data.py::test_full_decodes',
+    'python tools/maintain/ship_weights.py': 'test_ship.py::test_trained_measured_and_shipped',
+    'python tools/prepare_data.py download': 'test_prepare_data.py::test_everything_by_one_command',
+    'python tools/prepare_data.py link': 'test_prepare_data.py::test_link',
+    'python tools/prepare_data.py check': 'test_prepare_data.py::test_full_decodes',
     'pip install -r requirements': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
     'python3 -m venv ~/mrda': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
     'ruff check .': 'test_docs.py::test_links_lead_somewhere',
@@ -45,11 +46,11 @@ NETWORK = ['--n_feats', '8', '--n_blocks', '1']
 SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1', '--epochs_sr', '1', '--n_GPUs', '1',
          '--epochs_encoder', '0', '--task_iter', '1', '--test_iter', '1', '--meta_batch_size', '1', '--n_threads', '0',
          '--print_every', '1', '--device', 'cpu']
-BEHIND = {'main.py': SMALL, 'scripts/make_testset.py': SMALL, 'scripts/draw_kernels.py': [],
-          'scripts/write_options.py': [], 'scripts/draw_figures.py': [],
-          'scripts/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
-          'scripts/map_degradations.py': [*NETWORK, '--device', 'cpu'], 'scripts/compare.py': [],
-          'scripts/make_report.py': [], 'scripts/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
+BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw_kernels.py': [],
+          'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
+          'tools/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
+          'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'], 'tools/compare.py': [],
+          'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
 # Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
 EXTRA = {'export_onnx.py': 'onnxscript', 'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
 # Programs that a shell finds in place of the real ones: each writes down how it was called. Others: none but TOOLS.
@@ -85,7 +86,7 @@ def elsewhere(command):
 def sandbox(tmp_path_factory):
     """A copy of the repository with tiny data sets where the documentation has them, and a run of all four stages."""
     root = tmp_path_factory.mktemp('documented') / 'repository'
-    for name in 'scripts', 'docs':
+    for name in 'scripts', 'docs', 'tools':
         shutil.copytree(ROOT / name, root / name)
     for path in (*ROOT.glob('requirements*.txt'), ROOT / 'option.py'):
         shutil.copy(path, root)
@@ -236,8 +237,8 @@ def test_every_page_is_linked_from_the_first():
 
 
 def test_files_that_are_named_exist():
-    named = re.compile(r'`((?:scripts|model|data|loss|run|report|test|benchmark|docs|assets|zoo)/'
-                       r'[\w./]*(?:\.(?:py|sh|md|png)|/))`')
+    rooms = 'scripts|tools|model|data|loss|run|store|process|photo|reference|report|test|benchmark|docs|assets|zoo'
+    named = re.compile(rf'`((?:{rooms})/[\w./]*(?:\.(?:py|sh|md|png)|/))`')
     for page in PAGES:
         for path in named.findall(page.read_text(encoding='utf-8')):
             assert (ROOT / path).exists(), f'{page.name}: {path}'
@@ -245,7 +246,7 @@ def test_files_that_are_named_exist():
 
 def test_options_are_those_of_the_program():
     assert (ROOT / 'docs/options.md').read_text(encoding='utf-8') == write_options.text(), \
-        'run python scripts/write_options.py'
+        'run python tools/maintain/write_options.py'
 
 
 def test_parameters_are_counted():

@@ -115,7 +115,7 @@ def test_a_server_that_falls_silent_is_asked_again(prepare, mirror, monkeypatch)
 @pytest.mark.slow
 def test_ctrl_c_of_the_program_itself(prepare, mirror):
     mirror.cuts, mirror.stall = [100], 60
-    script = ROOT / 'scripts' / 'prepare_data.py'
+    script = ROOT / 'tools' / 'prepare_data.py'
     process = subprocess.Popen([sys.executable, script, 'download', 'DIV2K', '--dir_data', 'data'],
                                stderr=subprocess.PIPE, text=True,  # a shell's background jobs ignore SIGINT
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))

@@ -3,15 +3,12 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import export_onnx
 import pytest
 import torch
-from test_scripts import ROOT
 
 from model import kdsr, mrda
-from store import save_weights
-
-sys.path.insert(0, str(ROOT / 'scripts'))
-import export_onnx
+from store.tensors import save_weights
 
 MISSING = [name for name in ('onnx', 'onnxruntime', *['onnxscript'] * export_onnx.DYNAMO)
            if not importlib.util.find_spec(name)]

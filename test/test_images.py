@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 from skimage import data as photos
 
 from data.images import Photo, photo_of, read_photo, read_rgb, read_size, shown, write_photo, write_rgb
-from data.photos import find_photos
+from photo.targets import find_photos
 from utility import UserError
 
 RGB = np.ascontiguousarray(photos.astronaut()[:60, 100:180])                        # (60, 80, 3)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from run.checkpoint import Run
-from run.journal import SIDE, Journal
+from store.checkpoint import Run
+from store.journal import SIDE, Journal
 from trainer import Trainer
 
 RUN = Path('experiment/stage1_x2_bicubic_iso')

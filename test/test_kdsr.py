@@ -20,8 +20,8 @@ from loss.distillation import kl_divergence
 from model import build, build_cue, kdsr
 from model.rdan import RDAN
 from model.weights import fit_weights
-from run.checkpoint import run_folder
-from store import load_weights, save_weights
+from store.checkpoint import run_folder
+from store.tensors import load_weights, save_weights
 from trainer_stage4 import Stage4
 from utility import UserError
 
@@ -244,8 +244,9 @@ def tree(tmp_path):
 
 def handed(tree, script, *flags, **environment):
     """The options that a script hands to main.py."""
-    run = subprocess.run([shutil.which('sh'), tree / 'scripts' / f'{script}.sh', *flags], cwd=tree.parent, text=True,
-                         capture_output=True, env={'PYTHON': sys.executable, **environment})
+    path = next((tree / 'scripts').rglob(f'{script}.sh'))
+    run = subprocess.run([shutil.which('sh'), path, *flags], cwd=tree.parent, text=True, capture_output=True,
+                         env={'PYTHON': sys.executable, **environment})
     assert run.returncode == 0 and not run.stderr, run.stderr
     return option.parse(json.loads(run.stdout))
 

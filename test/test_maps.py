@@ -11,9 +11,9 @@ from conftest import SMALL
 from data.images import read_rgb
 from model import kdsr, mrda
 from model.mln import MLN
-from store import save_weights
+from store.tensors import save_weights
 
-maps = importlib.import_module('scripts.map_degradations')
+maps = importlib.import_module('map_degradations')
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import option
-from presets import MRDA
+from model.presets import MRDA
 from utility import UserError
 
 ROOT = Path(__file__).parent.parent

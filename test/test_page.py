@@ -19,10 +19,10 @@ from option import config_text, parse
 from report import page, record
 from report.evaluation import Score, SetScores, write_csv
 from report.table import TestRun, write_tables
-from run.checkpoint import Run
-from store import save_state, save_weights
+from store.checkpoint import Run
+from store.tensors import save_state, save_weights
 
-make_report = importlib.import_module('scripts.make_report')
+make_report = importlib.import_module('make_report')
 VOID = {'meta', 'img', 'input'}
 NASTY = '<script>alert(1)</script>&"\''
 

@@ -1,11 +1,11 @@
-"""What the product computes fast equals what benchmark/plain.py computes as the papers write it."""
+"""What the product computes fast equals what reference/method.py computes as the papers write it."""
 import pytest
 import torch
 
-from benchmark import plain
 from data.degradation import Degradation, Degrader
 from main import STAGES
 from option import parse
+from reference import method as plain
 from stage import ROUNDED
 from utility import generator
 
@@ -32,7 +32,7 @@ def copy_of(network, made):
 
 
 def plain_gradients(args, stage, hr, encoder_only):
-    """{name: gradient} of the trained network after the same step as benchmark/plain.py takes it; and the loss."""
+    """{name: gradient} of the trained network after the same step as reference/method.py takes it; and the loss."""
     draw = torch.Generator().manual_seed(7)
 
     def degrade(hr):

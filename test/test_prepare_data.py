@@ -51,7 +51,7 @@ def test_a_damaged_image_is_found_and_mended(prepare, mirror):
     status, out, _ = prepare('check', 'DIV2K')
     assert status == 2 and '1 damaged: 0002.png (empty file)' in out
     assert '1 of 2 images in data/DIV2K/DIV2K_valid_HR; 1 missing: 0006\n' in out
-    assert 'python scripts/prepare_data.py download DIV2K --again --dir_data data' in out
+    assert 'python tools/prepare_data.py download DIV2K --again --dir_data data' in out
     assert prepare('download', 'DIV2K')[0] == 0 and broken.read_bytes() == png(1)
 
 
@@ -162,7 +162,7 @@ def test_link_says_what_is_missing(prepare, unpacked):
     Path('data/Flickr2K/Flickr2K_HR/000002.png').unlink()
     status, _, err = prepare('link')
     assert status == 2 and '2 of 3 images in data/Flickr2K/Flickr2K_HR; 1 missing: 000002' in err
-    assert 'python scripts/prepare_data.py download Flickr2K' in err and err.count('\n') == 1
+    assert 'python tools/prepare_data.py download Flickr2K' in err and err.count('\n') == 1
     assert not Path('data/DF2K').exists()
 
 
@@ -181,7 +181,7 @@ def test_link_leaves_a_foreign_df2k_alone(prepare, unpacked):
 def test_check_of_nothing(prepare, small_sets):
     status, out, _ = prepare('check')
     assert status == 2 and all(f'{name}: none of {count} images' in out for name, count in SMALL_SETS.items())
-    assert 'python scripts/prepare_data.py download Urban100 --dir_data data' in out
+    assert 'python tools/prepare_data.py download Urban100 --dir_data data' in out
 
 
 def test_check_sees_what_training_sees(prepare, unpacked):
@@ -190,7 +190,7 @@ def test_check_sees_what_training_sees(prepare, unpacked):
     fill('data', 'DF2K/HR', ['1.png'])
     status, out, _ = prepare('check', 'DIV2K', 'Flickr2K', 'DF2K')
     assert status == 2 and 'DF2K: 1 of 7 images in data/DF2K/HR; 6 missing\n' in out
-    assert 'python scripts/prepare_data.py link --dir_data data' in out
+    assert 'python tools/prepare_data.py link --dir_data data' in out
     fill('data', 'DIV2K/HR', [f'{i:04}.png' for i in range(1, 7)])
     status, out, _ = prepare('check', 'DIV2K')
     assert status == 0 and '6 of 4 images in data/DIV2K/HR; 2 more than published' in out

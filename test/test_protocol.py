@@ -1,12 +1,12 @@
 """The protocols are the published ones, number by number; the published results stand where a reader looks for them."""
 import cv2
+import draw_kernels
 import pytest
 import torch
 from matplotlib.patches import Ellipse
 
 from data import protocol
 from data.degradation import kernel
-from scripts import draw_kernels
 from utility import UserError
 
 DASR9 = [(2, .5, 0), (2, 1, 10), (3.5, 1.5, 30), (3.5, 2, 45), (3.5, 2, 90), (4, 1.5, 120), (4, 2, 135), (4, 3, 165),

@@ -10,7 +10,7 @@ from data.images import read_rgb
 @pytest.mark.slow
 def test_quickstart(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    script = Path(__file__).parent.parent / 'scripts' / 'quickstart.py'
+    script = Path(__file__).parent.parent / 'tools' / 'quickstart.py'
     spec = importlib.util.spec_from_file_location('quickstart', script)
     quickstart = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(quickstart)

@@ -19,10 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-import store
 from data.images import MAX_PIXELS, read_photo, read_rgb
 from model.mln import MLN
-from store import load_state, load_weights, save_state, save_weights
+from store import tensors
+from store.tensors import load_state, load_weights, save_state, save_weights
 from utility import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,8 +110,8 @@ def test_damaged_states_are_refused(tmp_path, mutate, count):
 
 
 def test_a_saver_without_checksum_is_caught(tmp_path, monkeypatch):
-    same = SimpleNamespace(digest=lambda: bytes(store.DIGEST))
-    monkeypatch.setattr(store.hashlib, 'sha256', lambda payload: same)
+    same = SimpleNamespace(digest=lambda: bytes(tensors.DIGEST))
+    monkeypatch.setattr(tensors.hashlib, 'sha256', lambda payload: same)
     with pytest.raises(AssertionError, match='damage was not seen'):
         check_rot_is_found(tmp_path / 'state.pt', flipped, 100)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import option
-from presets import MRDA
+from model.presets import MRDA
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(ROOT.glob('scripts/*.sh'))
+SCRIPTS = sorted(ROOT.glob('scripts/**/*.sh'))
 OFFLINE = {'PIP_NO_INDEX': '1', 'PIP_CONFIG_FILE': os.devnull}
 MAIN = 'import json, os, sys\nprint(json.dumps([os.getcwd(), sys.executable, sys.argv[1:]]))\n'
 

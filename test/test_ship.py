@@ -6,7 +6,7 @@ import ship_weights
 import train_zoo
 from conftest import SMALL
 
-import zoo
+from model import zoo
 from upscale import load
 
 

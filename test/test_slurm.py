@@ -1,4 +1,4 @@
-"""scripts/train_slurm.sh trains on all nodes of a job, stops when Slurm says so, and goes on in the next job."""
+"""scripts/cluster/train_slurm.sh trains on all nodes of a job, stops at Slurm's signal, resumes in the next job."""
 import os
 import shutil
 import signal
@@ -20,7 +20,7 @@ def submit(folder, *flags, **environment):
     """The script as Slurm runs it: a copy in a folder of its own, told by the environment what the job is."""
     spool = folder / 'spool'
     spool.mkdir(exist_ok=True)
-    shutil.copy(ROOT / 'scripts/train_slurm.sh', spool / 'slurm_script')
+    shutil.copy(ROOT / 'scripts/cluster/train_slurm.sh', spool / 'slurm_script')
     job = {'SLURM_SUBMIT_DIR': str(folder / 'repository'), 'SLURM_JOB_ID': '7', 'SLURM_JOB_NODELIST': NODES,
            'SLURM_NNODES': '2', 'SLURM_CPUS_PER_TASK': '3', 'SLURM_GPUS_ON_NODE': '1', 'PYTHON': sys.executable,
            'PATH': f'{folder / "bin"}{os.pathsep}{os.environ["PATH"]}', 'MASTER_PORT': str(free_port())}

@@ -7,7 +7,8 @@ import torch
 
 from model.mln import MLN
 from model.weights import fit_weights
-from store import append_text, load_state, load_weights, save_state, save_weights, write_bytes
+from store.files import append_text, write_bytes
+from store.tensors import load_state, load_weights, save_state, save_weights
 from utility import UserError
 
 

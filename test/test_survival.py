@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from survival import check_equal, check_nothing_lost, finish, kill_at_random, start, timed, wait_for
 
-from store import load_state
+from store.tensors import load_state
 from utility import UserError
 
 STEPS = ['--save_every_min', '0', '--test_every', '2']  # a full state after every batch

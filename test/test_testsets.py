@@ -20,10 +20,10 @@ from data.protocol import GAUSSIAN8
 from model import mrda
 from report.evaluation import Score, SetScores, write_csv
 from report.table import TestRun, write_tables
-from store import save_weights
+from store.tensors import save_weights
 from utility import UserError
 
-SCRIPTS = Path(__file__).parent.parent / 'scripts'
+TOOLS = Path(__file__).parent.parent / 'tools'
 TEST = ['--stage', 4, '--test_only', '--pre_train_ST', 'student.pt']
 
 
@@ -41,7 +41,7 @@ def tested(cli, capsys):
 
 def script(name, *argv):
     """Exit status of scripts/<name>.py, run in this process."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f'{name}.py')
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main([str(word) for word in argv])
@@ -152,7 +152,7 @@ def test_a_program_whose_output_nobody_reads_ends_without_a_word(library, unbuff
     read, write = os.pipe()
     os.close(read)
     truth = library / 'benchmark' / 'Set2' / 'HR'
-    run = subprocess.run([sys.executable, SCRIPTS / 'metrics.py', truth, truth], stdout=write, stderr=subprocess.PIPE,
+    run = subprocess.run([sys.executable, TOOLS / 'metrics.py', truth, truth], stdout=write, stderr=subprocess.PIPE,
                          env=os.environ | {'PYTHONUNBUFFERED': unbuffered}, check=False)
     os.close(write)
     assert run.returncode == status and not run.stderr

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model import mrda
-from store import load_state, save_weights
+from store.tensors import load_state, save_weights
 
 
 def weights(run, name):

@@ -1,4 +1,4 @@
-"""Two machines train together as scripts/train_two_nodes.sh starts them: network namespaces, joined by a cable."""
+"""Two machines, network namespaces joined by a cable, train as scripts/cluster/train_two_nodes.sh starts them."""
 import os
 import shutil
 import signal
@@ -42,7 +42,8 @@ class Machine:
                 (folder / name).symlink_to(ROOT / name)
         own = {'NODE_RANK': str(self.rank), 'MASTER_ADDR': '10.0.0.1', 'GLOO_SOCKET_IFNAME': 'cable',
                'DIR_DATA': str(library), 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'XDG_CACHE_HOME': 'cache'}
-        command = [IP, 'netns', 'exec', self.name, 'sh', folder / 'scripts/train_two_nodes.sh', *SMALL, '--stage', '1']
+        script = folder / 'scripts/cluster/train_two_nodes.sh'
+        command = [IP, 'netns', 'exec', self.name, 'sh', script, *SMALL, '--stage', '1']
         with open(folder / 'said', 'a', encoding='utf-8') as said:
             return subprocess.Popen([*command, *flags], stdout=said, stderr=said, env=os.environ | own)
 

@@ -17,11 +17,10 @@ from skimage import data as photos
 from tqdm import tqdm
 
 import upscale as program
-import zoo
 from data.degradation import resize
 from data.images import Photo, read_photo, shown, write_photo
-from model import mrda
-from store import save_weights
+from model import mrda, zoo
+from store.tensors import save_weights
 from upscale import Enlarger, load, upscale
 from utility import UserError
 

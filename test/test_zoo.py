@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import zoo
-from model import kdsr, mrda
+from model import kdsr, mrda, zoo
 from model.mln import MLN
-from store import load_weights, save_weights, serialize
+from store.tensors import load_weights, save_weights, serialize
 from upscale import load, upscale
 from utility import UserError
 

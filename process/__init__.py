@@ -1,0 +1,1 @@
+"""The processes of a run: the process group that trains together, and the signals that stop it."""

@@ -1,0 +1,159 @@
+"""The run folder: log, options, weights, full states. See the README for every file in it."""
+import os
+import re
+import shutil
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from tqdm import tqdm
+
+from store import lock
+from store.files import append_text, reserve, sweep
+from store.tensors import load_state, save_state, save_weights
+from utility import UserError
+
+WEIGHTS = {1: 'model', 2: 'model_meta', 3: 'model_TA', 4: 'model_ST'}  # published names, by the stage that writes them
+
+
+def run_folder(name, args, blur_type=None):
+    """experiment/<name>_x<scale>_<mode>_<iso|aniso>"""
+    blur = (blur_type or args.blur_type).split('_')[0]
+    return Path('experiment') / f'{name}_x{args.scale}_{args.mode}_{blur}'
+
+
+class Run:
+    """One run's folder. Nothing is written before open().
+
+    A position is (epochs done, batches done of the next one): what of the training a full state stands for.
+    leader: whether this process writes it; on other ranks nothing is written or said.
+    """
+
+    def __init__(self, folder, stage, leader=True):
+        self.leader = leader
+        self.folder = Path(folder)
+        self.results = self.folder / 'results'
+        self._weights = WEIGHTS[stage]
+        self._model = self.folder / 'model'
+
+    def lock(self):
+        """A context in which no other training may use the folder. Raises UserError if one does."""
+        return lock.locked(self.folder) if self.leader else nullcontext()
+
+    def open(self, config, clear=False):
+        """Create the folder, emptied first if `clear`, and note the options of this start in config.txt."""
+        if not self.leader:
+            return
+        try:
+            for entry in self.folder.iterdir() if clear and self.folder.is_dir() else ():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != lock.NAME:
+                    entry.unlink()
+            self._model.mkdir(parents=True, exist_ok=True)
+            append_text(self.folder / 'config.txt', f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n{config}\n\n')
+        except OSError as error:
+            raise UserError(f'{self.folder}: the run folder cannot be written ({error.strerror})') from error
+
+    def prepare(self, n_bytes):
+        """Before a training: remove what a killed one left half written; see that a state of n_bytes can be written."""
+        if not self.leader:
+            return
+        for folder in self.folder, self._model:
+            sweep(folder)
+        reserve(self._model, f'the {n_bytes:,} bytes that a full state takes', n_bytes)
+
+    def log(self, text=''):
+        """Print `text` and append it to log.txt."""
+        if not self.leader:
+            return
+        say(text)
+        append_text(self.folder / 'log.txt', text + '\n')
+
+    def positions(self):
+        """Positions of which the full state is there, in order."""
+        found = (re.fullmatch(r'state_(\d+)(?:_(\d+))?\.pt', path.name) for path in self._model.glob('state_*.pt'))
+        return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
+
+    def start(self, resume, reset, note):
+        """The full state to go on from, or None to start. Changes nothing.
+
+        resume: -1 = where the run stopped, 0 = from nothing, N = after epoch N; reset: what is there will be deleted;
+        note(text): called for each damaged state that an older one is taken instead of.
+        Raises UserError rather than overwrite an existing run, or start anew where all states are damaged.
+        """
+        if reset:
+            return None
+        positions = self.positions()
+        if resume > 0 and (resume, 0) not in positions:
+            epochs = ', '.join(str(epoch) for epoch, batch in positions if not batch)
+            raise UserError(f'--resume {resume}: {self._model} holds the states of epochs {epochs or "(none)"}')
+        if resume == 0 and any(self._model.glob('*.pt')):
+            raise UserError(f'--resume 0: {self.folder} holds a run already; add --reset to delete it, '
+                            'or choose another --save')
+        if resume == -1 and not positions and any(self._model.glob('*.pt')):
+            raise UserError(f'{self.folder} holds weights but no full state to go on from; add --reset to delete them, '
+                            'or choose another --save')
+        if resume > 0:
+            return load_state(self._state((resume, 0)))
+        return self._newest(positions, note) if positions else None
+
+    def _newest(self, positions, note):
+        """The newest state that is whole."""
+        damaged = []
+        for position in reversed(positions):
+            try:
+                state = load_state(self._state(position))
+            except UserError as error:
+                damaged.append(str(error))
+                continue
+            for each in damaged:
+                note(f'{each}; taking {self._state(position).name} instead')
+            return state
+        raise UserError(f'{self._model}: every full state is damaged; put one back from a copy, or add --reset to '
+                        f'start anew ({damaged[0]})')
+
+    def supersede(self, position):
+        """Put the states after `position` aside, the newest first, so that going on from it is not undone later."""
+        for later in reversed(self.positions()) if self.leader else ():
+            if later > position:
+                self._state(later).replace(self._state(later).with_suffix('.superseded'))
+
+    def save(self, position, state, n_states):
+        """The full state of `position`. Only then are older ones removed: the n_states newest of whole epochs stay (all
+        if it is 0), and the two newest of all; so are those put aside that the run has come past."""
+        if not self.leader:
+            return
+        save_state(self._state(position), state)
+        positions = self.positions()
+        whole = [each for each in positions if not each[1]]
+        for old in set(positions) - {*whole[-n_states:], *positions[-2:]}:
+            self._state(old).unlink()
+        for aside in self._model.glob('state_*.superseded'):
+            epoch, batch = map(int, f'{aside.stem}_0'.split('_')[1:3])
+            if (epoch, batch) <= position:
+                aside.unlink()
+
+    def save_weights(self, epoch, network, keep_weights):
+        """The weights under their published name and, if keep_weights, under the epoch's number as well. To be called
+        before save(), so that the state of a whole epoch stands for its weights too."""
+        if not self.leader:
+            return
+        save_weights(self._model / f'{self._weights}_last.pt', network)
+        if keep_weights:
+            save_weights(self._model / f'{self._weights}_{epoch}.pt', network)
+
+    def _state(self, position):
+        epoch, batch = position
+        return self._model / (f'state_{epoch}_{batch}.pt' if batch else f'state_{epoch}.pt')
+
+
+def say(text):
+    """Print `text`, above the progress bar if there is one. Where the reader has gone, as when a terminal is closed,
+    training goes on and the log alone is written."""
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # broken pipe; closed; None where there was no stdout at all
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 - for the rest of the program

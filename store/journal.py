@@ -1,0 +1,146 @@
+"""What a run tells programs: log.jsonl always, with --tensorboard curves and pictures too."""
+import json
+import math
+import sys
+import time
+
+import torch
+
+from store.files import append_text, write_bytes
+from utility import UserError, quantize
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+NAME = 'log.jsonl'
+SIDE = 256  # pixels: of a test image no more is shown, so that hundreds of tests stay small
+
+
+class Journal:
+    """One JSON object a line: `kind` step, epoch or test, its place in the run, and what is known there.
+
+    A row's place is the position that its state would have, so that rows after the state which a run goes on from are
+    dropped: they come again. run: the Run in whose folder it lies; device: whose peak memory is told.
+    Raises UserError if --tensorboard is asked for, but not installed.
+    """
+
+    def __init__(self, args, run, device):
+        self.args, self.device, self.leader = args, device, run.leader
+        self.path, self.curves = run.folder / NAME, run.folder / 'tensorboard'
+        self.training = not args.test_only
+        self.drawn = args.tensorboard and self.training and run.leader
+        self.writer = self.picture = None
+        if self.drawn:
+            _summary_writer()
+
+    def begin(self, epoch, batch):
+        """Drop what was written after the position (epochs done, batches done of the next one), and torn lines."""
+        if not self.leader:
+            return
+        old = self.path.read_bytes() if self.path.exists() else b''
+        kept = b''.join(line for line in old.splitlines(keepends=True) if _stands(line, (epoch, batch)))
+        if kept != old:
+            write_bytes(self.path, kept)
+        if self.drawn:
+            purged = epoch * self.args.test_every + batch + 1  # TensorBoard hides what was drawn from this step on
+            self.writer = _summary_writer()(str(self.curves), purge_step=purged)
+
+    def step(self, epoch, batch, **values):
+        """A logged line within `epoch`: losses {name: mean of the epoch so far}, lr, images_per_s, data_wait (share of
+        the time), skipped (batches so far)."""
+        self._add('step', epoch, batch, values)
+
+    def epoch(self, epoch, **values):
+        """The end of `epoch`, its state not written yet: losses {name: mean}, lr, skipped."""
+        self._add('epoch', epoch, self.args.test_every, values)
+
+    def test(self, epoch, psnr, ssim, **values):
+        """A test: psnr, ssim {set: mean}; epoch: None where it belongs to no training."""
+        self._add('test', epoch, None if epoch is None else self.args.test_every,
+                  {'psnr': psnr, 'ssim': ssim, **values})
+
+    def watch(self, name, up, sr, hr):
+        """Of a test, keep the first image for TensorBoard: bicubic, restored, ground truth, side by side (the middle).
+
+        name: what it is called; up, sr, hr (1, 3, H, W) in [0, rgb_range].
+        """
+        if self.writer and self.picture is None:
+            parts = [quantize(_middle(image), self.args.rgb_range) / self.args.rgb_range for image in (up, sr, hr)]
+            self.picture = name, torch.cat(parts, 3)[0].cpu()                      # (3, side, 3 · side)
+
+    def close(self):
+        if self.writer:
+            self.writer.close()
+            self.writer = None
+
+    def _add(self, kind, epoch, batch, values):
+        if not self.leader:
+            return
+        step = None if epoch is None else (epoch - 1) * self.args.test_every + batch
+        row = {'kind': kind, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'stage': self.args.stage, 'epoch': epoch,
+               'batch': batch, 'step': step, **values, 'peak_memory_bytes': peak_memory(self.device)}
+        append_text(self.path, json.dumps(_plain(row), allow_nan=False) + '\n')
+        if self.writer:
+            self._draw(kind, step, values)
+
+    def _draw(self, kind, step, values):
+        for name, value in values.items():
+            series = value if isinstance(value, dict) else {'': value}
+            for own, number in series.items():
+                self.writer.add_scalar('/'.join(filter(None, (kind, name, own))), number, step)
+        if kind == 'test' and self.picture:
+            name, picture = self.picture
+            self.writer.add_image(f'test/{name}: bicubic, restored, ground truth', picture, step)
+            self.picture = None
+        self.writer.flush()  # a killed run shows what it has told
+
+
+def peak_memory(device):
+    """The most memory taken so far, in bytes: on CUDA by tensors there, else by this process. None where unknown."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit if resource else None
+
+
+def peak_text(device):
+    """The same in words."""
+    peak = peak_memory(device)
+    return 'CPU' if peak is None else f'peak {peak / 2**30:.1f} GiB' + ' on the GPU' * (device.type == 'cuda')
+
+
+def _summary_writer():
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError('--tensorboard: the package tensorboard is missing or unusable '
+                        f'({str(error).splitlines()[0]}); pip install -r requirements-extra.txt, '
+                        'or leave the flag out: log.jsonl holds the same numbers') from error
+    return SummaryWriter
+
+
+def _stands(line, position):
+    """Whether a line is whole and belongs to what was done at `position`, or to no training."""
+    try:
+        row = json.loads(line)
+        if row['epoch'] is None:
+            return line.endswith(b'\n')
+        place = (row['epoch'] - 1, row['batch']) if row['kind'] == 'step' else (row['epoch'], 0)
+    except (ValueError, KeyError, TypeError):
+        return False
+    return place <= position and line.endswith(b'\n')
+
+
+def _plain(value):
+    """`value` with inf and nan, which JSON lacks, as text."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _middle(image):
+    height, width = image.shape[-2:]
+    top, left = max(height - SIDE, 0) // 2, max(width - SIDE, 0) // 2
+    return image[..., top:top + SIDE, left:left + SIDE]

@@ -1,0 +1,139 @@
+"""Files of weights and checkpoints: read without ever executing what they hold, every byte of a checkpoint checked."""
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+from store import files
+from utility import UserError, shown
+
+DIGEST = hashlib.sha256().digest_size
+LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how torch.save began files before torch 1.6
+FOLDER = 0x10  # attribute of a record in a zip file
+NEEDED = 'a plain state dict saved by torch.save is needed'
+PREFIXES = ('module.', '_orig_mod.')  # left by DataParallel and torch.compile
+
+
+def serialize(content):
+    """The bytes that torch.save writes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def save_weights(path, network):
+    """Write a plain state dict of CPU tensors, the format of published weight files."""
+    files.write_bytes(path, serialize({key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}))
+
+
+def save_state(path, state):
+    """Write dicts, lists, tensors and basic types, followed by a SHA-256 over them."""
+    payload = serialize(state)
+    files.write_bytes(path, payload + hashlib.sha256(payload).digest())
+
+
+def load_state(path):
+    """What save_state wrote. Raises UserError if a single byte differs or if it holds anything but a dict."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    payload, digest = data[:-DIGEST], data[-DIGEST:]
+    remedy = 'take an older state with --resume N'
+    if hashlib.sha256(payload).digest() != digest:
+        raise UserError(f'{path}: damaged (its checksum does not fit); {remedy}')
+    state = _load(path, io.BytesIO(payload), 'state', remedy)
+    if not isinstance(state, dict):
+        raise UserError(f'{path}: no state file (it holds no dict); {remedy}')
+    return state
+
+
+def load_weights(path):
+    """{key: tensor} of a weights file, prefixes of wrappers removed. Raises UserError if it holds anything else."""
+    try:
+        with open(path, 'rb') as file:  # one opening for check and reading: what was checked is what is read
+            weights = _load(path, file, 'weights', NEEDED)
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+        raise UserError(f'{path}: holds something else than a plain state dict of tensors; {NEEDED}')
+    for key, value in weights.items():
+        if not _is_plain(value, size):
+            raise UserError(f'{path}: {key[:80]!r} is something else than a plain tensor stored in full; {NEEDED}')
+    return {_bare(key): tensor.detach() for key, tensor in weights.items()}
+
+
+def _is_plain(value, size):
+    """Whether `value` is a dense CPU tensor that a file of `size` bytes can hold; expanded views are larger."""
+    return (type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
+            and value.device.type == 'cpu' and not value.is_quantized and value.numel() * value.element_size() <= size)
+
+
+def _load(path, file, kind, remedy):
+    """What torch.save wrote to the open `file`, checked first: torch.load would not notice a flipped bit.
+
+    kind, remedy: what an error calls the file and advises. Raises UserError if it is damaged, foreign, of the format
+    before torch 1.6 or cannot be read.
+    """
+    _check_start(path, file, kind, remedy)
+    try:
+        if _check_records(file):
+            file.seek(0)
+            return torch.load(file, map_location='cpu', weights_only=True)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or type(error).__name__})') from error
+    except zipfile.BadZipFile:  # damaged where no checksum is: said in the same words
+        pass
+    except Exception as error:  # on foreign files zipfile and the unpickler raise nearly anything
+        raise UserError(f'{path}: no readable {kind} file ({type(error).__name__}); {remedy}') from error
+    raise UserError(f'{path}: damaged (its checksum does not fit), no readable {kind} file; {remedy}')
+
+
+def _check_start(path, file, kind, remedy):
+    """Raises UserError unless `file` begins as torch.load wants a zip file to: others it reads as the old format."""
+    start = file.read(len(LEGACY))
+    if start == LEGACY:
+        raise UserError(f'{path}: {kind} in the old torch.save format, which is not read; '
+                        'load it and save it again with torch 1.6 or newer to convert it')
+    if not start.startswith(b'PK\3\4'):
+        raise UserError(f'{path}: no readable {kind} file (nothing that torch.save writes); {remedy}')
+
+
+def _check_records(file):
+    """Whether every CRC-32 of the zip `file` fits. Raises ValueError if torch.save does not write such records."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size
+               for record in records):
+            raise ValueError('compressed records: their size in memory has no limit')
+        if sum(record.file_size for record in records) > size:
+            raise ValueError('records larger than the file')
+        if len({record.filename.lower() for record in records}) < len(records):
+            raise ValueError('two records of one name: torch might read the one that zipfile did not check')
+        if any(record.external_attr & FOLDER for record in records):
+            raise ValueError('a record marked as a folder: torch leaves its memory unset where zipfile reads it')
+        if any(record.filename.endswith('/constants.pkl') for record in records):
+            raise ValueError('TorchScript: some versions of torch.load would build its program')
+        return archive.testzip() is None
+
+
+def _bare(key):
+    while key.startswith(PREFIXES):
+        key = key.split('.', 1)[1]
+    return key
+
+
+def holed():
+    """Whether this PyTorch reads files in a way that may execute what a crafted one holds, weights_only or not."""
+    return tuple(map(int, torch.__version__.split('.')[:2])) < (2, 10)
+
+
+def distrust(path):
+    """The warning about a file from elsewhere, where PyTorch is one that holed() names."""
+    return (f'warning: PyTorch {torch.__version__} has known holes in how it reads weights (CVE-2025-32434, '
+            f'CVE-2026-24747); load {shown(path)} only if you trust its source, or take PyTorch 2.10 or newer')

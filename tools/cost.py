@@ -1,0 +1,101 @@
+"""What a network costs: parameters, multiply-adds, time and peak memory of one forward pass.
+
+    python tools/cost.py --stage 4                      the student at a 180x320 lq
+    python tools/cost.py --stage 3 --model kdsr --size 64x64
+
+--stage says whose network: 1, 2 the MLN, 3 the teacher, 4 the student. Every flag of main.py that shapes it works.
+"""
+import argparse
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from model import build
+from model.tail import Tail
+from option import Parser, count, parse
+from store.journal import peak_memory
+from utility import UserError, choose_device, command_line, memory_format
+
+ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}
+PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-adds, 42.61 ms (MRDA, TIP 2023)'}
+
+
+def inputs(net, role, args, height, width, device):
+    """What the network's forward takes for one lq of height x width."""
+    lq = torch.rand(1, 3, height, width, device=device)
+    if role == 'mln':
+        return lq, torch.rand(1, 3, height * args.scale, width * args.scale, device=device)
+    if role == 'teacher':
+        first = next(module for module in net.encoder.modules() if isinstance(module, torch.nn.Conv2d))
+        return lq, torch.rand(1, first.in_channels, height, width, device=device)
+    return (lq,)
+
+
+def multiply_adds(net, images):
+    """Multiply-adds of one forward pass as PyTorch counts them; a convolution's bias and element-wise work are free."""
+    with FlopCounterMode(display=False) as counter:
+        net(*images)
+    return counter.get_total_flops() / 2
+
+
+def plain_multiply_adds(net, images):
+    """The same with every layer run as the paper writes it: the upsampling tail not collapsed into one convolution."""
+    tails = [module for module in net.modules() if isinstance(module, Tail)]
+    for tail in tails:
+        tail.forward = lambda x, fused=None, tail=tail: tail.plain(x)
+    count = multiply_adds(net, images)
+    for tail in tails:
+        del tail.forward
+    return count
+
+
+def measure(net, images, device, runs):
+    """Median seconds of a forward pass, and the peak memory in bytes of the process (on CUDA: of the device)."""
+    times = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        net(*images)
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:]), peak_memory(device)
+
+
+@command_line()
+@torch.no_grad()
+def main(argv=None):
+    own = Parser(prog='tools/cost.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own.add_argument('--size', default='180x320', help='height x width of lq, pixels (default 180x320)')
+    own.add_argument('--runs', type=count, default=5, help='timed passes, after one that warms up (default 5)')
+    mine, rest = own.parse_known_args(argv)
+    args = parse(rest)
+    if args.stage == 'all' or not re.fullmatch(r'[1-9]\d*x[1-9]\d*', mine.size):
+        raise UserError('cost.py takes one --stage and --size HEIGHTxWIDTH such as 180x320')
+    height, width = map(int, mine.size.split('x'))
+    device, role = choose_device(args.device), ROLES[args.stage]
+    net = build(args, role).to(device, memory_format=memory_format(device))
+    images = inputs(net, role, args, height, width, device)
+    seconds, peak = measure(net, images, device, mine.runs)
+    parameters = sum(p.numel() for p in net.parameters())
+    print(f'{args.model} {role} x{args.scale}, lq {height}x{width}, {device.type}'
+          + (f', {torch.get_num_threads()} threads' if device.type == 'cpu' else ''))
+    print(f'parameters            {parameters:,} ({parameters / 1e6:.2f} M)')
+    print(f'multiply-adds         {plain_multiply_adds(net, images) / 1e9:.2f} G as the paper writes the layers')
+    print(f'                      {multiply_adds(net, images) / 1e9:.2f} G as run (collapsed tail)')
+    print(f'time                  {seconds * 1e3:.1f} ms, median of {mine.runs}')
+    print(f'peak memory           {peak / 2 ** 20:.0f} MiB ' + ('on the device' if device.type == 'cuda' else
+                                                                  'of the whole process'))
+    published = PUBLISHED.get((args.model, role, args.scale, args.n_blocks))
+    if published and mine.size == '180x320':
+        print(f'published             {published}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

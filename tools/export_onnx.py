@@ -1,0 +1,146 @@
+"""Write a student as an ONNX file: encoder and SR network in one graph, for images of any height and width.
+
+    python tools/export_onnx.py --pre_train_ST weights.pt --out student.onnx
+
+Without --pre_train_ST it takes your own stage 4, as a test does. All other flags are main.py's. The file is compared
+with the network by onnxruntime before it is written. Packages: requirements-extra.txt
+"""
+import argparse
+import copy
+import io
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from main import STAGES
+from model.tail import convolve, strips
+from option import Parser, parse
+from run.pretrained import find, initialise
+from store.files import write_bytes
+from utility import UserError, command_line, derive_seed, shown
+
+LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
+SMALLEST = 3  # pixels: the collapsed tail needs three rows and columns
+TRACED = 24, 28  # height, width
+CHECKED = (16, 16), (17, 31), (64, 48), (97, 128)
+OPSET = 18
+DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)  # the older exporter serves older versions
+
+
+class RestedTail(nn.Module):
+    """A Tail whose weights rest, without what no graph can hold: remembering, and another way for tiny images."""
+
+    def __init__(self, tail):
+        super().__init__()
+        self.fused, self.scale = tail.rested(), tail.scale
+
+    def forward(self, x):
+        return convolve(self.fused, self.scale, x, *strips(x))   # (B, 3, sh, sw)
+
+
+class Exportable(nn.Module):
+    """A student on images in [0, 1]: lq (1, 3, h, w) → sr (1, 3, sh, sw), not clipped; h and w at least SMALLEST."""
+
+    def __init__(self, student, rgb_range):
+        super().__init__()
+        self.student, self.rgb_range = copy.deepcopy(student), rgb_range
+        self.student.G.tail = RestedTail(student.G.tail)
+        self.eval().requires_grad_(False)
+
+    def forward(self, lq):
+        sr, _ = self.student(lq * self.rgb_range)
+        return sr / self.rgb_range                               # (1, 3, sh, sw)
+
+
+def packages():
+    """(onnx, onnxruntime). Raises UserError if one that the export needs is missing."""
+    try:
+        import onnx
+        import onnxruntime
+        if DYNAMO:
+            import onnxscript  # noqa: F401 - torch.onnx calls it
+    except ImportError as error:
+        raise UserError(f'{error.name} is missing, which an export needs: '
+                        'pip install -r requirements-extra.txt') from error
+    return onnx, onnxruntime
+
+
+@torch.no_grad()
+def graph(student, args):
+    """The student of `args` as an onnx.ModelProto, documented by its metadata."""
+    onnx, _ = packages()
+    common = {'input_names': ['lq'], 'output_names': ['sr'], 'opset_version': OPSET}
+    network, lq, file = Exportable(student, args.rgb_range), torch.zeros(1, 3, *TRACED), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # what tracing may bake in is told by compare()
+        if DYNAMO:
+            height, width = (torch.export.Dim(name, min=SMALLEST) for name in ('height', 'width'))
+            model = torch.onnx.export(network, (lq,), dynamo=True, dynamic_shapes=({2: height, 3: width},),
+                                      verbose=False, **common).model_proto
+        else:
+            free = {'lq': {2: 'height', 3: 'width'}, 'sr': {2: 'sr_height', 3: 'sr_width'}}
+            torch.onnx.export(network, (lq,), file, dynamic_axes=free, **common)
+            model = onnx.load_from_string(file.getvalue())
+    s = args.scale
+    model.doc_string = f'Blind super-resolution x{s}: the student of {args.model.upper()}'
+    onnx.helper.set_model_props(model, {
+        'input': f'lq: float32 (1, 3, height, width), RGB in [0, 1], height and width at least {SMALLEST}',
+        'output': f'sr: float32 (1, 3, {s} height, {s} width), RGB, white is 1; to be clipped to [0, 1]',
+        'scale': str(s), 'model': args.model})
+    onnx.checker.check_model(model)
+    return model
+
+
+@torch.no_grad()
+def compare(data, student, rgb_range):
+    """Yields (height, width, max abs difference from `student`, white being 1) of the ONNX file `data` on noise of each
+    size of CHECKED."""
+    _, onnxruntime = packages()
+    session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
+    for height, width in CHECKED:
+        draw = torch.Generator().manual_seed(derive_seed('export', height, width))
+        lq = torch.rand(1, 3, height, width, generator=draw)
+        wanted = student(lq * rgb_range)[0] / rgb_range                       # (1, 3, sh, sw)
+        sr, = session.run(['sr'], {'lq': lq.numpy()})
+        yield height, width, (torch.from_numpy(sr) - wanted).abs().max().item()
+
+
+def export(args, out):
+    """Write the student of `args` to `out`, None for beside its weights. Raises UserError rather than write a file that
+    differs from the network."""
+    packages()
+    args.compile = False
+    stage = STAGES[args.stage](args)
+    initialise(stage, args, print)
+    path = Path(out) if out else find(stage.sources(testing=True)[0], args).with_suffix('.onnx')
+    data = graph(stage.student, args).SerializeToString()
+    for height, width, difference in compare(data, stage.student, args.rgb_range):
+        print(f'lq {height}x{width}: max abs difference from PyTorch {difference:.1e}')
+        if not difference < LIMIT:
+            raise UserError(f'{shown(path)} is not written: on {height}x{width} pixels it differs from the network by '
+                            f'{difference:.1e}, more than {LIMIT}; try another version of torch, onnx or onnxruntime')
+    write_bytes(path, data)
+    print(f'{shown(path)}: {len(data):,} bytes, opset {OPSET}, free height and width')
+
+
+@command_line()
+def main(argv=None):
+    own = Parser(prog='tools/export_onnx.py', description=__doc__,
+                 formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    own.add_argument('--out', help='file to write, *.onnx (default: beside the weights)')
+    mine, rest = own.parse_known_args(argv)
+    if mine.out and Path(mine.out).suffix != '.onnx':
+        raise UserError(f'--out {shown(mine.out)}: the name must end in .onnx')
+    args = parse(['--stage', '4', *rest, '--test_only'])
+    if args.stage != 4:
+        raise UserError(f'--stage {args.stage}: only the student of stage 4 works without the ground truth')
+    export(args, mine.out)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Draw the blur kernels of a test protocol with their numbers, and print the numbers.
+
+python tools/maintain/draw_kernels.py --protocol mrda9 [--scale 4] [--out kernels.png]
+"""
+import io
+import sys
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from data import protocol
+from data.degradation import kernel
+from option import Parser, scale
+from store.files import write_bytes
+from utility import command_line
+
+SIZE = 21  # pixels: the side of the kernels that the protocols are defined with
+COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are
+
+
+@command_line()
+def main(argv=None):
+    parser = Parser(prog='tools/maintain/draw_kernels.py',
+                    description='Draw the blur kernels of a test protocol with their numbers.')
+    parser.add_argument('--protocol', required=True, choices=protocol.PROTOCOLS[1:], help='which kernels')
+    parser.add_argument('--scale', type=scale, default=4, help='enlargement: 2, 3 or 4')
+    parser.add_argument('--out', default='kernels.png', help='the picture')
+    args = parser.parse_args(argv)
+    blurs = kernels(args.protocol, args.scale)
+    title = f'{protocol.label(args.protocol)}, x{args.scale}'
+    write_bytes(args.out, picture(title, blurs))
+    print(title)
+    for number, blur in enumerate(blurs, 1):
+        print(f'{number}  {numbers(blur)}')
+    print(f'Standard deviations in pixels of the large image, theta in degrees; drawn in {args.out}')
+
+
+def kernels(name, scale):
+    """The degradations of a protocol at its first noise level: each kernel once."""
+    degradations = protocol.degradations(name, scale)
+    return [each for each in degradations if each.noise == degradations[0].noise]
+
+
+def numbers(blur):
+    return str(blur).rpartition(', noise ')[0]
+
+
+def picture(title, blurs):
+    """PNG bytes: every kernel, scaled to its own maximum, with the ellipse of one standard deviation."""
+    columns = COLUMNS[len(blurs)]
+    rows = len(blurs) // columns
+    figure = Figure(figsize=(2.3 * columns, 2.53 * rows + 0.65), layout='constrained')
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel('ellipse: one standard deviation; brightness: each kernel up to its own maximum', fontsize=8,
+                     color='0.35')
+    for number, (axes, blur) in enumerate(zip(figure.subplots(rows, columns).flat, blurs, strict=True), 1):
+        draw(axes, number, blur)
+    data = io.BytesIO()
+    figure.savefig(data, format='png', dpi=150)
+    return data.getvalue()
+
+
+def draw(axes, number, blur):
+    """One kernel with its number and its standard deviations above it."""
+    axes.imshow(kernel(blur, SIZE)[0].numpy(), cmap='magma', interpolation='nearest')
+    along, across, theta = blur.lambda_1.item(), blur.lambda_2.item(), blur.theta.rad2deg().item()
+    axes.add_patch(Ellipse((SIZE // 2, SIZE // 2), 2 * along, 2 * across, angle=theta, fill=False,
+                           edgecolor='white', linewidth=0.8))
+    axes.set_title(f'{number}:  σ {along:.4g}' if blur.isotropic else
+                   f'{number}:  λ {along:g} / {across:g}   θ {theta:.4g}°', fontsize=9)
+    axes.set_axis_off()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

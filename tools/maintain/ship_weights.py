@@ -1,0 +1,137 @@
+"""Put a student that scripts/train_zoo.sh has trained into zoo/: in half precision, measured, with its model card.
+
+    python tools/maintain/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100
+
+notes.md says what no program knows: the training images, their licences, known limits; the card begins with it.
+"""
+import json
+import shlex
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from train_zoo import SIZES, STAGES, read_plan
+
+import main as program
+from model import zoo
+from option import Parser, parse
+from store.checkpoint import run_folder
+from store.files import write_bytes
+from store.tensors import load_state, load_weights
+from utility import UserError, command_line
+
+COST = 0.01  # dB that half precision may cost on any set
+OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
+           'patch_size', 'seed')  # of a training, that its card names
+RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max')}
+
+
+@command_line()
+def main(argv=None):
+    own = Parser(prog='tools/maintain/ship_weights.py',
+                 usage='python tools/maintain/ship_weights.py NAME --about FILE [flags of main.py]', allow_abbrev=False)
+    own.add_argument('name')
+    own.add_argument('--about', required=True)
+    own.add_argument('--protocol', default='gaussian8')
+    own.add_argument('--default', action='store_true', help='take it where no weights are named')
+    asked, flags = own.parse_known_args(argv)
+    ship(asked, flags)
+
+
+def ship(asked, flags):
+    """Measure the student in single and in half precision, and put it into zoo/ if that costs nothing."""
+    plan = read_plan(Path('experiment', asked.name, 'plan.json'))
+    line = ['--stage', '4', *plan['flags'], *plan['4'], *flags, '--precision', 'single']
+    args = parse([*line, '--save', f'{asked.name}_stage4'])
+    model = run_folder(args.run_name, args) / 'model'
+    full, half = model / 'model_ST_last.pt', Path('experiment', asked.name, f'{asked.name}.pt')
+    write_bytes(half, zoo.halved(load_weights(full), full))
+    scores = {path: measured([*line, '--protocol', asked.protocol, '--pre_train_ST', str(path),
+                              '--save', f'{asked.name}_{precision}'])
+              for precision, path in (('single', full), ('half', half))}
+    cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
+    if cost >= COST:
+        raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
+    training = facts(args, plan, model)
+    about = Path(asked.about).read_text(encoding='utf-8')  # before anything is shipped
+    zoo.ship(asked.name, half, training, default=asked.default)
+    write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
+
+
+def facts(args, plan, model):
+    """What the card and the index say of a student and its training, which left `model`, the folder of its weights."""
+    steps = {str(stage): epochs * int(dict(pairwise(plan[str(stage)]))['--test_every'])
+             for stage, (_, epochs, _) in STAGES.items()}
+    state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
+    seconds = state.stat().st_mtime - plan['started']
+    options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
+    return {**options, 'size': plan['size'], 'minutes_planned': plan['minutes'],
+            'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps, 'flags': flags(plan),
+            'precision': {str(stage): dict(pairwise(plan[str(stage)]))['--precision'] for stage in STAGES},
+            'images': load_state(state)['options']['images'], 'commit': plan['commit']}
+
+
+def flags(plan):
+    """What a training was given besides size and time, but for the folders and files of the machine where it ran."""
+    given = plan['flags'][len(SIZES[plan['size']]):]
+    pairs = zip(given[::2], given[1::2], strict=True)
+    return shlex.join(part for pair in pairs if not pair[0].startswith(('--dir', '--pre_train')) for part in pair)
+
+
+def measured(line):
+    """The protocol's table, as report.table_json has it, of a test by the command line."""
+    status = program.main([*line, '--test_only'])
+    if status:
+        raise UserError('the test failed: see above')
+    args = parse([*line, '--test_only'])
+    path = run_folder(args.run_name, args) / 'results' / f'protocol_{args.protocol}.json'
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def mean_psnr(table):
+    """{test set: mean PSNR over all degradations}."""
+    return {name: scores['PSNR'] for name, scores in table['means'][-1]['scores'].items() if 'PSNR' in scores}
+
+
+def score_rows(name, table, sets):
+    """(label, a cell for each set) for the means of a table, then what was published."""
+    for mean in table['means']:
+        scores, noise = mean['scores'], 'all noise levels' if mean['noise'] is None else f'noise {mean["noise"]:g}'
+        noise = f', {noise}' * (len(table['means']) > 1)
+        yield f'**{name}**{noise}', [pair(scores[each]) for each in sets]
+        known = [scores.get(f'{each} published PSNR', {}) for each in sets]
+        for method in dict.fromkeys(method for each in known for method in each):
+            yield f'{method}, published{noise}', [f'{each[method]:.2f}' if method in each else '' for each in known]
+    for row in table['published']:
+        yield (row['blur'].removeprefix('published: ') + ', published',
+               [pair(row['scores'][each]) if row['scores'].get(each, {}).get('PSNR') else '' for each in sets])
+
+
+def pair(scores):
+    return f'{scores["PSNR"]:.2f} / {scores["SSIM"]:.4f}'
+
+
+def card(name, training, table, cost, about):
+    """The model card, in Markdown."""
+    sets = list(mean_psnr(table))
+    lines = [f'# {name}', '', about.strip(), '', '## Scores', '',
+             f'{table["label"]}, x{table["scale"]}; mean PSNR / SSIM:', '',
+             '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
+    for label, cells in score_rows(name, table, sets):
+        lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
+    lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
+              f'Published: {table["published_source"]}.', '', '## Training', '',
+              f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}` with '
+              f'`{training["flags"]}`, at commit `{training["commit"]}`',
+              '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
+              '- steps: ' + ', '.join(f'{steps:,} in stage {stage} ({training["precision"][stage]})'
+                                      for stage, steps in training['steps'].items()),
+              f'- {training["minutes_taken"]} minutes on {training["device"]}',
+              f'- {training["images"]}: names and sizes of the files, see `store/continuity.py`']
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

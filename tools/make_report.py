@@ -1,0 +1,256 @@
+"""One HTML file about a run: options, curves, tables beside the published numbers, and images to compare by a slider.
+
+    python tools/make_report.py experiment/stage4_x4_bicubic_iso
+    python tools/make_report.py experiment/stage4_x4_bicubic_iso -o report.html --dir_data datasets
+
+The file needs nothing else, neither network nor folder. Sliders need restored images (main.py --save_results) and the
+ground truth, from which the input is made anew; where it has moved, --dir_data says where it is.
+"""
+import argparse
+import base64
+import hashlib
+import re
+import sys
+from html import escape
+from pathlib import Path
+from string import Template
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data import make_tests
+from data.degradation import Degrader
+from data.images import read_rgb
+from data.pairs import Degraded, Files
+from option import Parser, parse, whole
+from report import page, record
+from report.evaluation import to_float, to_uint8
+from report.metric import psnr_y
+from report.plots import telling_crop
+from store.files import write_bytes
+from utility import UserError, command_line, shown
+
+TEMPLATE = Path(__file__).with_name('report.html')
+STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',
+          4: 'student'}
+CROP = (540, 720)  # height and width of what is shown of an image, at most
+MOST = 4_500_000   # bytes of all images together
+NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth, and --dir_data says where it is.'
+
+
+@command_line()
+def main(argv=None):
+    own = Parser(prog='tools/make_report.py', description=__doc__,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    own.add_argument('run', type=Path, help='the folder of a run')
+    own.add_argument('-o', '--out', type=Path, help='the HTML file (default: report.html in the folder of the run)')
+    own.add_argument('--dir_data', help='folder of the data sets (default: what the test had)')
+    own.add_argument('--images', type=whole, default=6, help='images to compare, at most (default 6)')
+    args = own.parse_args(argv)
+    out = args.out or args.run / 'report.html'
+    notes = []
+    data = report(args.run, args.dir_data, args.images, notes).encode(errors='backslashreplace')
+    write_bytes(out, data)
+    for note in notes:
+        print(note)
+    print(f'{shown(out)}: {len(data) / 1e6:.1f} MB')
+
+
+def report(run, dir_data, images, notes):
+    """The page as text. notes: a list that what could not be shown is added to. Raises UserError."""
+    starts = record.read_starts(run)
+    start = next((each for each in reversed(starts) if each.trains), starts[-1])
+    options, stage = start.options, start.stage
+    scores = record.read_scores(run)
+    sections = {
+        'Images': panels(scores, starts, dir_data, images, notes),
+        'Tests': tests(record.read_tables(run), scores),
+        'Curves': curves(run, stage, notes),
+        'Options': option_lists(start),
+    }
+    days = [starts[0].date] + [starts[-1].date] * (len(starts) > 1)
+    summary = f'Stage {stage}, {options["model"].upper()}: the {STAGES[stage]}. Enlargement x{options["scale"]}.'
+    dates = f'{len(starts)} start{"s" * (len(starts) > 1)}, {" to ".join(days)}'
+    text = Template(TEMPLATE.read_text(encoding='utf-8'))
+    return text.substitute(
+        title=escape(f'Report of {run.resolve().name}'), summary=escape(summary), dates=escape(dates),
+        policy=policy(text.template),
+        sections='\n'.join(f'<section><h2>{name}</h2>\n{content}\n</section>'
+                           for name, content in sections.items() if content))
+
+
+def policy(template):
+    """The page's Content-Security-Policy: nothing is fetched, only its own style and script count."""
+    def own(tag):
+        text = re.search(f'<{tag}>(.*?)</{tag}>', template, re.S)[1]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return (f"default-src 'none'; img-src data:; style-src {own('style')}; script-src {own('script')}; "
+            "base-uri 'none'; form-action 'none'")
+
+
+def curves(run, stage, notes):
+    """Losses and PSNR, from the newest full state; where none is left, the pictures that training drew."""
+    history = record.read_history(run, stage, notes.append)
+    charts = [page.chart('Training loss', history.get('losses', {})),
+              page.chart('Luma PSNR (dB) of the test after each epoch', history.get('psnr', {}))]
+    if not history:
+        charts = [f'<figure class="chart"><img src="{page.data_uri(read_rgb(path))}" alt="{text} over the epochs">'
+                  '</figure>' for name, text in (('loss', 'Training loss'), ('psnr', 'Luma PSNR in dB'))
+                  if (path := run / f'{name}.png').is_file()]
+    found = '\n'.join(filter(None, charts))
+    return found and f'<div class="charts">{found}</div>'
+
+
+def tests(tables, scores):
+    """The tables of --test_only beside what was published, then the newest scores of each set and image."""
+    parts = [protocol_table(each) for each in tables]
+    means = [(f'{each.set_name}, {each.degradation}', *numbers(mean(each)), str(len(each.scores))) for each in scores]
+    if means:
+        head = [[('set', 1), ('PSNR', 1), ('SSIM', 1), ('images', 1)]]
+        parts.append(page.table('The newest test of each set', head, means))
+        parts += [f'<details><summary>Each image of {escape(each.set_name)}, {escape(each.degradation)}</summary>'
+                  + page.table(f'{each.set_name}, {each.degradation}', [[('image', 1), ('PSNR', 1), ('SSIM', 1)]],
+                               [(image, *numbers(pair)) for image, pair in each.scores.items()])
+                  + '</details>' for each in scores]
+    return '\n'.join(parts)
+
+
+def mean(scored):
+    return [sum(column) / len(scored.scores) for column in zip(*scored.scores.values(), strict=True)]
+
+
+def numbers(pair):
+    return f'{pair[0]:.2f}', f'{pair[1]:.4f}'
+
+
+def protocol_table(content):
+    """The table of one protocol, from report.table_json. Raises UserError if it is of another form."""
+    try:
+        degradations, means, published = (content[kind] for kind in ('degradations', 'means', 'published'))
+        groups = degradations[0]['scores']
+        head = [[('', 2), *((heading, len(names)) for heading, names in groups.items())],
+                [('blur', 1), ('noise', 1), *((name, 1) for names in groups.values() for name in names)]]
+        rows = [(row['blur'], 'all' if row['noise'] is None else f'{row["noise"]:g}',
+                 *(cell(name, value) for names in row['scores'].values() for name, value in names.items()))
+                for row in (*degradations, *means, *published)]
+        caption = f'{content["label"]}, x{content["scale"]}'
+        notes = [f'Published: {content["published_source"]}.'] if published or len(groups) > 1 else []
+        notes.append(f'Protocol: {content["evaluation"]}')
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise UserError(f'a protocol_*.json in results/ is none of this program ({error!r}); test again') from error
+    first = len(degradations)
+    return (page.table(caption, head, rows, marked=range(first, first + len(means)))
+            + ''.join(f'<p class="soft">{escape(note)}</p>' for note in notes))
+
+
+def cell(name, value):
+    """A number with the decimals of its column; inf and nan are text already; '' where nothing was published."""
+    if value is None or isinstance(value, str):
+        return value or ''
+    return f'{value:.4f}' if name == 'SSIM' else f'{value:.2f}'
+
+
+def panels(scores, starts, dir_data, most, notes):
+    """Sliders over bicubic enlargement, restored image and ground truth, spread over what was tested."""
+    with_images = [each for each in scores if each.images]
+    parts, size = [], 0
+    for scored, image in spread(with_images, most):
+        try:
+            truth, lq_up = inputs(scored, image, starts, dir_data)
+            part = panel(scored, image, read_rgb(scored.images[image]), lq_up, truth)
+        except UserError as error:
+            notes.append(f'{scored.set_name}/{shown(image)}: left out ({error})')
+            continue
+        size += len(part)
+        if size > MOST:
+            notes.append(f'images: {len(parts)} only, or the file would be larger than {MOST / 1e6:.1f} MB')
+            break
+        parts.append(part)
+    if with_images and most > 0 and not parts:
+        return f'<p>{NO_TRUTH}</p>'
+    return parts and ('<p class="soft">Drag within an image, or move its slider by touch or arrow keys.</p>'
+                      f'<div class="panels">{"".join(parts)}</div>')
+
+
+def spread(scored, most):
+    """At most `most` pairs of a Scored and the name of one of its images, over all of them as evenly as possible."""
+    count = len(scored)
+    picks = {}
+    for i in range(most if count else 0):
+        number, turn = (i % count, i // count) if count <= most else (i * (count - 1) // max(most - 1, 1), i)
+        names = list(scored[number].images)
+        if count > most or turn < len(names):
+            picks[number, names[turn % len(names)]] = None
+    return [(scored[number], name) for number, name in picks]
+
+
+def inputs(scored, image, starts, dir_data):
+    """Ground truth and bicubic enlargement of the input, as the test made them: float (1, 3, H, W) in [0, 1].
+
+    Raises UserError if the ground truth is not there any more.
+    """
+    args, testset, path = find_truth(scored, image, starts, dir_data)
+    height, width = testset.cropped(read_rgb(path).shape[:2])
+    hr = to_float(torch.from_numpy(read_rgb(path)[:height, :width]).permute(2, 0, 1)[None], 1, torch.device('cpu'))
+    mode = 'bicubic' if args.stage == 1 else args.mode
+    pair = (Files(args.test_lr, args.scale, 1, flat=True) if args.test_lr
+            else Degraded(Degrader(args.scale, args.blur_kernel, mode), args.seed))
+    _, up = pair(scored.set_name, image, hr, record.parse_degradation(scored.degradation))
+    return hr, up
+
+
+def find_truth(scored, image, starts, dir_data):
+    """(options, TestSet, file) of the newest start that tested this image. Raises UserError if it is not there."""
+    failure = UserError('no start in config.txt tests an image of that name')
+    for start in reversed(starts):
+        args = parse([*start.argv(), *(['--dir_data', dir_data] if dir_data else [])])
+        try:
+            testset = next((each for each in make_tests(args) if each.name == scored.set_name), None)
+        except UserError as error:
+            failure = error
+            continue
+        path = dict(testset.named()).get(image) if testset else None
+        if path:
+            return args, testset, path
+    raise failure
+
+
+def panel(scored, image, restored, up, hr):
+    """One slider. restored: uint8 (H, W, 3); up, hr: float (1, 3, H, W). Raises UserError if their sizes differ."""
+    pictures = {'before': to_uint8(up, 1), 'after': restored, 'truth': to_uint8(hr, 1)}
+    if len({each.shape for each in pictures.values()}) > 1:
+        raise UserError('the restored image is of another size than the ground truth')
+    top, left = telling_crop([pictures['before'], restored], *CROP)
+    shapes = restored.shape[:2]
+    part = {name: each[top:top + CROP[0], left:left + CROP[1]] for name, each in pictures.items()}
+    height, width = part['after'].shape[:2]
+    name = escape(f'{scored.set_name}/{image}')
+    scale = int(re.search(r'_x(\d)$', scored.images[image].stem)[1])
+    psnr, ssim = scored.scores[image]
+    size = f' Shown: {width}x{height} of {shapes[1]}x{shapes[0]} pixels.' * (shapes != (height, width))
+    words = {'after': 'restored', 'truth': 'ground truth', 'before': 'bicubic enlargement'}
+    views = ''.join(f'<img class="{kind}" src="{page.data_uri(part[kind])}" width="{width}" height="{height}" '
+                    f'alt="{name}: {text}" draggable="false">' for kind, text in words.items())
+    return (f'<figure class="compare"><div class="view">{views}</div>'
+            f'<label class="slide"><span>Bicubic</span><input type="range" min="0" max="100" value="50" '
+            f'aria-label="Share of the bicubic enlargement that is shown of {name}, in percent">'
+            f'<span>Restored</span></label>'
+            f'<label class="tick"><input type="checkbox" aria-label="Ground truth of {name} in place of the restored '
+            'image">Ground truth in place of the restored image</label>'
+            f'<figcaption>{name}, {escape(scored.degradation)}: bicubic {psnr_y(up, hr, scale):.2f} dB, '
+            f'restored {psnr:.2f} dB, SSIM {ssim:.4f}.{size}</figcaption></figure>\n')
+
+
+def option_lists(start):
+    """Every option, those first that differ from what the stage sets."""
+    changed = start.changed()
+    head = [[('option', 1), ('value', 1)]]
+    rest = {name: text for name, text in start.options.items() if name not in changed}
+    return ('<div class="options">' + page.table('Other than the stage sets them', head, list(changed.items()))
+            + '<details><summary>All others</summary>' + page.table('As the stage sets them', head, list(rest.items()))
+            + '</details></div>')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Write the low-resolution images of a test, so that any method can be measured on exactly these pixels.
+
+    python tools/make_testset.py --stage 4 --data_test Set5+Set14 --protocol gaussian8 --dir_out lr/
+    python main.py --stage 4 --test_only --data_test Set5+Set14 --protocol gaussian8 --test_lr lr/
+
+The flags are main.py's. One folder per set and degradation: <dir_out>/<set>_<degradation>/<image>.png
+"""
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data import make_loaders
+from data.images import write_rgb
+from data.pairs import Degraded, slug
+from data.protocol import degradations
+from main import STAGES
+from option import parse
+from report.evaluation import to_float, to_uint8
+from utility import UserError, command_line
+
+
+@command_line()
+def main(argv=None):
+    args = parse([*(sys.argv[1:] if argv is None else argv), '--test_only'])
+    if not args.dir_out:
+        raise UserError('--dir_out is missing: name the folder to write to')
+    write(args)
+
+
+def write(args):
+    stage = STAGES[args.stage](args)
+    pair = Degraded(stage.degrader, args.seed)
+    for testset in make_loaders(args)[1]:
+        for image, hr8 in testset:
+            hr = to_float(hr8, args.rgb_range, torch.device('cpu'))
+            for degradation in degradations(args.protocol, args.scale, stage.test_degradation):
+                lq, _ = pair(testset.name, image, hr, degradation)
+                write_rgb(Path(args.dir_out) / slug(testset.name, degradation) / f'{image}.png',
+                          to_uint8(lq, args.rgb_range))
+        print(f'{testset.name}: {len(testset)} images under {args.protocol} in {args.dir_out}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""Map what a student (--stage 4) or a teacher (--stage 3) says of images under a grid of degradations.
+
+    python tools/map_degradations.py --stage 4 --data_test Set5 --pre_train_ST student.pt --noises 0,10
+    python tools/map_degradations.py --stage 3 --load mine_stage3_x4_bicubic_iso --data_test Set5 --out teacher.png
+
+Every image is degraded in every way of the grid; the encoder's features (256 with the published networks) are drawn in
+two dimensions by principal components and, where scikit-learn is installed, by t-SNE. A CSV file beside the picture
+holds the coordinates. All other flags are main.py's.
+"""
+import argparse
+import csv
+import io
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.spatial.distance import cdist
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data import make_loaders
+from data.degradation import Degradation
+from data.pairs import Degraded
+from main import STAGES
+from option import Parser, amount, level, parse, positive
+from report.evaluation import to_float
+from run.pretrained import initialise
+from store.files import write_bytes
+from utility import UserError, choose_device, command_line
+
+ROLES = {3: 'teacher', 4: 'student'}
+MARKERS = 'os^DvP*X'  # one for each noise level
+PERPLEXITY = 30  # of t-SNE: about how many neighbours a point has
+
+
+def numbers(convert):
+    """An argparse type: 'A,B' → [convert('A'), convert('B')]."""
+    def several(text):
+        return [convert(part) for part in text.split(',')]
+    several.__name__ = 'A,B,...'
+    return several
+
+
+def blur_kernel(text):
+    """'4/1/45' → (4.0, 1.0, 45.0)."""
+    with suppress(ValueError):
+        along, across, theta = text.split('/')
+        return positive(along), positive(across), float(theta)
+    raise argparse.ArgumentTypeError(f'{text!r} is not of the form 4/1/45: two standard deviations and an angle')
+
+
+@command_line()
+def main(argv=None):
+    own = Parser(prog='tools/map_degradations.py', description=__doc__,
+                 formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    own.add_argument('--sigmas', type=numbers(amount), help='round blurs, standard deviations in pixels: 0.4,1.2,2')
+    own.add_argument('--kernels', type=numbers(blur_kernel),
+                     help='elongated blurs: along/across/angle, in pixels and degrees: 4/1/0,4/1/90')
+    own.add_argument('--noises', type=numbers(level), help='noise levels, in grey levels: 0,10,20')
+    own.add_argument('--out', default='degradations.png', help='the picture: .png, .pdf or .svg')
+    mine, rest = own.parse_known_args(argv)
+    write(mine, parse([*rest, '--test_only']))
+
+
+def write(mine, args):
+    """Picture and CSV. Raises UserError for what cannot be mapped."""
+    out = Path(mine.out)
+    if args.stage not in ROLES:
+        raise UserError(f'--stage {args.stage} has no degradation encoder; give 3 (the teacher) or 4 (the student)')
+    if out.suffix not in ('.png', '.pdf', '.svg'):
+        raise UserError(f'--out {out}: the name of the picture must end in .png, .pdf or .svg')
+    grid = degradations(mine, args)
+    stage = STAGES[args.stage](args)
+    initialise(stage, args, print)
+    sets = make_loaders(args)[1]
+    names, features = represent(stage.place(choose_device(args.device)), sets, grid, args)
+    ways = np.tile(np.arange(len(grid)), len(names))                            # of each row: which degradation
+    images = np.repeat(np.arange(len(names)), len(grid))                        # and which image
+    maps = project(features, args.seed)
+    scores = {kind: silhouette(features, labels) for kind, labels in (('degradation', ways), ('image', images))}
+    line = 'Silhouette by ' + ', by '.join(f'{kind} {score:.3f}' for kind, score in scores.items())
+    title = (f'{args.model.upper()} {ROLES[args.stage]}, x{args.scale}: {features.shape[1]} features of '
+             f'{len(names)} images ({args.data_test}) under {len(grid)} degradations\n{line}')
+    write_bytes(out, picture(title, maps, [grid[way] for way in ways], out.suffix[1:]))
+    table = out.with_suffix('.csv')
+    write_bytes(table, coordinates(maps, [names[image] for image in images], [grid[way] for way in ways]))
+    print(f'{title}\n{out} {table}')
+
+
+def degradations(mine, args):
+    """The grid: every blur at every noise level. What is not given follows from the training's range of the options."""
+    iso = args.blur_type == 'iso_gaussian'
+    low, high = (args.sig_min, args.sig_max) if iso else (args.lambda_min, args.lambda_max)
+    sigmas, kernels = mine.sigmas, mine.kernels
+    if sigmas is None and kernels is None:
+        sigmas = [round(float(sigma), 3) for sigma in np.linspace(low, high, 9 if iso else 5)]
+        kernels = [] if iso else [(high, max(low, high / 4), theta) for theta in (0, 45, 90, 135)]
+    noises = mine.noises or ([0.0, args.noise / 2, args.noise] if args.noise >= 2 else [args.noise])
+    if len(noises) > len(MARKERS):
+        raise UserError(f'--noises: at most {len(MARKERS)} levels, one for each kind of marker')
+    grid = [degradation for noise in noises
+            for degradation in (*(Degradation.iso(sigma, noise) for sigma in sigmas or ()),
+                                *(Degradation.aniso(*kernel, noise) for kernel in kernels or ()))]
+    if len({str(degradation) for degradation in grid}) < max(2, len(grid)):
+        raise UserError('--sigmas, --kernels, --noises: two or more degradations are needed, each of them once')
+    return grid
+
+
+@torch.no_grad()
+def represent(stage, sets, grid, args):
+    """Names of the images, and what the encoder says of each under each degradation: float64 (images · grid, F)."""
+    pair = Degraded(stage.degrader, args.seed)
+    device, names, rows = choose_device(args.device), [], []
+    for testset in sets:
+        for image, hr8 in testset:
+            names.append(f'{testset.name}/{image}')
+            hr = to_float(hr8, args.rgb_range, device)                          # (1, 3, H, W)
+            for degradation in grid:
+                lq, up = pair(testset.name, image, hr, degradation)             # (1, 3, h, w), (1, 3, H, W)
+                with stage.arithmetic(device):
+                    shown = lq if args.stage == 4 else stage.cue(lq, up, hr)
+                    _, feature = stage.trained.encoder(shown)                   # (1, F)
+                rows.append(feature[0].double().cpu().numpy())
+    if not np.isfinite(rows).all():
+        raise UserError('the encoder gives values that are not finite; these weights are of no use')
+    return names, np.stack(rows)
+
+
+def project(features, seed):
+    """{kind of map: (points (n, 2), names of its axes)}; t-SNE where scikit-learn is installed."""
+    points, shares = principal(features)
+    maps = {'PCA': (points, [f'component {i + 1} ({share:.1%} of the variance)' for i, share in enumerate(shares)])}
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        print(f'without t-SNE ({error}), which needs scikit-learn: pip install -r requirements-extra.txt')
+        return maps
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed % 2**32)
+    return maps | {'t-SNE': (tsne.fit_transform(features.astype(np.float32)), ['t-SNE 1', 't-SNE 2'])}
+
+
+def principal(features):
+    """The two principal components of (n, F): coordinates (n, 2), shares of the variance (2,). Signs are fixed: the
+    weight that is largest in size is positive."""
+    centred = features - features.mean(0)
+    u, s, v = np.linalg.svd(centred, full_matrices=False)
+    signs = np.sign(v[np.arange(len(v)), np.abs(v).argmax(1)])
+    points = np.zeros((len(features), 2))
+    points[:, :len(s)] = (u * s * signs)[:, :2]
+    shares = np.zeros(2)
+    shares[:len(s)] = (s**2 / max((s**2).sum(), np.finfo(float).tiny))[:2]
+    return points, shares
+
+
+def silhouette(features, labels):
+    """Mean silhouette (Rousseeuw 1987) of (n, F) in clusters labels (n,), by Euclidean distance: 1 = apart, -1 = mixed.
+
+    A cluster of one counts 0. nan with fewer than two clusters.
+    """
+    clusters, own, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(clusters) < 2:
+        return float('nan')
+    sums = cdist(features, features) @ np.eye(len(clusters))[own]               # (n, clusters)
+    rows = np.arange(len(own))
+    inside = sums[rows, own] / np.maximum(sizes[own] - 1, 1)                    # the distance of 0 to itself left out
+    means = sums / sizes
+    means[rows, own] = np.inf
+    nearest = means.min(1)
+    scores = (nearest - inside) / np.maximum(np.maximum(inside, nearest), np.finfo(float).tiny)
+    return float(np.where(sizes[own] > 1, scores, 0).mean())
+
+
+def picture(title, maps, ways, kind):
+    """The maps side by side. Colour: size of the blur; marker: noise; a stroke: direction of an elongated blur."""
+    figure = Figure(figsize=(5.2 * len(maps) + 0.6, 5.4), layout='constrained')
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    blurs = np.array([(way.lambda_1.item(), way.lambda_2.item(), way.theta.item()) for way in ways])  # (n, 3)
+    sizes, noises = np.sqrt(blurs[:, 0] * blurs[:, 1]), np.array([way.noise.item() for way in ways])
+    levels = np.unique(noises)
+    limits = {'vmin': sizes.min(), 'vmax': max(sizes.max(), sizes.min() + 1e-6)}
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (name, (points, labels)) in zip(panels, maps.items(), strict=True):
+        for marker, noise in zip(MARKERS, levels, strict=False):
+            at = noises == noise
+            dots = axes.scatter(*points[at].T, c=sizes[at], marker=marker, s=34, cmap='viridis', linewidths=0.4,
+                                edgecolors='white', **limits)
+        strokes(axes, points, blurs)
+        axes.set(title=name, xlabel=labels[0], ylabel=labels[1])
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.locator_params(nbins=6)
+        axes.ticklabel_format(scilimits=(-2, 3))
+        axes.spines[['top', 'right']].set_visible(False)
+        if name == 't-SNE':
+            axes.tick_params(labelbottom=False, labelleft=False)  # its distances mean nothing
+    elongated = bool((blurs[:, 0] != blurs[:, 1]).any())
+    figure.colorbar(dots, ax=panels, shrink=0.9, pad=0.01,
+                    label='blur $\\sqrt{\\lambda_1\\lambda_2}$ (pixels)' if elongated else 'blur σ (pixels)')
+    entries = [Line2D([], [], marker=marker, color='0.35', linestyle='', label=f'noise {noise:g}')
+               for marker, noise in zip(MARKERS, levels, strict=False)] if len(levels) > 1 else []
+    entries += [Line2D([], [], color='0.1', label='direction of an elongated blur')] * elongated
+    if entries:
+        figure.legend(handles=entries, loc='outside lower center', ncols=len(entries), frameon=False, fontsize=9)
+    data = io.BytesIO()
+    figure.savefig(data, format=kind, dpi=180)
+    return data.getvalue()
+
+
+def strokes(axes, points, blurs):
+    """A stroke through each point whose blur is elongated, along its longer axis; rows of an image go down."""
+    at = blurs[:, 0] != blurs[:, 1]
+    if at.any():
+        theta = blurs[at, 2] + np.pi / 2 * (blurs[at, 1] > blurs[at, 0])
+        axes.quiver(*points[at].T, np.cos(theta), -np.sin(theta), pivot='mid', angles='uv', scale_units='inches',
+                    scale=7, headwidth=0, headlength=0, headaxislength=0, width=0.0025, color='0.1')
+
+
+def coordinates(maps, names, ways):
+    """The CSV file as bytes: a row for each image and degradation."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    axes = [f'{name.lower().replace("-", "")}_{i}' for name in maps for i in (1, 2)]
+    writer.writerow(['image', 'degradation', 'lambda_1', 'lambda_2', 'theta_degrees', 'noise', *axes])
+    for row, (name, way) in enumerate(zip(names, ways, strict=True)):
+        values = way.lambda_1, way.lambda_2, way.theta.rad2deg(), way.noise
+        points = [f'{value:.6g}' for points, _ in maps.values() for value in points[row]]
+        writer.writerow([name, way, *(f'{value.item():.6g}' for value in values), *points])
+    return text.getvalue().encode(errors='backslashreplace')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Download, join and check the public data sets; docs/data.md says what each is and where it lies.
+
+    python tools/prepare_data.py download                     # DIV2K, Flickr2K, Set5, Set14, B100, Urban100
+    python tools/prepare_data.py download Set5 Set14 --dir_data datasets
+    python tools/prepare_data.py link                         # DIV2K and Flickr2K as DF2K
+    python tools/prepare_data.py check                        # what is there, what is missing, how to mend it
+
+Exit status: 0 if all that was asked for is there, 2 if not, 130 after Ctrl-C; then run it again to go on.
+"""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.prepare import USUAL, check, download, link
+from data.sources import PARTS
+from option import Parser
+from utility import command_line, expand
+
+
+def build_parser():
+    parser = Parser(prog='tools/prepare_data.py', description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='download|link|check')
+    loading = commands.add_parser('download', help='download, verify and unpack sets')
+    loading.add_argument('--mirror', default=os.environ.get('MRDA_MIRROR'), metavar='URL',
+                         help='folder to take the archives from instead (default: $MRDA_MIRROR); its SHA256SUMS, if it '
+                              'has such a file, counts instead of the known checksums')
+    loading.add_argument('--keep', action='store_true', help='leave the archives in --dir_data')
+    loading.add_argument('--again', action='store_true', help='download what is there too')
+    joining = commands.add_parser('link', help='join DIV2K and Flickr2K in DF2K/HR')
+    looking = commands.add_parser('check', help='say what is there, what is missing or damaged, and what mends it')
+    looking.add_argument('--full', action='store_true', help='decode every image instead of reading its header')
+    for command, usual in ((loading, ' '.join(USUAL)), (looking, 'all')):
+        command.add_argument('names', nargs='*', metavar='set', help=f'{", ".join(PARTS)} (default: {usual})')
+    for command in (loading, joining, looking):
+        command.add_argument('--dir_data', default='datasets', metavar='FOLDER', help='default: datasets')
+    return parser
+
+
+@command_line('; the same command goes on')
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    root = expand(args.dir_data)
+    if args.command == 'download':
+        return 0 if download(root, args.names, args.mirror, args.keep, args.again) else 2
+    if args.command == 'check':
+        return 0 if check(root, args.names, args.full) else 2
+    return link(root)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

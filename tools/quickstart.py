@@ -1,0 +1,130 @@
+"""The whole method in miniature: four stages by the product's own command line on photos from scikit-image; then a
+photo as it is, enlarged by the shipped weights.
+
+Everything lands in experiment/: the photos in quickstart_photos/, the runs in quickstart_stage1 … quickstart_stage4,
+the table and the pictures in quickstart/. Flags given to it go to every stage.
+"""
+import csv
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import skimage
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import main as program
+from data import make_loaders
+from data.images import read_rgb, write_rgb
+from data.pairs import Degraded
+from option import parse
+from report.evaluation import Evaluator, write_csv
+from report.plots import draw_panel
+from stage import Stage
+from store.checkpoint import run_folder
+from upscale import load
+from utility import command_line
+
+BUNDLED = Path(skimage.__file__).parent / 'data'
+PHOTOS = Path('experiment/quickstart_photos')
+OUT = Path('experiment/quickstart')
+TRAIN = ('astronaut.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'retina.jpg',
+         'brick.png', 'grass.png', 'gravel.png')
+HELD_OUT = ('chelsea.png', 'coffee.png')
+COMMON = ['--dir_data', str(PHOTOS), '--data_train', 'Train', '--data_test', 'HeldOut',
+          '--dir_cache', str(PHOTOS / 'cache'), '--sig', '2.6', '--sig_min', '1.8', '--sig_max', '3.2',
+          '--n_feats', '32', '--n_blocks', '3', '--patch_size', '32', '--batch_size', '8', '--n_threads', '0',
+          '--print_every', '50', '--save_results']
+STAGES = {  # what each stage adds
+    1: ['--epochs_sr', '2', '--test_every', '100', '--lr_sr', '1e-3'],
+    2: ['--epochs_sr', '2', '--test_every', '30', '--lr_sr', '1e-3', '--meta_batch_size', '3'],
+    3: ['--epochs_sr', '3', '--test_every', '60', '--lr_sr', '1e-3', '--lr_decay_sr', '2'],
+    4: ['--epochs_sr', '3', '--test_every', '60', '--lr_sr', '5e-4', '--lr_decay_sr', '1', '--epochs_encoder', '1',
+        '--lr_encoder', '1e-3'],
+}
+SHOWN, CROP = 'chelsea', (90, 130, 90)  # the photo of the picture, and its zoomed part: top, left, side
+OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo that is enlarged as it is, and a part of the result
+
+
+class Bicubic(Stage):
+    """No network: the bicubic enlargement itself, what every method is measured against."""
+
+    def restore(self, lq, up, hr):
+        return up
+
+
+@command_line('; the same command goes on')
+def main(flags):
+    start = time.monotonic()
+    write_photos()
+    for stage in STAGES:
+        print(f'\n=== Stage {stage} of 4 ===', flush=True)
+        status = program.main(stage_flags(stage, flags))
+        if status:
+            return status
+    report(parse([*stage_flags(4, flags), '--test_only']))
+    enlarge_photo()
+    print(f'{(time.monotonic() - start) / 60:.1f} minutes')
+    return 0
+
+
+def stage_flags(stage, flags):
+    return ['--stage', str(stage), '--save', f'quickstart_stage{stage}', *COMMON, *STAGES[stage], *flags]
+
+
+def write_photos():
+    """The photos that come inside scikit-image's wheel, in the layout that --dir_data expects."""
+    for folder, names in (('Train', TRAIN), ('benchmark/HeldOut', HELD_OUT)):
+        for name in names:
+            target = PHOTOS / folder / 'HR' / f'{Path(name).stem}.png'
+            if not target.exists():
+                write_rgb(target, read_rgb(BUNDLED / name))
+
+
+def report(args):
+    """The table and the picture: bicubic and each stage on the held-out photos."""
+    runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
+            for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
+    bicubic = Bicubic(args)
+    evaluator = Evaluator(Degraded(bicubic.degrader, args.seed), [bicubic.test_degradation], args.scale,
+                          args.rgb_range, torch.device('cpu'), results=OUT)
+    for testset in make_loaders(args)[1]:
+        for scores in evaluator.score(bicubic, testset):
+            write_csv(OUT, scores)
+    rows = [f'{name:16}{psnr:8.2f}{ssim:9.4f}'
+            for name, (psnr, ssim) in ((name, means(folder)) for name, folder in {'bicubic': OUT, **runs}.items())]
+    text = '\n'.join([f'{"":16}{"PSNR":>8}{"SSIM":>9}', *rows, '* adapts on the ground truth; the student needs none'])
+    (OUT / 'table.txt').write_text(text + '\n', encoding='utf-8')
+    images = {'bicubic': OUT, 'student': runs['student']}
+    pictures = {name: read_rgb(next(folder.glob(f'*/{SHOWN}_x{args.scale}.png'))) for name, folder in images.items()}
+    height, width = pictures['student'].shape[:2]
+    pictures['ground truth'] = read_rgb(PHOTOS / 'benchmark' / 'HeldOut' / 'HR' / f'{SHOWN}.png')[:height, :width]
+    draw_panel(OUT / 'comparison.png', pictures, CROP)
+    print(f'\nHeld-out photos enlarged x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
+          f'Protocol: {evaluator.protocol(oracle=False)}\n'
+          f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
+
+
+def enlarge_photo():
+    """A photo as it is, by the shipped weights beside bicubic: nothing was taken from it, there is no ground truth."""
+    photo, model = read_rgb(BUNDLED / OWN), load()
+    height, width = photo.shape[:2]
+    bicubic = Image.fromarray(photo).resize((width * model.scale, height * model.scale), Image.Resampling.BICUBIC)
+    restored = model.array(photo)
+    write_rgb(OUT / f'{Path(OWN).stem}_x{model.scale}.png', restored)
+    draw_panel(OUT / 'photo.png', {'bicubic': np.array(bicubic), 'student': restored}, OWN_CROP)
+    print(f'A photo as it is, enlarged by {model.notes[0]}: {OUT / "photo.png"}')
+
+
+def means(folder):
+    """Mean PSNR and SSIM over the images of the one table in `folder`."""
+    with open(next(folder.glob('HeldOut_*.csv')), newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    return [sum(float(row[column]) for row in rows) / len(rows) for column in ('psnr_y', 'ssim_y')]
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
