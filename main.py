@@ -9,7 +9,7 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_
 
 import torch
 
-from data import make_loaders
+from data import Rank, make_loaders
 from data.pairs import Degraded, Files
 from data.protocol import degradations
 from model.inference import TILE
@@ -197,7 +197,8 @@ def make_trainer(args, stage, run, device, stopper, team=ALONE):
     n_gpus = present_gpus(args.n_GPUs, device) if team.size == 1 else 1
     check_shares(args, n_gpus, team)
     series = degradations(args.protocol, args.scale, stage.test_degradation)
-    train, tests = make_loaders(args, team)
+    rank = Rank(team.rank, team.size, team.local_rank)
+    train, tests = team.in_turn(lambda: make_loaders(args, rank))
     pairs = Degraded(stage.degrader, args.seed)
     if args.test_lr:
         pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)

@@ -3,11 +3,13 @@ import hashlib
 import os
 import signal
 import sys
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 
 import torch
+from torch import nn
 
 ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
@@ -16,7 +18,7 @@ class UserError(Exception):
     """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
 
 
-def command_line(afterwards=''):
+def command_line(afterwards: str = '') -> Callable:
     """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
     2 if something given was wrong or the system refused something (a full disk, a folder taken away), told in one line;
     1 if it ended since nobody reads the output any longer; 130 after Ctrl-C.
@@ -53,18 +55,18 @@ def command_line(afterwards=''):
     return decorate
 
 
-def out_of_memory(error):
+def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or here."""
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def shown(path):
+def shown(path: str | Path) -> str:
     """`path` as text that any terminal can print on one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
 
 
-def expand(path):
+def expand(path: str | Path) -> Path:
     """`path` as a Path, ~ and ~user replaced by the home folder. Raises UserError if nobody knows that folder."""
     try:
         return Path(path).expanduser()
@@ -72,7 +74,7 @@ def expand(path):
         raise UserError(f'{shown(path)}: no such user or home folder; write the path without ~') from error
 
 
-def derive_seed(*parts):
+def derive_seed(*parts: object) -> int:
     """A 63-bit seed that depends on every part and on nothing else.
 
     No random state is kept anywhere: each draw comes from a generator seeded by what it is for, such as
@@ -82,29 +84,29 @@ def derive_seed(*parts):
     return int.from_bytes(digest, 'little') >> 1
 
 
-def generator(device, *parts):
+def generator(device: torch.device | str, *parts: object) -> torch.Generator:
     """A torch.Generator on `device`, seeded by `parts` as derive_seed does."""
     return torch.Generator(device).manual_seed(derive_seed(*parts))
 
 
-def quantize(image, rgb_range=1):
+def quantize(image: torch.Tensor, rgb_range: int = 1) -> torch.Tensor:
     """Round to 8 bits, as writing the image to a file would: values in [0, rgb_range] on a grid of 255 steps."""
     return quantize_(image.clone(), rgb_range)
 
 
-def quantize_(image, rgb_range=1):
+def quantize_(image: torch.Tensor, rgb_range: int = 1) -> torch.Tensor:
     """The same in place: taking memory anew costs more than the rounding."""
     return image.mul_(255 / rgb_range).round_().clamp_(0, 255).mul_(rgb_range / 255)
 
 
-def memory_format(device, rounded=None):
+def memory_format(device: torch.device, rounded: torch.dtype | None = None) -> torch.memory_format:
     """How feature maps are best laid out: channels last on the CPU, as measured, and where tensor cores compute on what
     is rounded to 16 bits; planes otherwise."""
     last = device.type == 'cpu' or (device.type == 'cuda' and rounded)
     return torch.channels_last if last else torch.contiguous_format
 
 
-def place(network, device, rounded=None):
+def place(network: nn.Module, device: torch.device, rounded: torch.dtype | None = None) -> nn.Module:
     """Move `network` to `device`, into the memory format that is fastest there. Returns it.
 
     Raises UserError for a GPU that has no bfloat16.
@@ -114,14 +116,14 @@ def place(network, device, rounded=None):
     return network.to(device, memory_format=memory_format(device, rounded))
 
 
-def arithmetic(device, rounded=None):
+def arithmetic(device: torch.device, rounded: torch.dtype | None = None) -> AbstractContextManager:
     """A context in which convolutions and matrix products are computed as --precision says, by its entry in ROUNDED."""
     if not rounded:
         return nullcontext()
     return torch.autocast(device.type, rounded, cache_enabled=False)  # no weight is used twice
 
 
-def choose_device(name):
+def choose_device(name: str) -> torch.device:
     """torch.device for --device auto, cpu, cuda or mps.
 
     Raises UserError if the named one is not there; auto takes the first of cuda, mps, cpu that is.

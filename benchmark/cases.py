@@ -11,9 +11,10 @@ import skimage
 import torch
 
 import main as program
+from data.cache import PixelCache
 from data.degradation import DegradationRange, Degrader
 from data.images import read_rgb, write_rgb
-from data.patches import PatchDataset, PixelCache
+from data.sampling import PatchDataset
 from model import FAMILIES
 from model.adapt import step_sizes
 from option import parse

@@ -1,48 +1,61 @@
 """The data of one run: make_loaders(args) is the only place here that reads options."""
 import os
 import sys
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from data.cache import PixelCache, default_cache
 from data.dataset import TestSet, canonical, find_images, refuse, scan, split_names
-from data.patches import EpochSampler, PatchDataset, PixelCache, TrainLoader, default_cache
-from process.group import ALONE
+from data.loader import TrainLoader
+from data.sampling import EpochSampler, PatchDataset
 from utility import UserError, shown
 
-__all__ = ['TestSet', 'make_loaders', 'make_tests']
+__all__ = ['Rank', 'TestSet', 'make_loaders', 'make_tests']
 
 
-def make_loaders(args, team=ALONE):
+class Rank(NamedTuple):
+    """Which of the processes that train together this one is: number `rank` of `size`, `local` on its machine."""
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+
+ALONE = Rank()
+
+
+def make_loaders(args: Namespace, rank: Rank = ALONE) -> tuple[TrainLoader | None, list[TestSet]]:
     """(train, tests): the TrainLoader, None with --test_only, and a list of TestSet.
 
-    team: the Team of which each rank loads its part of the patches, and the leader alone the test sets.
-
+    Each rank loads its part of the patches, and rank 0 alone the test sets. Where several ranks share a machine, the
+    one with local number 0 should come first: it makes what the others then find.
     Every image is read once before anything is trained. Raises UserError about all that cannot be used.
     """
-    tests = make_tests(args) if team.leader else []
+    tests = [] if rank.rank else make_tests(args)
     tested = [path for testset in tests for path in testset.files]
     if args.test_only:
         refuse(_scan_tests(args, tested), tested)
         return None, tests
-    return team.in_turn(lambda: _checked_loader(args, tested, team)), tests
+    return _checked_loader(args, tested, rank), tests
 
 
-def _checked_loader(args, tested, team):
+def _checked_loader(args, tested, rank):
     """The TrainLoader. Raises UserError about what cannot be used of the training images and of those `tested`."""
     files = _find(args, args.data_train, train=True)
     cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
     cache.reserve(files)
-    remake = args.ext == 'sep_reset' and not team.local_rank  # once on each machine
+    remake = args.ext == 'sep_reset' and not rank.local  # once on each machine
     refuse({**_scan_tests(args, tested), **_scan_training(args, files, partial(cache.read, remake=remake))},
            tested + files)
-    if cache.trouble and not team.local_rank:
+    if cache.trouble and not rank.local:
         print(f'warning: {cache.trouble}', file=sys.stderr)
-    return _train_loader(args, files, cache, team)
+    return _train_loader(args, files, cache, rank)
 
 
-def make_tests(args):
+def make_tests(args: Namespace) -> list[TestSet]:
     """The TestSets of --data_test. Raises UserError if one is not there, or two have one name."""
     tests = []
     for name in split_names(args.data_test, '--data_test'):
@@ -76,8 +89,8 @@ def _label(name):
     return canonical(parts[-1]) if parts else name
 
 
-def _train_loader(args, files, cache, team):
+def _train_loader(args, files, cache, rank):
     dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, augment=not args.no_augment)
-    sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (team.rank, team.size))
+    sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (rank.rank, rank.size))
     n_threads = min(args.n_threads, os.cpu_count() or 1)  # more only cost; the patches are the same for any number
     return TrainLoader(dataset, sampler, n_threads, pin_memory=torch.cuda.is_available())

@@ -2,9 +2,11 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -21,12 +23,12 @@ BENCHMARKS = {'set5': 'Set5', 'set14': 'Set14', 'b100': 'B100', 'bsd100': 'B100'
 SHOWN = 10  # names in an error about many files
 
 
-def canonical(name):
+def canonical(name: str) -> str:
     """A benchmark's usual name, however it was written; other names as they are."""
     return BENCHMARKS.get(name.lower(), name)
 
 
-def split_names(names, flag):
+def split_names(names: str, flag: str) -> list[str]:
     """The sets of `flag`, --data_train or --data_test: 'A+B' → ['A', 'B']; an existing folder's path stays whole."""
     parts = [names] if names and Path(names).is_dir() else [name.strip() for name in names.split('+') if name.strip()]
     if not parts:
@@ -34,7 +36,8 @@ def split_names(names, flag):
     return parts
 
 
-def find_images(dir_data, names, train, data_range=None, others_whole=False):
+def find_images(dir_data: str | Path, names: str, train: bool, data_range: str | None = None,
+                others_whole: bool = False) -> list[Path]:
     """Paths of the HR images of the sets `names`, sorted in each; 'A+B' joins A and B.
 
     A set may lie in <dir_data>/<set>/HR, its official folders (DIV2K, Flickr2K, both together as DF2K),
@@ -126,7 +129,8 @@ def _cut(files, what, data_range, train):
     return files[begin - 1:end]
 
 
-def scan(files, min_size, read=read_rgb, too_small='remove it'):
+def scan(files: list[Path], min_size: int, read: Callable[[Path], np.ndarray] = read_rgb,
+         too_small: str = 'remove it') -> dict[Path, str]:
     """Read every image once with `read`, before the first step.
 
     Returns {path: what is wrong} of the images which cannot be read or have a side below `min_size`; too_small: what
@@ -145,14 +149,14 @@ def scan(files, min_size, read=read_rgb, too_small='remove it'):
         return {path: reason for path, reason in zip(files, progress, strict=True) if reason}
 
 
-def refuse(bad, files):
+def refuse(bad: dict[Path, str], files: list[Path]) -> None:
     """Raises one UserError that counts and names the images of `bad`, {path: what is wrong}, among `files`, if any."""
     if bad:
         named = listed([f'{shown(path)} ({reason})' for path, reason in bad.items()])
         raise UserError(f'{len(bad)} of {len(set(files))} images cannot be used; replace or remove them: {named}')
 
 
-def listed(faults):
+def listed(faults: list[str]) -> str:
     """The first of `faults` on one line, and how many more there are."""
     return '; '.join(faults[:SHOWN]) + (f'; and {len(faults) - SHOWN} more' if len(faults) > SHOWN else '')
 
@@ -161,22 +165,22 @@ class TestSet:
     """A named set of test images; iterating it yields (name, hr), hr uint8 (1, 3, H, W), H and W multiples of scale."""
     __test__ = False  # no test case, whatever pytest makes of its name
 
-    def __init__(self, name, files, scale):
+    def __init__(self, name: str, files: list[Path], scale: int):
         self.name, self.files, self.scale = name, files, scale
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def named(self):
+    def named(self) -> list[tuple[str, Path]]:
         """A list of (name, path): the stem, or the whole name where two files share their stem."""
         stems = Counter(path.stem for path in self.files)
         return [(path.stem if stems[path.stem] == 1 else path.name, path) for path in self.files]
 
-    def cropped(self, size):
+    def cropped(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that is left of an image of `size`."""
         return tuple(side - side % self.scale for side in size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, path in self.named():
             hr = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None]                  # (1, 3, H, W)
             height, width = self.cropped(hr.shape[-2:])

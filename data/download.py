@@ -9,16 +9,18 @@ import tarfile
 import time
 import zipfile
 import zlib
+from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from data.images import is_image
+from data.sources import Part
 from store.files import append_blocks, write_bytes
 from utility import UserError, shown
 
@@ -35,7 +37,7 @@ class Unfit(Exception):
     """An archive that is whole but not what it should be; the text says why."""
 
 
-def fetch(url, path, unpacked):
+def fetch(url: str, path: Path, unpacked: int) -> None:
     """Download `url` to `path`; until it is whole it is <path>.part, and a later call goes on from there.
 
     unpacked: bytes that must be free besides those of the archive. Interrupted connections are taken up again, at most
@@ -117,7 +119,7 @@ def _reason(error):
     return ' '.join(str(getattr(why, 'strerror', None) or why).split()) or type(why).__name__
 
 
-def length(url):
+def length(url: str) -> int | None:
     """Bytes of the file at `url` as its server says; None if it does not."""
     try:
         with urlopen(Request(url, headers=HEADERS, method='HEAD'), timeout=TIMEOUT) as answer:
@@ -127,7 +129,7 @@ def length(url):
     return int(said) if said.isdigit() else None
 
 
-def demand(folder, need):
+def demand(folder: Path, need: int) -> None:
     """Raises UserError unless `need` bytes are free in `folder`, which must exist."""
     free = shutil.disk_usage(folder).free
     if need > free:
@@ -135,7 +137,7 @@ def demand(folder, need):
                         'free some space or name another --dir_data')
 
 
-def mirror_sums(mirror):
+def mirror_sums(mirror: str) -> dict[str, str]:
     """{file name: 'sha256:…'} of the file SHA256SUMS of a mirror, empty if it has none. Raises UserError."""
     url = f'{mirror}/{SUMS}'
     try:
@@ -149,7 +151,7 @@ def mirror_sums(mirror):
     return {name.strip().lstrip('*'): f'sha256:{digest.lower()}' for digest, name in pairs}
 
 
-def verify(path, digest):
+def verify(path: Path, digest: str) -> None:
     """Compare the checksum of a file with `digest`, 'sha256:…' or 'md5:…'. Raises Unfit if it is another."""
     kind, _, wanted = digest.partition(':')
     state = hashlib.new(kind, usedforsecurity=False)
@@ -162,7 +164,7 @@ def verify(path, digest):
         raise Unfit(f'its {kind} is {state.hexdigest()}, that of the known archive is {wanted}')
 
 
-def unpack(path, parts, root):
+def unpack(path: Path, parts: Iterable[Part], root: Path) -> None:
     """Write the images of the Parts `parts` from the archive `path` into their folders below `root`.
 
     Only plain files with the name of an image are taken, by that name alone. Raises Unfit if the archive is damaged,

@@ -3,14 +3,16 @@ import filecmp
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 
 from data.dataset import SHOWN, find_images, listed, scan
 from data.download import Unfit, demand, fetch, length, mirror_sums, unpack, verify
 from data.images import is_image, read_rgb, read_size
-from data.sources import MANGA109, OPTIONAL, PARTS, named
+from data.sources import MANGA109, OPTIONAL, PARTS, Part, named
 from store.files import TEMPORARY, write_bytes
 from utility import UserError, shown
 
@@ -22,16 +24,16 @@ USUAL = ('DIV2K', 'Flickr2K', 'DF2K', 'Set5', 'Set14', 'B100', 'Urban100')  # wh
 @dataclass
 class State:
     """What was found of a Part."""
-    part: object
-    files: list  # as training or testing finds them
-    why: str     # there are none
-    bad: dict    # {path: what is wrong}
+    part: Part
+    files: list[Path]     # as training or testing finds them
+    why: str              # there are none
+    bad: dict[Path, str]  # {path: what is wrong}
 
     @property
-    def whole(self):
+    def whole(self) -> bool:
         return len(self.files) >= self.part.count and not self.bad
 
-    def __str__(self):
+    def __str__(self) -> str:
         part, found = self.part, len(self.files)
         if not found:
             return f'{part.name}: none of {part.count:,} images; {self.why}'
@@ -51,7 +53,7 @@ class State:
         return text
 
 
-def survey(root, parts, full=False):
+def survey(root: Path, parts: Iterable[Part], full: bool = False) -> list[State]:
     """[State] of the Parts `parts` in the data folder `root`; headers alone are read, or with `full` all pixels."""
     found = [(part, *_find(root, part.name)) for part in parts]
     every = list(dict.fromkeys(path for _, files, _ in found for path in files))
@@ -72,12 +74,12 @@ def _find(root, name):
         return [], next((words for words in text.split('; ') if words.startswith('looked in ')), text)
 
 
-def check(root, names, full=False):
+def check(root: Path, names: list[str], full: bool = False) -> bool:
     """Print what is there of the sets `names` (all if empty) and how to mend it; whether all asked for is there."""
     return report(root, survey(root, named(names or PARTS).values(), full), names)
 
 
-def report(root, states, names):
+def report(root: Path, states: list[State], names: list[str]) -> bool:
     """Print States and remedies; whether all is there, but for what may be lacking where `names` does not ask."""
     whole = {state.part.name: state.whole for state in states}
     for state in states:
@@ -95,14 +97,15 @@ def _remedy(root, state, whole):
     return command(root, 'download', name, *['--again'] * bool(state.bad))
 
 
-def command(root, *words):
+def command(root: Path, *words: str) -> str:
     """A command line of this program."""
     return shlex.join(['python', 'tools/prepare_data.py', *words, '--dir_data', str(root)])
 
 
 # ---- download ----
 
-def download(root, names, mirror=None, keep=False, again=False):
+def download(root: Path, names: list[str], mirror: str | None = None, keep: bool = False,
+             again: bool = False) -> bool:
     """Bring the sets `names` (USUAL if empty) into `root`: whatever lacks, or all with `again`; whether all is there.
 
     mirror: URL of a folder that holds the archives, and their checksums if these are not the known ones. keep: leave
@@ -185,7 +188,7 @@ def _bring(root, archive, group, base, sums, keep):
 
 # ---- link ----
 
-def link(root):
+def link(root: Path) -> None:
     """Join DIV2K's training images and Flickr2K in DF2K/HR, in this order, as --data_range counts them.
 
     Links, or copies where the file system has none, are called DIV2K_0001.png … Flickr2K_002650.png. What is right

@@ -1,4 +1,5 @@
 """The public data sets: archives, checksums, counts and folders. The only file that names a server."""
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -18,7 +19,7 @@ class Archive:
     digest: str    # 'sha256:…' or 'md5:…'
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.url.rpartition('/')[2]
 
 
@@ -32,12 +33,12 @@ class Part:
     stem: str = ''                   # of images that are numbered
     first: int = 1
 
-    def numbered(self):
+    def numbered(self) -> list[str]:
         """The stems of its images where they are known, else nothing."""
         return [self.stem.format(i) for i in range(self.first, self.first + self.count)] if self.stem else []
 
     @property
-    def inside(self):
+    def inside(self) -> tuple[str, ...]:
         """Ends of folders in the archive that hold the images: ('DIV2K_train_HR',), ('Set5', 'HR')."""
         return PurePosixPath(self.folder).parts[1:]
 
@@ -68,7 +69,7 @@ TOGETHER = {'DIV2K': ('DIV2K', 'DIV2K_valid')}
 NEEDED = {'DF2K': ('DIV2K', 'DIV2K_valid', 'Flickr2K', 'DF2K')}  # to make it
 
 
-def named(names, making=False):
+def named(names: Iterable[str], making: bool = False) -> dict[str, Part]:
     """{name: Part} of the sets a user named, in the order of the table; making: with what they are made of.
 
     Raises UserError for a name that is not in the table.

@@ -20,7 +20,7 @@ from option import Parser
 from utility import command_line, expand
 
 
-def build_parser():
+def build_parser() -> Parser:
     parser = Parser(prog='tools/prepare_data.py', description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True, metavar='download|link|check')
@@ -41,7 +41,7 @@ def build_parser():
 
 
 @command_line('; the same command goes on')
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int | None:
     args = build_parser().parse_args(argv)
     root = expand(args.dir_data)
     if args.command == 'download':
