@@ -119,7 +119,7 @@ OPTIONS = [
     ('epsilon', 1e-8, positive, 'epsilon of Adam and RMSprop'),
     ('weight_decay', 0.0, amount, 'weight decay'),
     'loss',
-    ('loss', '1*L1', str, 'weight*L1 or weight*MSE, joined by +'),
+    ('loss', '1*L1', str, 'terms as weight*name joined by +; names: L1, MSE'),
     ('skip_threshold', 1e6, positive, "skip a batch whose loss is above this many times the last epoch's mean"),
     ('temperature', 0.15, positive, 'temperature of the distillation in stage 4'),
     'evaluation',

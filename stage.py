@@ -37,7 +37,7 @@ class Stage(nn.Module):
                                       args.lambda_min, args.lambda_max, args.noise)
         self.test_degradation = fixed_degradation(args)
         self.per_sample = args.degradation_per == 'sample'
-        self.loss = Loss(args.loss)
+        self.loss = Loss(args.loss, args.rgb_range)
         self.rounded = ROUNDED[args.precision]
 
     def begin_epoch(self, epoch):

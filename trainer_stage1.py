@@ -20,7 +20,7 @@ class Stage1(Stage):
     def losses(self, hr, draw):
         lq, up = self.degrade(hr, draw)        # (B, 3, h, w), (B, 3, H, W)
         sr, _ = self.mln(lq, up)               # (B, 3, H, W)
-        return {'loss': self.loss(sr, hr)}
+        return self.loss(sr, hr)
 
     def restore(self, lq, up, hr):
         return self.mln(lq, up)[0]             # (B, 3, sh, sw)

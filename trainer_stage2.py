@@ -23,19 +23,23 @@ class Stage2(Stage):
         return [Source('pre_train', self.mln, stage=2 if testing else 1)]
 
     def losses(self, hr, draw):
-        return {'loss': sum(self.task_loss(hr, draw) for _ in range(self.n_tasks)) / self.n_tasks}
+        tasks = [self.task_losses(hr, draw) for _ in range(self.n_tasks)]
+        return {name: sum(losses[name] for losses in tasks) / self.n_tasks for name in tasks[0]}
 
-    def task_loss(self, hr, draw):
-        """The outer loss of one task, whose gradient with respect to MLN's weights is the first-order one."""
+    def task_losses(self, hr, draw):
+        """The outer losses of one task. The gradient of 'loss' with respect to MLN's weights is the first-order one."""
         lq, up = self.degrade(hr, draw)                                                # (B, 3, h, w), (B, 3, H, W)
         half = len(hr) // 2
         adapted = adapt(self.mln, lq[:half], up[:half], hr[:half], self.inner_rates)   # support
 
         def query(weights):
             sr, _ = functional_call(self.mln, weights, (lq[half:], up[half:]))         # (B/2, 3, H, W)
-            return self.loss(sr, hr[half:])
+            losses.update(self.loss(sr, hr[half:]))
+            return losses['loss']
 
-        return first_order(weights_of(self.mln), adapted, query)
+        losses = {}
+        losses['loss'] = first_order(weights_of(self.mln), adapted, query)
+        return {name: loss if name == 'loss' else loss.detach() for name, loss in losses.items()}
 
     def restore(self, lq, up, hr):
         return self.restore_by_step(lq, up, hr)[-1]

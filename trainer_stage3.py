@@ -20,7 +20,7 @@ class Stage3(Stage):
         lq, up = self.degrade(hr, draw)        # (B, 3, h, w), (B, 3, H, W)
         cue = self.cue(lq, up, hr)             # (B, C, h, w), no graph
         sr, _ = self.teacher(lq, cue)          # (B, 3, H, W)
-        return {'loss': self.loss(sr, hr)}
+        return self.loss(sr, hr)
 
     def restore(self, lq, up, hr):
         sr, _ = self.teacher(lq, self.cue(lq, up, hr))   # (B, 3, sh, sw)

@@ -44,8 +44,8 @@ class Stage4(Stage):
         distillation = kl + self.feature_l1 * l1
         if self.encoder_only:
             return {'loss': distillation, **terms}
-        sr_loss = self.loss(self.student.G(lq, rep), hr)
-        return {'loss': sr_loss + distillation, 'SR': sr_loss, **terms}
+        losses = self.loss(self.student.G(lq, rep), hr)
+        return {**losses, 'loss': losses['loss'] + distillation, 'SR': losses['loss'], **terms}
 
     def restore(self, lq, up, hr):
         """The student sees nothing but lq. With --chop, where lq is large and where memory runs out, it works tile by

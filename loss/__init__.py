@@ -1,33 +1,74 @@
-"""Training losses: '1*L1+0.1*MSE' names what a restored image is compared with its ground truth by."""
+"""Training losses: '1*L1+0.1*MSE' says by which terms a super-resolved image is compared with its ground truth."""
 from contextlib import suppress
 from math import isfinite
 
-import torch.nn.functional as F
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from utility import UserError
+from utility import UserError, derive_seed
 
-TERMS = {'L1': F.l1_loss, 'MSE': F.mse_loss}
+LOSSES: dict[str, type[nn.Module]] = {'L1': nn.L1Loss, 'MSE': nn.MSELoss}
 
 
 class Loss(nn.Module):
-    """Weighted sum of terms, written as weight*name joined by +; a bare name counts once.
+    """Weighted sum of terms of LOSSES, written as weight*name joined by +; a bare name counts once.
 
-    Raises UserError for a term it does not know or a weight that is no number.
+    A term is a module (sr, hr) → scalar, built without arguments; rgb_range: the data range of both, which each term
+    gets as an attribute. A network inside a term is frozen: in eval mode, out of every state dict, and the same in
+    each run, whatever --seed is. A term that sets `keeps_state = True` is left as it is instead.
+    Raises UserError for a name that LOSSES lacks or a weight that is no number.
     """
 
-    def __init__(self, text='1*L1'):
+    def __init__(self, text: str = '1*L1', rgb_range: int = 1) -> None:
         super().__init__()
-        self.terms = [self._parse(part.strip(), text) for part in text.split('+')]
+        self.weights = {}
+        for part in text.split('+'):
+            weight, name = _parse(part.strip(), text)
+            self.weights[name] = self.weights.get(name, 0) + weight
+        self.terms = nn.ModuleDict({name: _build(name, rgb_range) for name in self.weights})
 
-    @staticmethod
-    def _parse(part, text):
-        weight, _, name = part.rpartition('*')
-        with suppress(ValueError):
-            if name in TERMS and isfinite(float(weight or 1)):
-                return float(weight or 1), TERMS[name]
-        raise UserError(f"--loss '{text}': '{part}' is not weight*name with a name of {', '.join(TERMS)}")
+    def forward(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """sr and hr (B, 3, H, W) → {'loss': the weighted sum} and, where there are several, each term by name, all of
+        them scalars."""
+        values = {name: term(sr, hr) for name, term in self.terms.items()}
+        total = sum(self.weights[name] * value for name, value in values.items())
+        return {'loss': total, **(values if len(values) > 1 else {})}
 
-    def forward(self, sr, hr):
-        """sr and hr (B, 3, H, W) → the loss, a scalar."""
-        return sum(weight * term(sr, hr) for weight, term in self.terms)
+    def train(self, mode: bool = True) -> 'Loss':
+        """As nn.Module, but frozen terms stay in eval mode."""
+        super().train(mode)
+        for term in self.terms.values():
+            term.train(mode and _keeps_state(term))
+        return self
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """`network` in eval mode, without gradients for its weights and in no state dict: neither saved nor asked for when
+    one is loaded. Changed in place and returned."""
+    for module in network.modules():
+        module._save_to_state_dict = module._load_from_state_dict = _nothing
+    return network.eval().requires_grad_(False)
+
+
+def _nothing(*args, **kwargs):
+    """What a frozen module adds to a state dict, and takes from one."""
+
+
+def _keeps_state(term):
+    return getattr(term, 'keeps_state', False)
+
+
+def _build(name, rgb_range):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed('loss', name))
+        term = LOSSES[name]()
+    term.rgb_range = rgb_range
+    return term if _keeps_state(term) else freeze(term)
+
+
+def _parse(part, text):
+    weight, _, name = part.rpartition('*')
+    with suppress(ValueError):
+        if name in LOSSES and isfinite(float(weight or 1)):
+            return float(weight or 1), name
+    raise UserError(f"--loss '{text}': '{part}' is not weight*name with a name of {', '.join(LOSSES)}")
