@@ -204,7 +204,8 @@ def make_trainer(args, stage, run, device, stopper, team=ALONE):
         pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)
         pairs.check(tests, series)
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, device,
-                          ensemble=args.self_ensemble, results=run.results if args.save_results else None)
+                          ensemble=args.self_ensemble, results=run.results if args.save_results else None,
+                          metrics=args.metrics.split(','))
     return Trainer(args, stage.place(device), train, tests, evaluator, run, device, stopper, n_gpus, team)
 
 
@@ -224,7 +225,7 @@ def check_shares(args, n_gpus, team):
 def show_table(args, scored, line, run):
     """The table of a test, a row per degradation, published results beside it; also as CSV, Markdown and JSON."""
     published = args.stage == 4 and args.mode == 'bicubic' and args.blur_kernel == 21 and not args.test_lr
-    means = {name: [(scores.degradation, *scores.mean()) for scores in several] for name, several in scored.items()}
+    means = {name: [(scores.degradation, scores.mean()) for scores in several] for name, several in scored.items()}
     table = TestRun(args.protocol, args.scale, line, means, published)
     run.log('\n' + table_text(table))
     write_tables(run.results, table)

@@ -8,6 +8,7 @@ from re import findall, fullmatch, sub
 
 from data.protocol import PROTOCOLS
 from model import FAMILIES
+from report.metric import DEFAULT, METRICS, metric_names
 from utility import UserError
 
 
@@ -127,6 +128,7 @@ OPTIONS = [
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
     ('save_results', False, boolean, 'write the enlarged test images'),
     ('protocol', 'single', PROTOCOLS, 'degradations to test: the one of the options, or a named series'),
+    ('metrics', ','.join(DEFAULT), metric_names, f'scores of a test, joined by commas: {", ".join(METRICS)}'),
     ('test_lr', None, str, 'folder of low-resolution test images to use instead of making them'),
     ('dir_demo', None, str, 'photos to enlarge instead of a test set: a file, a folder or a glob'),
     ('dir_out', None, str, "where they go (default: photos/ in the run folder's results)"),

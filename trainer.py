@@ -55,11 +55,11 @@ class Trainer:
         self.batch = 0                  # batches done of the next epoch
         self.tally = new_tally()        # of these
         self.saved = time.monotonic()   # when the last full state was written
-        self.history = {}               # {'losses': {name: [one a epoch]}, 'psnr': {set: [...]}, 'ssim': {set: [...]}}
+        self.history = {}               # {'losses': {name: [one an epoch]}, metric: {test set: [one an epoch]}}
         if train is not None:
             self.optimizer = make_optimizer(args, self.parameters)
             self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == 'half')
-            self.history = {'losses': {}, 'psnr': {}, 'ssim': {}}
+            self.history = {'losses': {}}
 
     def fit(self):
         """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it."""
@@ -123,7 +123,7 @@ class Trainer:
     def note(self, kind, epoch, values):
         """Add an epoch's values to the history; nan stands for epochs in which a loss or test set was not there yet,
         such as the student's SR loss, or where every batch was skipped."""
-        series = self.history[kind]
+        series = self.history.setdefault(kind, {})
         for name in series.keys() | values.keys():
             past = series.setdefault(name, [])
             past += [math.nan] * (epoch - 1 - len(past)) + [values.get(name, math.nan)]
@@ -192,8 +192,8 @@ class Trainer:
         images = sum(len(scores.by_step[-1]) for several in scored.values() for scores in several)
         spent = time.monotonic() - start
         self.run.log(f'{images} images in {spent:.1f} s')
-        psnr, ssim = ({name: evaluation.overall(each)[i] for name, each in scored.items()} for i in range(2))
-        self.journal.test(epoch, psnr, ssim, images=images, seconds=spent)
+        means = {name: evaluation.overall(each) for name, each in scored.items()}
+        self.journal.test(epoch, means, images=images, seconds=spent)
         return scored
 
     def check(self):
@@ -208,8 +208,8 @@ class Trainer:
         means = {name: evaluation.overall(scored) for name, scored in self.test(epoch).items()}
         self.team.tick(self.stopper, done=True)
         self.run.log(f'Protocol: {self.evaluator.protocol(self.stage.oracle)}')
-        self.note('psnr', epoch, {name: psnr for name, (psnr, _) in means.items()})
-        self.note('ssim', epoch, {name: ssim for name, (_, ssim) in means.items()})
+        for metric in self.evaluator.metrics:
+            self.note(metric, epoch, {name: values[metric] for name, values in means.items()})
 
     def save(self):
         """The full state. It holds the frozen networks too, so that a run needs no other file to go on, and does not

@@ -1,6 +1,7 @@
-"""Scoring a stage on test sets: luma PSNR and SSIM per image, means per set, the images themselves."""
+"""Scoring a stage on test sets: {metric: value} of each image, means of each set, the images themselves."""
 import csv
 import io
+from collections.abc import Iterator
 from statistics import fmean
 from typing import NamedTuple
 
@@ -10,16 +11,15 @@ from data.degradation import Degradation
 from data.images import write_rgb
 from data.pairs import slug
 from model.inference import self_ensemble
-from report.metric import psnr_y, ssim_y
+from report import metric
 from store.files import write_bytes
 from utility import quantize
 
 
 class Score(NamedTuple):
-    """One image: luma PSNR in dB, luma SSIM."""
+    """One image: its name, {metric: value}."""
     image: str
-    psnr: float
-    ssim: float
+    values: dict
 
 
 class SetScores(NamedTuple):
@@ -28,10 +28,13 @@ class SetScores(NamedTuple):
     degradation: Degradation
     by_step: list
 
-    def mean(self, step=-1):
-        """Mean PSNR and mean SSIM over the images, after adaptation step `step`."""
-        scores = self.by_step[step]
-        return fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
+    def mean(self, step: int = -1) -> dict[str, float]:
+        """{metric: mean over the images} after adaptation step `step`."""
+        return _mean([score.values for score in self.by_step[step]])
+
+
+def _mean(values: list[dict[str, float]]) -> dict[str, float]:
+    return {name: fmean(each[name] for each in values) for name in values[0]}
 
 
 def to_float(image, rgb_range, device):
@@ -45,44 +48,45 @@ def to_uint8(image, rgb_range):
 
 
 class Evaluator:
-    """Scores a stage's restored images under fixed degradations; every image is decoded once for all of them.
+    """Scores a stage's super-resolved images under fixed degradations; every image is decoded once for all of them.
 
-    pairs: (set, image, hr, degradation) → (lq, up), a Degraded or Files of data.pairs.
+    pairs: (set, image, hr, degradation) → (lq, up), a Degraded or Files of data.pairs; metrics: names of METRICS.
     """
 
-    def __init__(self, pairs, degradations, scale, rgb_range, device, ensemble=False, results=None):
+    def __init__(self, pairs, degradations, scale, rgb_range, device, ensemble=False, results=None,
+                 metrics=metric.DEFAULT):
         self.pairs, self.degradations = pairs, degradations
         self.scale, self.rgb_range, self.device = scale, rgb_range, device
-        self.ensemble = ensemble
+        self.ensemble, self.metrics = ensemble, metrics
         self.results = results  # folder for the images, None to keep none
 
     @torch.no_grad()
     def score(self, stage, testset, check=lambda: None, watch=lambda *_: None):
         """Scores of `stage` on `testset`: a SetScores for each degradation. check(): called before each image;
-        watch(name, up, sr, hr): with each restored one."""
+        watch(name, up, sr, hr): with each super-resolved one."""
         scores = [SetScores(testset.name, degradation, []) for degradation in self.degradations]
         for image, hr8 in testset:
             check()
             hr = to_float(hr8, self.rgb_range, self.device)                                # (1, 3, H, W)
             for each in scores:
                 lq, up = self.pairs(testset.name, image, hr, each.degradation)             # (1, 3, h, w), (1, 3, H, W)
-                steps = self._restore(stage, lq, up, hr)
+                steps = self._super_resolve(stage, lq, up, hr)
                 self._note(each, image, hr, steps)
                 watch(f'{testset.name}/{image}', up, steps[-1], hr)
         return scores
 
     def _note(self, scores, image, hr, steps):
-        """Add the scores of one image, restored after each of `steps`, and keep the last one if images are wanted."""
+        """Add the scores of one image, and write the image if wanted. steps: its sr after each adaptation step."""
         for step, sr in enumerate(steps):
             if step == len(scores.by_step):
                 scores.by_step.append([])
-            scores.by_step[step].append(Score(image, psnr_y(sr, hr, self.scale, self.rgb_range),
-                                              ssim_y(sr, hr, self.scale, self.rgb_range)))
+            values = metric.scores(self.metrics, sr, hr, self.scale, self.rgb_range)
+            scores.by_step[step].append(Score(image, values))
         if self.results:
             folder = self.results / slug(scores.name, scores.degradation)
             write_rgb(folder / f'{image}_x{self.scale}.png', to_uint8(steps[-1], self.rgb_range))
 
-    def _restore(self, stage, lq, up, hr):
+    def _super_resolve(self, stage, lq, up, hr):
         if self.ensemble:
             return [self_ensemble(lambda *images: stage.enlarge(*images)[-1], lq, up, hr)]
         return stage.enlarge(lq, up, hr)
@@ -90,9 +94,9 @@ class Evaluator:
     def protocol(self, oracle):
         """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""
         single = f'{self.degradations[0]}; ' if len(self.degradations) == 1 else ''
-        return (f'{single}{self.pairs}; noise in grey levels; HR cut to a multiple of {self.scale}, lq rounded to '
-                '8 bits; PSNR and SSIM on BT.601 luma of 8-bit images, '
-                f'{self.scale} border pixels cut, SSIM window 11x11 Gaussian sigma 1.5'
+        return (f'{single}{self.pairs}; noise on the 0-255 scale; HR cropped to a multiple of {self.scale}, '
+                f'LR rounded to 8 bits; {metric.definitions(self.metrics)}, of 8-bit images, '
+                f'{self.scale} border pixels shaved'
                 + '; self-ensemble x8' * self.ensemble
                 + '; an oracle: it adapts on the ground truth' * oracle)
 
@@ -104,25 +108,27 @@ def write_csv(folder, scores):
     """
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow(['set', 'degradation', 'image', 'psnr_y', 'ssim_y'])
-    rows.writerows([scores.name, scores.degradation, s.image, f'{s.psnr:.4f}', f'{s.ssim:.6f}']
-                   for s in scores.by_step[-1])
+    rows.writerow(['set', 'degradation', 'image', *scores.by_step[-1][0].values])
+    rows.writerows([scores.name, scores.degradation, score.image,
+                    *(metric.number(name, value, 2) for name, value in score.values.items())]
+                   for score in scores.by_step[-1])
     data = text.getvalue().encode(errors='backslashreplace')
     write_bytes(folder / f'{slug(scores.name, scores.degradation)}.csv', data)
 
 
-def overall(scored, step=-1):
-    """Mean PSNR and mean SSIM of one set over its degradations, from the list of their SetScores."""
-    return tuple(fmean(values) for values in zip(*(scores.mean(step) for scores in scored), strict=True))
+def overall(scored: list[SetScores], step: int = -1) -> dict[str, float]:
+    """{metric: mean} of one set over its degradations, from the list of their SetScores."""
+    return _mean([scores.mean(step) for scores in scored])
 
 
-def lines(scored):
+def lines(scored: list[SetScores]) -> Iterator[str]:
     """The log's lines for one set under all its degradations: the mean, before it those after each adaptation step."""
     name, steps = scored[0].name, len(scored[0].by_step)
     if steps > 1:
-        yield from (f'{name} after {step} adaptation steps: {_means(*overall(scored, step))}' for step in range(steps))
-    yield f'{name} {_means(*overall(scored))}'
+        yield from (f'{name} after {step} adaptation steps: {_text(overall(scored, step))}' for step in range(steps))
+    yield f'{name} {_text(overall(scored))}'
 
 
-def _means(psnr, ssim):
-    return f'PSNR: {psnr:.3f} SSIM: {ssim:.4f}'
+def _text(means):
+    """'PSNR: 31.982 SSIM: 0.8872', as published; further metrics follow."""
+    return ' '.join(f'{metric.title(name)}: {metric.logged(name, mean)}' for name, mean in means.items())

@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
+from report import metric
 from store.files import write_bytes
 
 
 def draw_curves(folder, history):
-    """loss and psnr over the epochs, each as PNG and PDF in `folder`."""
+    """loss, psnr, ssim, ... over the epochs, each as PNG and PDF in `folder`; history: as Trainer keeps it."""
     _curves(folder, 'loss', 'training loss', history['losses'])
-    _curves(folder, 'psnr', 'luma PSNR (dB)', history['psnr'])
+    for name in [name for name in history if name != 'losses']:
+        _curves(folder, metric.title(name).lower(), metric.label(name), history[name])
 
 
 def _curves(folder, name, label, series):
@@ -83,7 +85,7 @@ def draw_zooms(paths, name, truth, images, captions, crop):
     """The ground truth with a frame around a crop, beside that crop of the truth and of each image.
 
     paths: files of the same picture, PNG or PDF; truth: uint8 array (H, W, 3); images: {label: the same};
-    captions: {label: what stands beneath it}; crop: (top, left, side) in pixels.
+    captions: {label or 'ground truth': what stands beneath it}; crop: (top, left, side) in pixels.
     """
     top, left, side = crop
     height, width = truth.shape[:2]
@@ -105,7 +107,7 @@ def draw_zooms(paths, name, truth, images, captions, crop):
     grid = list(right_part.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, image) in zip(grid, zooms, strict=False):
         axes.imshow(image[top:top + side, left:left + side], interpolation='nearest')
-        axes.set_xlabel(f'{title}\n{captions.get(title, "PSNR / SSIM")}', fontsize=8, parse_math=False)
+        axes.set_xlabel(f'{title}\n{captions[title]}', fontsize=8, parse_math=False)
     for axes in (whole, *grid):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)

@@ -35,13 +35,13 @@ class Start(NamedTuple):
                 if name in NAMES.values() and text != str(parser.get_default(name))}
 
     def argv(self):
-        """A command line that says the same."""
+        """A command line that says the same, but for metrics, of which some may be registered elsewhere."""
         chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
-        return [f'--{name}={text}' for name, text in chosen.items()]
+        return [f'--{name}={text}' for name, text in chosen.items() if name != 'metrics']
 
 
 class Scored(NamedTuple):
-    """The newest test of a set under a degradation. degradation: text; scores: {image: (PSNR, SSIM)};
+    """The newest test of a set under a degradation. degradation: text; scores: {image: {metric: value}};
     images: {image: file} of those that were kept."""
     set_name: str
     degradation: str
@@ -64,8 +64,10 @@ def read_starts(folder):
 
 
 def read_history(folder, stage, note):
-    """{'losses': {name: [one an epoch]}, 'psnr': {set: [...]}, 'ssim': ...} from the newest full state; {} if none is
-    left. note(text): called for each damaged one. Raises UserError if all of them are damaged."""
+    """{'losses': {name: [one an epoch]}, metric: {test set: [...]}} from the newest checkpoint; {} if none is left.
+
+    note(text): called for each damaged one. Raises UserError if all of them are damaged.
+    """
     run = Run(folder, stage)
     return run.start(-1, False, note)['history'] if run.positions() else {}
 
@@ -89,17 +91,18 @@ def read_scores(folder):
         if path.name.startswith('protocol_') or not rows:
             continue
         try:
-            scores = {row['image']: (float(row['psnr_y']), float(row['ssim_y'])) for row in rows}
-            name, degradation = rows[0]['set'], rows[0]['degradation']
+            scores = {row.pop('image'): row for row in rows}
+            (name, degradation), *_ = [(row.pop('set'), row.pop('degradation')) for row in rows]
+            scores = {image: {metric: float(value) for metric, value in row.items()} for image, row in scores.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{shown(path)}: no table of image scores ({error}); test again') from error
-        kept = {image: file for image in scores for file in [_restored(path.with_suffix(''), image)] if file}
+        kept = {image: file for image in scores for file in [_kept(path.with_suffix(''), image)] if file}
         found.append(Scored(name, degradation, scores, kept))
     return sorted(found, key=lambda each: (each.set_name, list(map(float, NUMBER.findall(each.degradation)))))
 
 
-def _restored(folder, image):
-    """The file of a restored image, None if it was not kept."""
+def _kept(folder, image):
+    """The file of a super-resolved image, None if it was not kept."""
     return next((file for scale in (2, 3, 4) if (file := folder / f'{image}_x{scale}.png').is_file()), None)
 
 

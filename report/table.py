@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from data import protocol
+from report import metric
 from store.files import write_bytes
 
 WIDTH = 100  # characters of a line on the terminal: a table with more columns is cut into blocks
@@ -16,7 +17,7 @@ WIDTH = 100  # characters of a line on the terminal: a table with more columns i
 
 class TestRun(NamedTuple):
     """One test of all sets. name, scale: the protocol's; line: how the scores were made, in one line;
-    sets: {test set: [(degradation, mean PSNR, mean SSIM), ...]}, in the protocol's order for every set;
+    sets: {test set: [(degradation, {metric: mean}), ...]}, in the protocol's order for every set;
     comparable: whether the published numbers may stand beside ours."""
     name: str
     scale: int
@@ -35,10 +36,11 @@ class TestRun(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Neighbouring columns: their common heading, each one's name and decimals; numbers: a tuple per degradation."""
+    """Neighbouring columns: their common heading; {name for programs: name for people}, the same for each column;
+    metrics: that of each column; numbers: a tuple per degradation."""
     heading: str
-    names: list
-    decimals: list
+    names: dict
+    metrics: list
     numbers: list
 
 
@@ -58,9 +60,9 @@ class Table(NamedTuple):
 
     @property
     def columns(self):
-        """(full name, decimals) of every column."""
-        return [(f'{group.heading} {name}', decimals)
-                for group in self.groups for name, decimals in zip(group.names, group.decimals, strict=True)]
+        """(full name for programs, full name for people, metric) of every column."""
+        return [(f'{group.heading} {name}', f'{group.heading} {title}', own) for group in self.groups
+                for (name, title), own in zip(group.names.items(), group.metrics, strict=True)]
 
     @property
     def rows(self):
@@ -83,11 +85,13 @@ def table(run):
 
 def _groups(run):
     for name, scores in run.sets.items():
-        yield Group(name, ['PSNR', 'SSIM'], [2, 4], [(psnr, ssim) for _, psnr, ssim in scores])
-        known = [entry for entry in run.published(name) if entry.each]
+        metrics = list(scores[0][1])
+        yield Group(name, {each: metric.title(each) for each in metrics}, metrics,
+                    [tuple(means.values()) for _, means in scores])
+        known = [entry for entry in run.published(name) if entry.each and 'psnr_y' in metrics]
         if known:
-            yield Group(f'{name} published PSNR', [entry.method for entry in known], [2] * len(known),
-                        list(zip(*(entry.each for entry in known), strict=True)))
+            yield Group(f'{name} published PSNR', {entry.method: entry.method for entry in known},
+                        ['psnr_y'] * len(known), list(zip(*(entry.each for entry in known), strict=True)))
 
 
 def _mean(noise, rows):
@@ -95,12 +99,13 @@ def _mean(noise, rows):
 
 
 def _published_rows(run, noise):
-    """Published means of PSNR and SSIM, a row per method, None on the sets it was not published for."""
-    known = {(name, entry.method): (entry.psnr, entry.ssim) for name in run.sets
+    """Published means, a row per method, None for sets and metrics that it was not published for."""
+    known = {(name, entry.method): {'psnr_y': entry.psnr, 'ssim_y': entry.ssim} for name in run.sets
              for entry in run.published(name) if not entry.each}
     for method in dict.fromkeys(method for _, method in known):
-        cells = [number for name in run.sets for number in known.get((name, method), (None, None))]
-        yield Row(f'published: {method}', noise, cells)
+        cells = [known.get((name, method), {}).get(each) for name, scores in run.sets.items() for each in scores[0][1]]
+        if any(cell is not None for cell in cells):
+            yield Row(f'published: {method}', noise, cells)
 
 
 def table_text(run):
@@ -118,8 +123,8 @@ def _blocks(shown):
     block, start = left, 0
     for group in shown.groups:
         stop = start + len(group.names)
-        cells = [_texts(row.cells[start:stop], group.decimals) for row in shown.rows]
-        part = ['  ' + line for line in _grouped(group.heading, _aligned(group.names, cells, '>'))]
+        cells = [_texts(row.cells[start:stop], group.metrics) for row in shown.rows]
+        part = ['  ' + line for line in _grouped(group.heading, _aligned([*group.names.values()], cells, '>'))]
         if block is not left and len(block[0] + part[0]) > WIDTH:
             yield block
             block = left
@@ -155,8 +160,12 @@ def _name(row):
     return [row.blur, 'all' if row.noise is None else f'{row.noise:g}']
 
 
-def _texts(cells, decimals):
-    return ['' if value is None else f'{value:.{n}f}' for value, n in zip(cells, decimals, strict=True)]
+def _texts(cells, metrics):
+    return ['' if value is None else metric.number(name, value) for value, name in zip(cells, metrics, strict=True)]
+
+
+def _exact(cells):
+    return ['' if value is None else f'{value:.6f}' for value in cells]
 
 
 def _notes(run, shown):
@@ -168,8 +177,8 @@ def _notes(run, shown):
 def table_markdown(run):
     """A heading, one table of all columns, the notes."""
     shown = table(run)
-    names, decimals = zip(*shown.columns, strict=True)
-    rows = [[*_name(row), *_texts(row.cells, decimals)] for row in shown.rows]
+    _, names, metrics = zip(*shown.columns, strict=True)
+    rows = [[*_name(row), *_texts(row.cells, metrics)] for row in shown.rows]
     header, *lines = _aligned(['blur', 'noise', *(name.replace('|', r'\|') for name in names)], rows, gap=' | ')
     first, *others = ('-' * (len(cell) - 1) for cell in header.split(' | '))
     rule = ' | '.join([f':{first}', *(f'{dashes}:' for dashes in others)])
@@ -180,21 +189,28 @@ def table_markdown(run):
 def table_csv(run):
     """A row per row of the table; every row says by which protocol and how it was made."""
     shown = table(run)
-    names, _ = zip(*shown.columns, strict=True)
+    names, *_ = zip(*shown.columns, strict=True)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(['protocol', 'blur', 'noise', *names, 'evaluation'])
-    writer.writerows([run.title, *_name(row), *_texts(row.cells, [6] * len(names)), run.line] for row in shown.rows)
+    writer.writerows([run.title, *_name(row), *_exact(row.cells), run.line] for row in shown.rows)
     return text.getvalue()
 
 
 def table_json(run):
-    """The same numbers unrounded; inf and nan, which JSON lacks, as text."""
+    """The same numbers unrounded, {test set: {metric: mean}} in each row, and what each metric is.
+
+    inf and nan, which JSON lacks, are text.
+    """
     shown = table(run)
     parts = {kind: [_json_row(row, shown.groups) for row in getattr(shown, kind)]
              for kind in ('degradations', 'means', 'published')}
+    metrics = {name: {'title': metric.title(name), 'unit': metric.METRICS[name].unit,
+                      'decimals': metric.METRICS[name].decimals,
+                      'higher_is_better': metric.METRICS[name].higher_is_better}
+               for scores in run.sets.values() for name in scores[0][1]}
     return json.dumps({'protocol': run.name, 'label': protocol.label(run.name), 'scale': run.scale,
-                       'evaluation': run.line, 'published_source': protocol.SOURCE, **parts},
+                       'evaluation': run.line, 'metrics': metrics, 'published_source': protocol.SOURCE, **parts},
                       indent=1, allow_nan=False) + '\n'
 
 

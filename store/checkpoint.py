@@ -96,7 +96,7 @@ class Run:
             raise UserError(f'{self.folder} holds weights but no full state to go on from; add --reset to delete them, '
                             'or choose another --save')
         if resume > 0:
-            return load_state(self._state((resume, 0)))
+            return self._load((resume, 0))
         return self._newest(positions, note) if positions else None
 
     def _newest(self, positions, note):
@@ -104,7 +104,7 @@ class Run:
         damaged = []
         for position in reversed(positions):
             try:
-                state = load_state(self._state(position))
+                state = self._load(position)
             except UserError as error:
                 damaged.append(str(error))
                 continue
@@ -113,6 +113,14 @@ class Run:
             return state
         raise UserError(f'{self._model}: every full state is damaged; put one back from a copy, or add --reset to '
                         f'start anew ({damaged[0]})')
+
+    def _load(self, position):
+        """The state of `position`; scores of states from before --metrics are renamed."""
+        state = load_state(self._state(position))
+        for old, name in ('psnr', 'psnr_y'), ('ssim', 'ssim_y'):
+            if old in state.get('history', {}):
+                state['history'][name] = state['history'].pop(old)
+        return state
 
     def supersede(self, position):
         """Put the states after `position` aside, the newest first, so that going on from it is not undone later."""

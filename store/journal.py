@@ -56,13 +56,12 @@ class Journal:
         """The end of `epoch`, its state not written yet: losses {name: mean}, lr, skipped."""
         self._add('epoch', epoch, self.args.test_every, values)
 
-    def test(self, epoch, psnr, ssim, **values):
-        """A test: psnr, ssim {set: mean}; epoch: None where it belongs to no training."""
-        self._add('test', epoch, None if epoch is None else self.args.test_every,
-                  {'psnr': psnr, 'ssim': ssim, **values})
+    def test(self, epoch, scores, **values):
+        """A test: scores {test set: {metric: mean}}; epoch: None where it belongs to no training."""
+        self._add('test', epoch, None if epoch is None else self.args.test_every, {'scores': scores, **values})
 
     def watch(self, name, up, sr, hr):
-        """Of a test, keep the first image for TensorBoard: bicubic, restored, ground truth, side by side (the middle).
+        """Keep a test's first image for TensorBoard: bicubic, super-resolved, ground truth, the middle of each.
 
         name: what it is called; up, sr, hr (1, 3, H, W) in [0, rgb_range].
         """
@@ -86,13 +85,11 @@ class Journal:
             self._draw(kind, step, values)
 
     def _draw(self, kind, step, values):
-        for name, value in values.items():
-            series = value if isinstance(value, dict) else {'': value}
-            for own, number in series.items():
-                self.writer.add_scalar('/'.join(filter(None, (kind, name, own))), number, step)
+        for name, number in _numbers(values):
+            self.writer.add_scalar(f'{kind}/{name}', number, step)
         if kind == 'test' and self.picture:
             name, picture = self.picture
-            self.writer.add_image(f'test/{name}: bicubic, restored, ground truth', picture, step)
+            self.writer.add_image(f'test/{name}: bicubic, super-resolved, ground truth', picture, step)
             self.picture = None
         self.writer.flush()  # a killed run shows what it has told
 
@@ -131,6 +128,15 @@ def _stands(line, position):
     except (ValueError, KeyError, TypeError):
         return False
     return place <= position and line.endswith(b'\n')
+
+
+def _numbers(values, prefix=''):
+    """(name, number) of every number in nested dicts: 'scores/Set5/psnr_y'."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f'{prefix}{name}/')
+        else:
+            yield prefix + name, value
 
 
 def _plain(value):

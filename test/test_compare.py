@@ -84,6 +84,6 @@ def test_malformed_arguments_are_refused(folders, capsys):
 def test_losses_of_different_sizes_share_a_picture(tmp_path):
     nan = float('nan')
     history = {'losses': {'loss': [0.9, 0.2, 0.03], 'KL': [0.5, 0.01, 0.001], 'SR': [nan, nan, 0.02]},
-               'psnr': {'Set5': [20.0, nan, 30.0]}}
+               'psnr_y': {'Set5': [20.0, nan, 30.0]}}
     draw_curves(tmp_path, history)
     assert all(read_rgb(tmp_path / f'{name}.png').std() > 1 for name in ('loss', 'psnr'))

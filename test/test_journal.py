@@ -45,7 +45,7 @@ def write_all(journal):
     for epoch in 1, 2:
         for batch in 1, 2, 3:
             journal.step(epoch, batch, losses={'loss': 0.5}, lr=1e-4, images_per_s=2.0, data_wait=0.1, skipped=0)
-        journal.test(epoch, {'Set5': 30.0}, {'Set5': 0.9})
+        journal.test(epoch, {'Set5': {'psnr_y': 30.0, 'ssim_y': 0.9}})
         journal.epoch(epoch, losses={'loss': 0.5}, lr=1e-4, skipped=0)
 
 
@@ -55,7 +55,7 @@ def test_rows_after_the_position_go_and_come_once(tmp_path, position, kept):
     journal = make(tmp_path)
     write_all(journal)
     assert places(rows(tmp_path)) == WHOLE
-    journal.test(None, {'Set5': 30.0}, {'Set5': 0.9})
+    journal.test(None, {'Set5': {'psnr_y': 30.0, 'ssim_y': 0.9}})
     with open(journal.path, 'a') as file:
         file.write('{"kind": "step", "epo')            # torn by a full disk
     journal.begin(*position)
@@ -64,9 +64,9 @@ def test_rows_after_the_position_go_and_come_once(tmp_path, position, kept):
 
 def test_what_is_no_number_is_text_and_other_ranks_write_nothing(tmp_path):
     journal = make(tmp_path)
-    journal.test(1, {'Set5': math.inf}, {'Set5': math.nan})
+    journal.test(1, {'Set5': {'psnr_y': math.inf, 'ssim_y': math.nan}})
     row, = rows(tmp_path)
-    assert row['psnr'] == {'Set5': 'inf'} and row['ssim'] == {'Set5': 'nan'} and row['peak_memory_bytes'] > 2**20
+    assert row['scores'] == {'Set5': {'psnr_y': 'inf', 'ssim_y': 'nan'}} and row['peak_memory_bytes'] > 2**20
     other = make(tmp_path / 'other', leader=False)
     other.begin(0, 0)
     write_all(other)
@@ -90,7 +90,7 @@ def test_a_run_that_fails_and_goes_on_has_each_row_once(cli, monkeypatch):
     assert all(row['stage'] == 1 and row['losses']['loss'] > 0 and row['lr'] == 1e-4 for row in found
                if row['kind'] != 'test')
     assert all(row['images_per_s'] > 0 and 0 <= row['data_wait'] <= 1 for row in found if row['kind'] == 'step')
-    assert all(set(row['psnr']) == {'Set2'} == set(row['ssim']) for row in found if row['kind'] == 'test')
+    assert all(set(row['scores']['Set2']) == {'psnr_y', 'ssim_y'} for row in found if row['kind'] == 'test')
     assert 'peak ' in (RUN / 'log.txt').read_text()
     assert cli('--stage', 1, '--test_only', '--tensorboard') == 0
     assert places(rows()) == [*WHOLE, ('test', None, None)]
@@ -114,8 +114,9 @@ def test_curves_and_a_picture_per_test(cli):
     assert cli('--stage', 1, '--epochs_sr', 2, '--tensorboard') == 0      # goes on
     events = EventAccumulator(str(RUN / 'tensorboard')).Reload()
     assert [event.step for event in events.Scalars('step/losses/loss')] == [1, 2, 3, 4, 5, 6]
-    assert [event.step for event in events.Scalars('test/psnr/Set2')] == [3, 6]
-    assert {'step/lr', 'step/images_per_s', 'test/ssim/Set2', 'epoch/losses/loss'} <= set(events.Tags()['scalars'])
+    assert [event.step for event in events.Scalars('test/scores/Set2/psnr_y')] == [3, 6]
+    drawn = {'step/lr', 'step/images_per_s', 'test/scores/Set2/ssim_y', 'epoch/losses/loss'}
+    assert drawn <= set(events.Tags()['scalars'])
     tag, = events.Tags()['images']
     assert [event.step for event in events.Images(tag)] == [3, 6] and 'Set2/d' in tag
     assert events.Images(tag)[0].height <= SIDE and events.Images(tag)[0].width <= 3 * SIDE

@@ -1,11 +1,18 @@
+import csv
+import json
 import math
+import re
+from pathlib import Path
 
 import goldens
 import numpy as np
 import pytest
 import torch
 
-from report.metric import psnr_y, ssim_y
+from model import mrda
+from report import metric as table
+from report.metric import DEFAULT, METRICS, Metric, psnr_rgb, psnr_y, ssim_y
+from store.tensors import load_state, save_state, save_weights
 from utility import quantize
 
 GOLDEN = goldens.load('degradation')
@@ -93,3 +100,70 @@ def test_shapes_must_agree(metric):
 
 def test_half_precision_results_are_measured_too():
     assert psnr_y(SR.bfloat16(), HR, 4) == pytest.approx(psnr_y(SR.bfloat16().float(), HR, 4))
+
+
+def test_psnr_of_rgb_is_that_of_the_mean_error_over_pixels_and_channels():
+    a, b = (np.rint(np.clip(image[0].double().numpy(), 0, 1) * 255)[:, 4:-4, 4:-4] for image in (SR, HR))
+    assert psnr_rgb(SR, HR, 4) == pytest.approx(10 * math.log10(255 ** 2 / np.mean((a - b) ** 2)), abs=1e-9)
+    sr = grey(100)
+    sr[:, 2] = 110 / 255
+    assert psnr_rgb(sr, grey(100), 4) == pytest.approx(-10 * math.log10((10 / 255) ** 2 / 3), abs=1e-9)
+
+
+@pytest.mark.parametrize('name', METRICS)
+def test_every_metric_says_which_of_two_images_is_closer(name):
+    closer, farther = (METRICS[name].function(HR + scale * (SR - HR), HR, 4, 1) for scale in (0.5, 1))
+    assert (closer > farther) == METRICS[name].higher_is_better and closer != farther
+
+
+@pytest.mark.parametrize(('name', 'title'), [('psnr_y', 'PSNR'), ('ssim_y', 'SSIM'), ('psnr_rgb', 'PSNR-RGB'),
+                                             ('lpips', 'LPIPS')])
+def test_metrics_have_names_for_people(name, title):
+    assert table.title(name) == title
+
+
+@pytest.fixture
+def tested(cli, capsys):
+    """tested(*flags): the exit status and the output of a test of a random student."""
+    save_weights('student.pt', mrda.student(2, n_blocks=1))
+
+    def run(*flags):
+        return cli('--stage', 4, '--test_only', '--pre_train_ST', 'student.pt', *flags), capsys.readouterr()
+    return run
+
+
+def test_scores_carry_their_metric_through_every_file(tested, monkeypatch):
+    monkeypatch.setitem(METRICS, 'error', Metric(lambda sr, hr, *_: (sr - hr).abs().mean().item(), '', 5, False))
+    status, said = tested('--metrics', 'psnr_y,ssim_y,psnr_rgb,error')
+    assert status == 0
+    assert re.search(r'^Set2 PSNR: \d+\.\d{3} SSIM: \d\.\d{4} PSNR-RGB: \d+\.\d{3} ERROR: 0\.\d{5}$', said.out, re.M)
+    assert 'PSNR-RGB (all three channels), ERROR, of 8-bit images' in said.out
+    run = Path('experiment/stage4_x2_bicubic_iso')
+    row = json.loads((run / 'log.jsonl').read_text())
+    assert list(row['scores']['Set2']) == ['psnr_y', 'ssim_y', 'psnr_rgb', 'error']
+    content = json.loads((run / 'results/protocol_single.json').read_text())
+    assert content['means'][-1]['scores'] == row['scores'] and not content['metrics']['error']['higher_is_better']
+    image = next(csv.DictReader((run / 'results/Set2_sigma_1.2_noise_0.csv').open()))
+    assert list(image)[3:] == list(content['metrics']) and len(image['error']) == len('0.1234567')
+    assert 'Set2 PSNR-RGB' in (run / 'results/protocol_single.md').read_text()
+    assert 'Set2 psnr_rgb' in (run / 'results/protocol_single.csv').read_text()
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones(tested):
+    for names, words in (('psnr_y,psnr', "'psnr' is not a metric; choose from psnr_y, ssim_y"),
+                         ('psnr_y,psnr_y', 'twice')):
+        status, said = tested('--metrics', names)
+        assert status == 2 and words in said.err and said.err.count('\n') == 1
+
+
+def test_a_checkpoint_from_before_the_table_of_metrics_is_resumed(cli):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    path = Path('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
+    state = load_state(path)
+    first = {new: state['history'].pop(new) for new in DEFAULT}
+    save_state(path, state | {'history': {**state['history'], 'psnr': first['psnr_y'], 'ssim': first['ssim_y']}})
+    assert cli('--stage', 1, '--metrics', 'psnr_y,ssim_y,psnr_rgb') == 0
+    history = load_state(path.with_name('state_2.pt'))['history']
+    assert set(history) == {'losses', 'psnr_y', 'ssim_y', 'psnr_rgb'}
+    assert [history[name]['Set2'][0] for name in DEFAULT] == [first[name]['Set2'][0] for name in DEFAULT]
+    assert [math.isnan(value) for value in history['psnr_rgb']['Set2']] == [True, False]

@@ -63,7 +63,7 @@ def put_run(folder, data, names=('d', 'e'), stage=4, **changes):
     run.open(config_text(parse([*flags, '--test_only', '--sig', '1.2', '--noise', '5'])))
     rng = np.random.default_rng(0)
     degradation = Degradation.iso(1.2, 5)
-    scores = SetScores('Set2', degradation, [[Score(name, 27.5, 0.8) for name in names]])
+    scores = SetScores('Set2', degradation, [[Score(name, {'psnr_y': 27.5, 'ssim_y': 0.8}) for name in names]])
     write_csv(run.results, scores)
     for name in names:
         image = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -71,7 +71,7 @@ def put_run(folder, data, names=('d', 'e'), stage=4, **changes):
         write_rgb(data / 'benchmark' / 'Set2' / 'HR' / f'{name}.png', np.pad(image, ((0, 1), (0, 1), (0, 0))))
     nan = math.nan
     history = {'losses': {'loss': [0.9, 0.3, 0.02], 'KL': [0.4, 0.01, 0.001], 'SR': [nan, 0.05, 0.02]},
-               'psnr': {'Set2': [20.5, 24.25, 27.5]}, 'ssim': {}}
+               'psnr_y': {'Set2': [20.5, 24.25, 27.5]}}
     save_state(folder / 'model' / 'state_3.pt', {'history': history | changes})
     return folder
 
@@ -107,18 +107,18 @@ def test_what_the_run_holds_is_shown(run):
     _, found = made(run)
     text = ' '.join(found.text)
     assert 'Report of mine' in text and 'Stage 4, MRDA: the student' in text and '2 starts' in text
-    assert 'Set2/d, sigma 1.2, noise 5' in text and 'restored 27.50 dB, SSIM 0.8000' in text
-    assert re.search(r'bicubic \d+\.\d\d dB', text)
+    assert 'Set2/d, sigma 1.2, noise 5' in text and 'super-resolved PSNR 27.50, SSIM 0.8000' in text
+    assert re.search(r'bicubic PSNR \d+\.\d\d', text)
     labels = [attributes['aria-label'] for attributes in found.all('svg') if 'aria-label' in attributes]
     assert labels == ['Training loss over 3 epochs; at the end: loss 0.02, KL 0.001, SR 0.02',
-                      'Luma PSNR (dB) of the test after each epoch over 3 epochs; at the end: Set2 27.5']
+                      'PSNR (dB) of the test after each epoch over 3 epochs; at the end: Set2 27.5']
     assert 'n_blocks' in text and 'Other than the stage sets them' in text
 
 
 def test_published_numbers_stand_beside_ours(run):
     blurs = degradations('gaussian8', 4)
-    scores = {'Set5': [(blur, 30 + i, 0.9) for i, blur in enumerate(blurs)],
-              'Mine': [(blur, math.inf, 1.0) for blur in blurs]}
+    scores = {'Set5': [(blur, {'psnr_y': 30 + i, 'ssim_y': 0.9}) for i, blur in enumerate(blurs)],
+              'Mine': [(blur, {'psnr_y': math.inf, 'ssim_y': 1.0}) for blur in blurs]}
     write_tables(run / 'results', TestRun('gaussian8', 4, 'how they were made', scores))
     _, found = made(run)
     text = ' '.join(found.text)
@@ -126,14 +126,15 @@ def test_published_numbers_stand_beside_ours(run):
     spans = [int(attributes['colspan']) for attributes in found.all('th') + found.all('td') if 'colspan' in attributes]
     assert 2 in spans
     blurs = degradations('mrda9', 4)
-    write_tables(run / 'results', TestRun('mrda9', 4, 'line', {'Set14': [(blur, 25.0, 0.7) for blur in blurs]}))
+    scores = {'Set14': [(blur, {'psnr_y': 25.0, 'ssim_y': 0.7}) for blur in blurs]}
+    write_tables(run / 'results', TestRun('mrda9', 4, 'line', scores))
     assert 'Set14 published PSNR' in ' '.join(made(run)[1].text)
 
 
 def test_names_are_text_whatever_they_hold(tmp_path):
     name = NASTY.replace('/', '')
     folder = put_run(tmp_path / 'experiment' / name, tmp_path / 'data', names=(name, 'b$title'),
-                     psnr={NASTY: [20.0, 21.0]})
+                     psnr_y={NASTY: [20.0, 21.0]})
     text, found = made(folder)
     assert len(found.all('script')) == 1 and 'alert(1)' in ' '.join(found.text)
     assert len(found.all('img')) == 6 and any(name in attributes['alt'] for attributes in found.all('img'))
@@ -187,7 +188,7 @@ def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
 def test_scores_are_in_the_order_of_their_numbers(tmp_path):
     sigmas = [2.0, 1.8, 10.0, 2.2]
     for sigma in sigmas:
-        write_csv(tmp_path / 'results', SetScores('Set2', Degradation.iso(sigma), [[Score('d', 20, 0.5)]]))
+        write_csv(tmp_path / 'results', SetScores('Set2', Degradation.iso(sigma), [[Score('d', {'psnr_y': 20})]]))
     found = [each.degradation for each in record.read_scores(tmp_path)]
     assert found == [f'sigma {sigma:g}, noise 0' for sigma in sorted(sigmas)]
 
@@ -256,7 +257,7 @@ def test_a_real_test_is_reported(cli, library):
     _, found = made(Path('experiment/stage4_x2_bicubic_iso'))
     shown = ' '.join(found.text)
     table = json.loads(Path('experiment/stage4_x2_bicubic_iso/results/protocol_single.json').read_text())
-    assert f'{table["means"][0]["scores"]["Set2"]["PSNR"]:.2f}' in shown
+    assert f'{table["means"][0]["scores"]["Set2"]["psnr_y"]:.2f}' in shown
     assert len(found.all('img')) == 6 and 'Set2/e' in shown
 
 

@@ -108,9 +108,9 @@ def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path
 
 def test_names_that_utf8_cannot_hold_are_written_as_escapes(tmp_path):
     name = os.fsdecode(b'caf\xe9')
-    scores = SetScores(name, Degradation.iso(1.2, 0), [[Score(name, 30., .9)]])
+    scores = SetScores(name, Degradation.iso(1.2, 0), [[Score(name, {'psnr_y': 30., 'ssim_y': .9})]])
     write_csv(tmp_path, scores)
-    run = TestRun('single', 2, f'lq read from {name}', {name: [(scores.degradation, 30., .9)]}, comparable=False)
+    run = TestRun('single', 2, f'lq read from {name}', {name: [(scores.degradation, scores.mean())]}, comparable=False)
     for path in [*write_tables(tmp_path, run), *tmp_path.glob('*.csv')]:
         assert r'caf\udce9' in path.read_text(encoding='utf-8')
 

@@ -35,7 +35,8 @@ def test_all_stages_then_test_and_own_photos(cli, library, capsys):
         assert {path.name for path in (folder / 'model').iterdir()} == {
             f'{name}_last.pt', f'{name}_2.pt', 'state_1.pt', 'state_2.pt'}
         assert {path.name for path in folder.iterdir()} == {
-            'log.txt', 'log.jsonl', 'config.txt', 'loss.png', 'loss.pdf', 'psnr.png', 'psnr.pdf', 'model', 'results'}
+            'log.txt', 'log.jsonl', 'config.txt', 'model', 'results',
+            *(f'{name}.{kind}' for name in ('loss', 'psnr', 'ssim') for kind in ('png', 'pdf'))}
         assert len(re.findall(r'^Set2 PSNR: \d+\.\d{3} SSIM: \d\.\d{4}$', log_of(f'stage{stage}'), re.M)) == 2
     assert 'stage1_x2_bicubic_iso/model/model_last.pt' in printed          # says which file it took
     assert "the teacher's SR network" in printed

@@ -1,4 +1,4 @@
-"""Pictures that compare methods: the ground truth, and a zoomed crop of each method with its PSNR and SSIM.
+"""Pictures that compare methods: the ground truth, and a zoomed crop of each method with its scores.
 
     python tools/compare.py --methods bicubic=lr_up/ ours=experiment/RUN/results/SET --truth HR/ --out panels/
 
@@ -16,6 +16,7 @@ from metrics import pairs, score
 
 from data.images import read_rgb
 from option import Parser, count, whole
+from report.metric import DEFAULT, METRICS, metric_names, title, written
 from report.plots import draw_zooms, telling_crop
 from utility import UserError, command_line, shown
 
@@ -48,6 +49,8 @@ def main(argv=None):
     parser.add_argument('--crop', type=crop, help='top,left,side of the crop, in pixels (default: chosen)')
     parser.add_argument('--side', type=count, default=64, help='side of a crop that is chosen, in pixels (default 64)')
     parser.add_argument('--border', type=whole, default=4, help='pixels that scores leave out at every side: the scale')
+    parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
+                        help=f'scores of the picture, joined by commas: {", ".join(METRICS)} (default: the first two)')
     args = parser.parse_args(argv)
     for name, truth, restored in collected(args):
         for path in draw(args, name, truth, restored):
@@ -71,8 +74,10 @@ def collected(args):
 def draw(args, name, truth, restored):
     """Draw the panel of one image; returns the paths of its files. Raises UserError if it does not fit."""
     images = {label: read_rgb(path) for label, path in restored.items()}
-    captions = {label: '{:.2f} dB / {:.4f}'.format(*score(path, truth, args.border))
+    names = args.metrics.split(',')
+    captions = {label: ' / '.join(written(*each) for each in score(path, truth, args.border, names).items())
                 for label, path in restored.items()}
+    captions['ground truth'] = ' / '.join(map(title, names))
     sizes = {image.shape for image in images.values()}
     if len(sizes) > 1:
         raise UserError(f'{name}: the methods gave images of different sizes')

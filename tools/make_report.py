@@ -13,6 +13,7 @@ import re
 import sys
 from html import escape
 from pathlib import Path
+from statistics import fmean
 from string import Template
 
 import torch
@@ -24,14 +25,14 @@ from data.degradation import Degrader
 from data.images import read_rgb
 from data.pairs import Degraded, Files
 from option import Parser, parse, whole
-from report import page, record
+from report import metric, page, record
 from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
 from report.plots import telling_crop
 from store.files import write_bytes
 from utility import UserError, command_line, shown
 
-TEMPLATE = Path(__file__).with_name('report.html')
+TEMPLATE = Path(page.__file__).with_name('report.html')
 STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',
           4: 'student'}
 CROP = (540, 720)  # height and width of what is shown of an image, at most
@@ -90,10 +91,10 @@ def policy(template):
 
 
 def curves(run, stage, notes):
-    """Losses and PSNR, from the newest full state; where none is left, the pictures that training drew."""
+    """Losses and scores, from the newest checkpoint; where none is left, the pictures that training drew."""
     history = record.read_history(run, stage, notes.append)
-    charts = [page.chart('Training loss', history.get('losses', {})),
-              page.chart('Luma PSNR (dB) of the test after each epoch', history.get('psnr', {}))]
+    charts = [page.chart('Training loss' if name == 'losses' else f'{metric.label(name)} of the test after each epoch',
+                         series) for name, series in history.items()]
     if not history:
         charts = [f'<figure class="chart"><img src="{page.data_uri(read_rgb(path))}" alt="{text} over the epochs">'
                   '</figure>' for name, text in (('loss', 'Training loss'), ('psnr', 'Luma PSNR in dB'))
@@ -105,23 +106,27 @@ def curves(run, stage, notes):
 def tests(tables, scores):
     """The tables of --test_only beside what was published, then the newest scores of each set and image."""
     parts = [protocol_table(each) for each in tables]
-    means = [(f'{each.set_name}, {each.degradation}', *numbers(mean(each)), str(len(each.scores))) for each in scores]
+    metrics = list(dict.fromkeys(name for each in scores for name in next(iter(each.scores.values()))))
+    columns = [(metric.title(name), 1) for name in metrics]
+    means = [(f'{each.set_name}, {each.degradation}', *numbers(mean(each), metrics), str(len(each.scores)))
+             for each in scores]
     if means:
-        head = [[('set', 1), ('PSNR', 1), ('SSIM', 1), ('images', 1)]]
-        parts.append(page.table('The newest test of each set', head, means))
+        parts.append(page.table('The newest test of each set', [[('set', 1), *columns, ('images', 1)]], means))
         parts += [f'<details><summary>Each image of {escape(each.set_name)}, {escape(each.degradation)}</summary>'
-                  + page.table(f'{each.set_name}, {each.degradation}', [[('image', 1), ('PSNR', 1), ('SSIM', 1)]],
-                               [(image, *numbers(pair)) for image, pair in each.scores.items()])
+                  + page.table(f'{each.set_name}, {each.degradation}', [[('image', 1), *columns]],
+                               [(image, *numbers(values, metrics)) for image, values in each.scores.items()])
                   + '</details>' for each in scores]
     return '\n'.join(parts)
 
 
 def mean(scored):
-    return [sum(column) / len(scored.scores) for column in zip(*scored.scores.values(), strict=True)]
+    rows = list(scored.scores.values())
+    return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 
-def numbers(pair):
-    return f'{pair[0]:.2f}', f'{pair[1]:.4f}'
+def numbers(values, metrics):
+    """The cells of a row; '' for a metric that another test was scored by."""
+    return [metric.number(name, values[name]) if name in values else '' for name in metrics]
 
 
 def protocol_table(content):
@@ -129,10 +134,13 @@ def protocol_table(content):
     try:
         degradations, means, published = (content[kind] for kind in ('degradations', 'means', 'published'))
         groups = degradations[0]['scores']
+        metrics = content.get('metrics', {})
         head = [[('', 2), *((heading, len(names)) for heading, names in groups.items())],
-                [('blur', 1), ('noise', 1), *((name, 1) for names in groups.values() for name in names)]]
+                [('blur', 1), ('noise', 1), *((metrics[name]['title'] if name in metrics else name, 1)
+                                              for names in groups.values() for name in names)]]
         rows = [(row['blur'], 'all' if row['noise'] is None else f'{row["noise"]:g}',
-                 *(cell(name, value) for names in row['scores'].values() for name, value in names.items()))
+                 *(cell(metrics.get(name, {'decimals': 2}), value)
+                   for names in row['scores'].values() for name, value in names.items()))
                 for row in (*degradations, *means, *published)]
         caption = f'{content["label"]}, x{content["scale"]}'
         notes = [f'Published: {content["published_source"]}.'] if published or len(groups) > 1 else []
@@ -144,11 +152,11 @@ def protocol_table(content):
             + ''.join(f'<p class="soft">{escape(note)}</p>' for note in notes))
 
 
-def cell(name, value):
-    """A number with the decimals of its column; inf and nan are text already; '' where nothing was published."""
+def cell(metric, value):
+    """A number with the decimals of its metric; inf and nan are text already; '' where nothing was published."""
     if value is None or isinstance(value, str):
         return value or ''
-    return f'{value:.4f}' if name == 'SSIM' else f'{value:.2f}'
+    return f'{value:.{metric["decimals"]}f}'
 
 
 def panels(scores, starts, dir_data, most, notes):
@@ -227,7 +235,8 @@ def panel(scored, image, restored, up, hr):
     height, width = part['after'].shape[:2]
     name = escape(f'{scored.set_name}/{image}')
     scale = int(re.search(r'_x(\d)$', scored.images[image].stem)[1])
-    psnr, ssim = scored.scores[image]
+    scores = ', '.join(f'{metric.title(name)} {metric.number(name, value)}'
+                       for name, value in scored.scores[image].items())
     size = f' Shown: {width}x{height} of {shapes[1]}x{shapes[0]} pixels.' * (shapes != (height, width))
     words = {'after': 'restored', 'truth': 'ground truth', 'before': 'bicubic enlargement'}
     views = ''.join(f'<img class="{kind}" src="{page.data_uri(part[kind])}" width="{width}" height="{height}" '
@@ -238,8 +247,8 @@ def panel(scored, image, restored, up, hr):
             f'<span>Restored</span></label>'
             f'<label class="tick"><input type="checkbox" aria-label="Ground truth of {name} in place of the restored '
             'image">Ground truth in place of the restored image</label>'
-            f'<figcaption>{name}, {escape(scored.degradation)}: bicubic {psnr_y(up, hr, scale):.2f} dB, '
-            f'restored {psnr:.2f} dB, SSIM {ssim:.4f}.{size}</figcaption></figure>\n')
+            f'<figcaption>{name}, {escape(scored.degradation)}: bicubic PSNR {psnr_y(up, hr, scale):.2f}, '
+            f'super-resolved {scores}.{size}</figcaption></figure>\n')
 
 
 def option_lists(start):

@@ -1,6 +1,6 @@
-"""Luma PSNR and SSIM between two folders of images, by the definitions that this project tests with.
+"""Scores between two folders of images, by the definitions that this project tests with.
 
-    python tools/metrics.py restored/ ground_truth/ --border 4
+    python tools/metrics.py restored/ ground_truth/ --border 4 --metrics psnr_y,ssim_y,psnr_rgb
 
 Files pair up by name without suffix; in the first folder `_x<scale>` or `_SR` may follow it.
 """
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.images import read_rgb
 from option import Parser, whole
 from photo.targets import find_photos
-from report.metric import WINDOW, psnr_y, ssim_y
+from report.metric import DEFAULT, METRICS, WINDOW, definitions, logged, metric_names, scores, title
 from utility import UserError, command_line, shown
 
 
@@ -45,8 +45,11 @@ def _named(files):
     return found
 
 
-def score(restored, truth, border):
-    """(PSNR in dB, SSIM) of two image files; the ground truth is cropped to the restored image where it is larger."""
+def score(restored: Path, truth: Path, border: int, metrics: list[str]) -> dict[str, float]:
+    """{metric: value} of two image files; the ground truth is cropped to the super-resolved image where it is larger.
+
+    Raises UserError if their sizes do not fit, or --border leaves too few pixels.
+    """
     sr, hr = (torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None] / 255 for path in (restored, truth))
     height, width = sr.shape[-2:]
     if not all(0 <= large - small < 4 for small, large in zip(sr.shape[-2:], hr.shape[-2:], strict=True)):
@@ -56,8 +59,7 @@ def score(restored, truth, border):
     if min(height, width) < 2 * border + WINDOW:
         raise UserError(f'{shown(restored)} is {width}x{height} pixels: --border {border} leaves too few for the '
                         f'{WINDOW}x{WINDOW} window of SSIM; give a lower one')
-    hr = hr[..., :height, :width]
-    return psnr_y(sr, hr, border), ssim_y(sr, hr, border)
+    return scores(metrics, sr, hr[..., :height, :width], border)
 
 
 @command_line()
@@ -67,15 +69,18 @@ def main(argv=None):
     parser.add_argument('restored')
     parser.add_argument('ground_truth')
     parser.add_argument('--border', type=whole, default=4, help='pixels cut off at every side: the scale (default 4)')
+    parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
+                        help=f'joined by commas: {", ".join(METRICS)} (default: the first two)')
     args = parser.parse_args(argv)
-    found = [(shown(name), *score(sr, hr, args.border)) for name, sr, hr in pairs(args.restored, args.ground_truth)]
-    width = max(len(name) for name, *_ in [('mean', ), *found])
-    found.append(('mean', fmean(psnr for _, psnr, _ in found), fmean(ssim for *_, ssim in found)))
-    print(f'{"image":{width}}     PSNR    SSIM')
-    for name, psnr, ssim in found:
-        print(f'{name:{width}} {psnr:8.3f}  {ssim:.4f}')
-    print(f'Protocol: PSNR and SSIM on BT.601 luma of 8-bit images, {args.border} border pixels cut, '
-          'SSIM window 11x11 Gaussian sigma 1.5')
+    names = args.metrics.split(',')
+    found = [(shown(name), score(sr, hr, args.border, names))
+             for name, sr, hr in pairs(args.restored, args.ground_truth)]
+    found.append(('mean', {name: fmean(values[name] for _, values in found) for name in names}))
+    width = max(len(name) for name, _ in found)
+    print(f'{"image":{width}} ' + ' '.join(f'{title(name):>8}' for name in names))
+    for image, values in found:
+        print(f'{image:{width}} ' + ' '.join(f'{logged(name, value):>8}' for name, value in values.items()))
+    print(f'Protocol: {definitions(names)}, of 8-bit images, {args.border} border pixels shaved')
 
 
 if __name__ == '__main__':

@@ -92,7 +92,7 @@ def measured(line):
 
 def mean_psnr(table):
     """{test set: mean PSNR over all degradations}."""
-    return {name: scores['PSNR'] for name, scores in table['means'][-1]['scores'].items() if 'PSNR' in scores}
+    return {name: scores['psnr_y'] for name, scores in table['means'][-1]['scores'].items() if 'psnr_y' in scores}
 
 
 def score_rows(name, table, sets):
@@ -106,11 +106,11 @@ def score_rows(name, table, sets):
             yield f'{method}, published{noise}', [f'{each[method]:.2f}' if method in each else '' for each in known]
     for row in table['published']:
         yield (row['blur'].removeprefix('published: ') + ', published',
-               [pair(row['scores'][each]) if row['scores'].get(each, {}).get('PSNR') else '' for each in sets])
+               [pair(row['scores'][each]) if row['scores'].get(each, {}).get('psnr_y') else '' for each in sets])
 
 
 def pair(scores):
-    return f'{scores["PSNR"]:.2f} / {scores["SSIM"]:.4f}'
+    return f'{scores["psnr_y"]:.2f} / {scores["ssim_y"]:.4f}'
 
 
 def card(name, training, table, cost, about):
