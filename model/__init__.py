@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from model import kdsr, mrda, presets
-from model.adapt import AdaptedFeatures
+from model.adapt import AdaptedFeatures, adaptable
 from model.common import Blocks
 from model.mln import MLN
 from utility import derive_seed
@@ -50,6 +50,8 @@ def build(args, role):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(args.seed, 'initial weights', role))
         network = getattr(FAMILIES[args.model], role)(args)
+    if role == 'mln':
+        adaptable(network)
     for module in network.modules() if args.compile else ():
         if isinstance(module, Blocks):
             for block in module.body:

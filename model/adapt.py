@@ -1,25 +1,43 @@
-"""Adapting MLN to one degradation: a few steps of gradient descent, as a pure function of its weights."""
+"""Adapting an MLN to one degradation: a few steps of gradient descent, as a pure function of its weights.
+
+An MLN is a module forward(lq, up) → (sr, features): lq (B, 3, h, w), up, the bicubic upsampling of lq, and sr
+(B, 3, sh, sw), features (B, C, h, w). It may offer more:
+
+frozen           prefixes of the names of weights that stage 4 does not adapt
+cached()         arguments of forward that follow from these weights alone, {name: value}: computed once for all steps
+features_alone   True if forward(lq) computes the features alone
+"""
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
+Weights = dict[str, Tensor]
 SCALE = 2.0**15  # of the loss while gradients are computed: in half precision they would vanish. Otherwise exact
 
 
-def step_sizes(n_steps):
+def step_sizes(n_steps: int) -> list[float]:
     """Step sizes for stages 3 and 4 and for every test: 1e-2, then 5e-3 up to the 5th step, then 1e-3."""
     return [1e-2 if step == 0 else 5e-3 if step < 5 else 1e-3 for step in range(n_steps)]
 
 
-def weights_of(net):
-    """{name: tensor} of an MLN; on a DataParallel replica too, whose weights are no parameters any more."""
-    return {name: attrgetter(name)(net) for name in net.weight_names}
+def adaptable(mln: nn.Module) -> nn.Module:
+    """`mln` with a note of which weights adaptation changes: those that require a gradient now. To be called before
+    these are frozen, and before DataParallel replicates it: a replica's weights are no parameters any more."""
+    mln.adapted = [name for name, weight in mln.named_parameters() if weight.requires_grad]
+    return mln
 
 
-def value_and_gradients(loss_of, weights):
+def weights_of(mln: nn.Module) -> Weights:
+    """{name: tensor} of the weights that adaptation changes, all of them where adaptable() has not noted any."""
+    names = getattr(mln, 'adapted', None) or [name for name, _ in mln.named_parameters()]
+    return {name: attrgetter(name)(mln) for name in names}
+
+
+def value_and_gradients(loss_of: Callable[[Weights], Tensor], weights: Weights) -> tuple[Tensor, Weights]:
     """loss_of(weights) and its gradients, {name: tensor}, for weights {name: tensor}; neither has a graph."""
     with torch.enable_grad():
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
@@ -28,26 +46,28 @@ def value_and_gradients(loss_of, weights):
     return loss.detach(), {name: gradient / SCALE for name, gradient in zip(leaves, gradients, strict=True)}
 
 
-def adapt(net, lq, up, hr, rates, freeze_tail=False, watch=None):
-    """Gradient descent on L1(net(lq, up), hr), one step for each of `rates`, from the weights of `net`.
+def adapt(mln: nn.Module, lq: Tensor, up: Tensor, hr: Tensor, rates: Sequence[float], freeze_tail: bool = False,
+          watch: Callable[[Tensor, Tensor], None] | None = None) -> Weights:
+    """Gradient descent on L1(mln(lq, up), hr), one step for each of `rates`, from the weights of `mln`.
 
-    net: an MLN, which is never changed; lq (B, 3, h, w), up and hr (B, 3, sh, sw).
-    freeze_tail: only head and body move, as in stage 4.
+    mln: is never changed; lq (B, 3, h, w), up and hr (B, 3, sh, sw).
+    freeze_tail: what mln.frozen names stays as it is, as in stage 4.
     watch(sr, loss): called before each step with what the weights give so far.
     Returns new weights {name: tensor}, all of them, without a graph.
     """
-    weights = {name: weight.detach() for name, weight in weights_of(net).items()}
-    fused = net.tail.rested() if freeze_tail else None
+    weights = {name: weight.detach() for name, weight in weights_of(mln).items()}
+    frozen = getattr(mln, 'frozen', ()) if freeze_tail else ()
+    cached = mln.cached() if frozen and hasattr(mln, 'cached') else {}
 
     def loss_of(moving):
-        sr, _ = functional_call(net, weights | moving, (lq, up, fused))           # (B, 3, sh, sw)
+        sr, _ = functional_call(mln, weights | moving, (lq, up), cached)          # (B, 3, sh, sw)
         loss = F.l1_loss(sr, hr)
         if watch:
             watch(sr.detach(), loss.detach())
         return loss
 
     for rate in rates:
-        moving = {name: weight for name, weight in weights.items() if not (freeze_tail and name.startswith('tail.'))}
+        moving = {name: weight for name, weight in weights.items() if not name.startswith(tuple(frozen))}
         _, gradients = value_and_gradients(loss_of, moving)
         weights |= {name: torch.sub(moving[name], gradient, alpha=rate) for name, gradient in gradients.items()}
     return weights
@@ -66,7 +86,7 @@ class _Known(torch.autograd.Function):
         return None, None, *(grad * gradient for gradient in ctx.gradients)
 
 
-def first_order(weights, adapted, loss_of):
+def first_order(weights: Weights, adapted: Weights, loss_of: Callable[[Weights], Tensor]) -> Tensor:
     """loss_of(adapted) as a scalar that hands its gradient at `adapted` on to `weights`: first-order MAML.
 
     Both are {name: tensor}. The gradient is computed at once, so that of several tasks no graph waits for the others.
@@ -78,14 +98,15 @@ def first_order(weights, adapted, loss_of):
 class AdaptedFeatures(nn.Module):
     """What MRDA's teacher looks at: the features D'_T of an MLN adapted to the batch, which stays as it was."""
 
-    def __init__(self, mln, n_steps, freeze_tail):
+    def __init__(self, mln: nn.Module, n_steps: int, freeze_tail: bool) -> None:
         super().__init__()
         self.mln = mln.requires_grad_(False)
         self.rates = step_sizes(n_steps)
         self.freeze_tail = freeze_tail
 
     @torch.no_grad()
-    def forward(self, lq, up, hr):
+    def forward(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
         """lq (B, 3, h, w), up and hr (B, 3, sh, sw) → (B, C, h, w), no graph."""
         weights = adapt(self.mln, lq, up, hr, self.rates, self.freeze_tail)
-        return functional_call(self.mln, weights, (lq,))[1]   # (B, C, h, w)
+        inputs = (lq,) if getattr(self.mln, 'features_alone', False) else (lq, up)
+        return functional_call(self.mln, weights, inputs)[1]   # (B, C, h, w)

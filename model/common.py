@@ -51,6 +51,8 @@ class DynamicConv(nn.Module):
 
 def predict_kernels(convs, z):
     """The kernels of all dynamic convolutions `convs` in one pass: z (B, C) → (len(convs), B·C, 1, 3, 3)."""
+    if not convs:
+        return z.new_empty(0, z.numel(), 1, 3, 3)
     first, second = (torch.stack([conv.kernel[i].weight for conv in convs]) for i in (0, 2))
     hidden = F.leaky_relu(z @ first.transpose(1, 2), SLOPE)                         # (N, B, C); ONNX knows no mT
     return (hidden @ second.transpose(1, 2)).view(len(convs), -1, 1, 3, 3)
@@ -68,11 +70,13 @@ class Blocks(nn.Module):
         self.body = nn.ModuleList(blocks)
 
     def forward(self, x, z):
+        counts = [sum(isinstance(module, DynamicConv) for module in block.modules()) for block in self.body]
         convs = [module for module in self.modules() if isinstance(module, DynamicConv)]
-        kernels = predict_kernels(convs, z).unflatten(0, (len(self.body), -1))      # (blocks, per block, B·C, 1, 3, 3)
+        kernels = predict_kernels(convs, z).split(counts)                           # for each block (n, B·C, 1, 3, 3)
         for block, own in zip(self.body, kernels, strict=True):
             if torch.is_grad_enabled():
-                x = checkpoint(block, x, own, use_reentrant=False, preserve_rng_state=False)
+                # It keeps the random state, so that dropout drops the same pixels when they are computed again.
+                x = checkpoint(block, x, own, use_reentrant=False)                  # (B, C, h, w)
             else:
                 # Round what --compile has made: for sizes that vary, as those of test images, PyTorch 2.14 fails in it.
                 x = block.forward(x, own)                                           # (B, C, h, w)

@@ -1,27 +1,35 @@
 """The meta-learning network of MRDA (TIP 2023, section III): after a few gradient steps on one degradation, its
 features represent that degradation."""
-from torch import nn
+from torch import Tensor, nn
 
 from model.common import conv3x3, leaky_relu
-from model.tail import Tail
+from model.tail import Fused, Tail
 
 
 class MLN(nn.Module):
-    """n_feats: width C; scale: 2, 3 or 4. 2,073,219 parameters at C = 128, x4."""
+    """n_feats: width C; scale: 2, 3 or 4. 2,073,219 parameters at C = 128, x4.
 
-    def __init__(self, n_feats=128, scale=4):
+    Of an MLN adaptation needs forward(lq, up) alone; what else this one offers (see model/adapt.py) saves time.
+    """
+    frozen = ('tail.',)
+    features_alone = True
+
+    def __init__(self, n_feats: int = 128, scale: int = 4) -> None:
         super().__init__()
         self.head = nn.Sequential(conv3x3(3, n_feats), leaky_relu())
         self.body = nn.Sequential(*[layer for _ in range(6) for layer in (conv3x3(n_feats, n_feats), leaky_relu())])
         self.tail = Tail(n_feats, scale)
-        self.weight_names = [name for name, _ in self.named_parameters()]
 
-    def forward(self, lq, up=None, fused=None):
-        """lq (B, 3, h, w), its enlargement up (B, 3, sh, sw) → sr (B, 3, sh, sw), features (B, C, h, w).
+    def forward(self, lq: Tensor, up: Tensor | None = None, fused: Fused | None = None) -> tuple[Tensor | None, Tensor]:
+        """lq (B, 3, h, w), its bicubic upsampling up (B, 3, sh, sw) → sr (B, 3, sh, sw), features (B, C, h, w).
 
-        Without `up` only the features are computed and sr is None. `fused`: the composed tail, where it is frozen.
+        Without `up` only the features are computed and sr is None. `fused`: the fused tail, where it is frozen.
         """
         features = self.body(self.head(lq))                # (B, C, h, w)
         if up is None:
             return None, features
         return self.tail(features, fused) + up, features   # (B, 3, sh, sw), (B, C, h, w)
+
+    def cached(self) -> dict[str, Fused]:
+        """Arguments of forward that follow from the frozen weights alone."""
+        return {'fused': self.tail.cached()}

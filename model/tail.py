@@ -15,12 +15,12 @@ away already. That makes 3x3 classes, (first, middle, last row) x (first, middle
 b. In a first or last row two of the five kernel rows lie outside the image and are cut off, 3 remain; columns alike.
 An image of 3x3 blocks holds every class once: its answer to x = 0 is b.
 
-Composing. Rows and columns of a route move independently, so 0/1 tables of one dimension, used for both, say which
+Fusing. Rows and columns of a route move independently, so 0/1 tables of one dimension, used for both, say which
 routes exist (`trace`). Go backwards from the output. PixelShuffle(r) follows a level's convolution, so the hidden
 pixels that an output row reads group into blocks of r rows, one block per row of that convolution. What it reads of one
 block, a set of (tap, row in the block), recurs at other output rows and in other classes: only the different sets,
 called patterns, meet the weights, in one matrix product a level. For x4 they are 4² and then 12² in number; pushing all
-outputs of nine classes through would be ten times the work. At C = 128, x4, composing takes 0.36 G multiply-adds,
+outputs of nine classes through would be ten times the work. At C = 128, x4, fusing takes 0.36 G multiply-adds,
 applying K to 64x64 features 0.61 G, the layers as written 12.3 G.
 """
 from collections import defaultdict
@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from utility import UserError
 
@@ -38,12 +38,12 @@ CUT = (3, 5, 3)  # kernel rows of the classes first, middle, last; columns alike
 
 
 class Fused(NamedTuple):
-    """What Tail.compose makes of the weights: the nine classes, indexed [row class][column class]."""
+    """What Tail.fuse makes of the weights: the nine classes, indexed [row class][column class]."""
     kernels: tuple  # of tensors (3s², C, 3 or 5, 3 or 5)
     biases: tuple  # of tensors (3s²,)
 
 
-def trace(scale):
+def trace(scale: int) -> list[Tensor]:
     """The routes of one dimension as 0/1 tables, from the output to the features.
 
     A table (patterns, patterns of the level before, 3 taps, r) a level: does a pattern read, at this row of its block,
@@ -76,7 +76,7 @@ def trace(scale):
     return [*tables, place]
 
 
-def strips(x):
+def strips(x: Tensor) -> tuple[Tensor, ...]:
     """The outermost rows and columns of x (B, C, h, w): top, bottom (B, C, 3, w), left, right (B, C, h, 3)."""
     return x[:, :, :3], x[:, :, -3:], x[..., :3], x[..., -3:]
 
@@ -100,7 +100,8 @@ class Frame(torch.autograd.Function):
         return grad
 
 
-def convolve(fused, scale, x, top, bottom, left, right):
+def convolve(fused: Fused, scale: int, x: Tensor, top: Tensor, bottom: Tensor, left: Tensor,
+             right: Tensor) -> Tensor:
     """x (B, C, h, w), its strips (B, C, 3, w) twice and (B, C, h, 3) twice → (B, n_colors, sh, sw)."""
     parts = ((top[..., :3], top, top[..., -3:]), (left, x, right), (bottom[..., :3], bottom, bottom[..., -3:]))
     rows = [torch.cat([F.conv2d(parts[i][j], fused.kernels[i][j], fused.biases[i][j], padding=(i % 2, j % 2))
@@ -111,12 +112,12 @@ def convolve(fused, scale, x, top, bottom, left, right):
 class Tail(nn.Sequential):
     """Upsampler and last convolution: `0.0` conv, PixelShuffle (x4: once more from `0.2`), `1` conv C→n_colors.
 
-    `tail(x)` composes and applies, with the gradients of x and of the weights. Weights that need no gradient are
-    composed once, for as long as they rest; `tail(x, tail.rested())` has no others. Raises UserError for a scale other
-    than 2, 3, 4.
+    `tail(x)` fuses and applies, with the gradients of x and of the weights. Weights that need no gradient are fused
+    once and cached while frozen; `tail(x, tail.cached())` treats all as frozen. Raises UserError for a scale other than
+    2, 3, 4.
     """
 
-    def __init__(self, n_feats, scale, n_colors=3):
+    def __init__(self, n_feats: int, scale: int, n_colors: int = 3) -> None:
         if scale not in SHUFFLES:
             raise UserError(f'--scale {scale}: there is no upsampler for it; choose 2, 3 or 4')
         layers = []
@@ -124,15 +125,15 @@ class Tail(nn.Sequential):
             layers += [nn.Conv2d(n_feats, n_feats * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
         super().__init__(nn.Sequential(*layers), nn.Conv2d(n_feats, n_colors, 3, padding=1))
         self.scale = scale
-        self._remembered = None  # what rested() composed, and of what
+        self._cache = None  # what cached() returned, and of which weights
         for i, table in enumerate(trace(scale)):
             self.register_buffer(f'table{i}', table, persistent=False)
 
-    def plain(self, x):
+    def plain(self, x: Tensor) -> Tensor:
         """The layers as written: (B, C, h, w) → (B, n_colors, sh, sw)."""
         return super().forward(x)
 
-    def compose(self):
+    def fuse(self) -> Fused:
         """The present weights as a Fused, differentiable; under torch.no_grad() a constant.
 
         Autocast is off in here: rounding the weights only once leaves smaller errors than the layers as written have.
@@ -149,22 +150,22 @@ class Tail(nn.Sequential):
         return Fused(tuple(rows.split(CUT, 3) for rows in kernel.split(CUT, 2)),
                      tuple(rows.unbind(1) for rows in bias.unbind(1)))
 
-    def rested(self):
-        """compose() without a graph, remembered until a weight changes."""
+    def cached(self) -> Fused:
+        """fuse() without a graph, cached until a weight changes."""
         weights = self._weights()
         stamp = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
-        if self._remembered is None or self._remembered[1] != stamp:
-            # In a mode whose result serves all others; remembering the weights, too, keeps their ids theirs.
+        if self._cache is None or self._cache[1] != stamp:
+            # In a mode whose result serves all others; holding the weights, too, keeps their ids theirs.
             with torch.inference_mode(False), torch.no_grad():
-                self._remembered = self.compose(), stamp, weights
-        return self._remembered[0]
+                self._cache = self.fuse(), stamp, weights
+        return self._cache[0]
 
     def _weights(self):
         return [getattr(conv, name) for conv in (*self[0][::2], self[1]) for name in ('weight', 'bias')]
 
-    def forward(self, x, fused=None):
-        """What plain(x) gives, for less: (B, C, h, w) → (B, n_colors, sh, sw). `fused`: an earlier rested()."""
+    def forward(self, x: Tensor, fused: Fused | None = None) -> Tensor:
+        """What plain(x) gives, for less: (B, C, h, w) → (B, n_colors, sh, sw). `fused`: an earlier cached()."""
         if min(x.shape[-2:]) < 3:
             return self.plain(x)  # the strips below need three rows and columns
         moving = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights())
-        return convolve(fused or (self.compose() if moving else self.rested()), self.scale, *Frame.apply(x))
+        return convolve(fused or (self.fuse() if moving else self.cached()), self.scale, *Frame.apply(x))

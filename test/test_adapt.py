@@ -5,8 +5,9 @@ import goldens
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from model.adapt import AdaptedFeatures, adapt, first_order, step_sizes, weights_of
+from model.adapt import AdaptedFeatures, adapt, adaptable, first_order, step_sizes, weights_of
 from model.mln import MLN
 
 
@@ -63,3 +64,30 @@ def test_first_order_meta_gradient_golden(golden):
     assert goldens.close(torch.stack(losses), golden['meta_losses'])
     for name, p in mln.named_parameters():
         assert goldens.close(p.grad, golden[f'metagrad/{name}']), name
+
+
+class AnotherMLN(nn.Module):
+    """forward and parameters, nothing else: one of them under two names, one fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 3, padding=1)
+        self.twin = self.body
+        self.fixed = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, lq, up):
+        features = self.twin(self.body(lq)) * self.fixed
+        return F.interpolate(features, scale_factor=4) + up, features
+
+
+@pytest.mark.parametrize('freeze_tail', [False, True])
+def test_any_module_with_this_forward_adapts(pair, freeze_tail):
+    mln, sgd = adaptable(AnotherMLN()), AnotherMLN()
+    sgd.load_state_dict(mln.state_dict())
+    for rate in step_sizes(3):
+        sgd.zero_grad()
+        F.l1_loss(sgd(*pair[:2])[0], pair[2]).backward()
+        torch.optim.SGD(sgd.body.parameters(), rate).step()
+    features = AdaptedFeatures(mln, 3, freeze_tail)(*pair)
+    torch.testing.assert_close(features, sgd(*pair[:2])[1].detach())
+    assert weights_of(mln).keys() == {'body.weight', 'body.bias'}

@@ -75,8 +75,8 @@ def test_from_a_run_folder_and_by_the_older_exporter(monkeypatch):
 
 @needs_onnx
 def test_a_graph_that_differs_is_not_written(monkeypatch, capsys):
-    forward = export_onnx.RestedTail.forward
-    monkeypatch.setattr(export_onnx.RestedTail, 'forward', lambda self, x: forward(self, x) + 1e-3)
+    forward = export_onnx.FrozenTail.forward
+    monkeypatch.setattr(export_onnx.FrozenTail, 'forward', lambda self, x: forward(self, x) + 1e-3)
     assert export_onnx.main(write()) == 2
     said = capsys.readouterr().err
     assert 'differs from the network' in said and said.count('\n') == 1 and not Path('student.onnx').exists()

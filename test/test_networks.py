@@ -4,8 +4,10 @@ import json
 import goldens
 import pytest
 import torch
+from torch import nn
 
 from model import mrda
+from model.common import Blocks, DynamicConv
 from model.mln import MLN
 
 LQ, UP = ((2, 3, 12, 16), (2, 3, 48, 64))
@@ -69,3 +71,40 @@ def test_every_trained_weight_gets_a_gradient():
     sr.square().mean().backward()
     still = [name for name, p in net.named_parameters() if p.requires_grad and not p.grad.abs().sum() > 0]
     assert still == []
+
+
+class Block(nn.Module):
+    """Any block: with so many dynamic convolutions, and dropout."""
+
+    def __init__(self, n_convs):
+        super().__init__()
+        self.convs = nn.ModuleList(DynamicConv(4) for _ in range(n_convs))
+        self.drop, self.conv = nn.Dropout(0.5), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x, kernels):
+        for conv, kernel in zip(self.convs, kernels, strict=True):
+            x = conv(x, kernel)
+        return self.conv(self.drop(x)) + x
+
+
+def test_blocks_may_have_any_number_of_dynamic_convolutions():
+    x, z = torch.rand(2, 4, 5, 6), torch.rand(2, 4)
+    for counts in (0, 2, 1), (0, 0):
+        assert Blocks(Block(n) for n in counts).eval()(x, z).shape == x.shape
+
+
+def test_recomputed_dropout_gives_the_gradient_of_the_loss():
+    """The block is computed twice, with the same pixels dropped: its gradient is that of the first pass."""
+    chain, z = Blocks([Block(1), Block(0)]), torch.rand(1, 4)
+    x = torch.rand(1, 4, 5, 5, requires_grad=True)
+
+    def gradient(compute):
+        torch.manual_seed(3)
+        return torch.autograd.grad(compute().square().sum(), [x, *chain.parameters()])
+
+    def as_written():
+        first, second = chain.body
+        kernel = first.convs[0].kernel(z).view(1, 4, 1, 3, 3)
+        return second(first(x, kernel), [])
+
+    torch.testing.assert_close(gradient(lambda: chain(x, z)), gradient(as_written))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from main import STAGES
-from model.adapt import adapt, first_order, weights_of
+from model.adapt import adapt, adaptable, first_order, weights_of
 from model.mln import MLN
 from option import parse
 
@@ -22,7 +22,7 @@ def replicate(net):
 def test_a_data_parallel_replica_adapts_and_learns_as_its_original():
     up, hr = (goldens.smooth(name, (2, 3, 48, 64)) for name in ('up', 'hr'))
     pair = goldens.smooth('lr', (2, 3, 12, 16)), up, hr
-    mln = MLN(8, 4)
+    mln = adaptable(MLN(8, 4))
     replica = replicate(mln)
     weights, expected = (adapt(net, *pair, [1e-2]) for net in (replica, mln))
     assert weights.keys() == expected.keys() and all(torch.equal(weights[n], expected[n]) for n in weights)

@@ -54,7 +54,7 @@ def test_float32(scale):
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_middle_kernel_alone_is_wrong_on_exactly_the_frame(scale):
     tail, x, _ = make(scale)
-    fused = tail.compose()
+    fused = tail.fuse()
     middle = F.conv2d(x, fused.kernels[1][1], fused.biases[1][1], padding=2)
     wrong = (F.pixel_unshuffle(tail.plain(x), scale) - middle).abs().amax((0, 1)) > 1e-6
     assert not wrong[1:-1, 1:-1].any()
@@ -75,29 +75,29 @@ def test_support_is_5x5(scale):
 def test_tiny_images(size):
     tail, x, _ = make(size=size)
     assert torch.equal(tail(x), tail.plain(x))
-    assert torch.equal(tail(x, tail.compose()), tail.plain(x))
+    assert torch.equal(tail(x, tail.fuse()), tail.plain(x))
 
 
-def test_composed_once(monkeypatch):
+def test_fused_once(monkeypatch):
     tail, x, grad = make()
     with torch.no_grad():
-        fused = tail.compose()
+        fused = tail.fuse()
     expected = outcome(tail.plain, x, grad, [])
-    monkeypatch.delattr(Tail, 'compose')
+    monkeypatch.delattr(Tail, 'fuse')
     torch.testing.assert_close(outcome(lambda x: tail(x, fused), x, grad, []), expected)
     assert not tail(x.detach(), fused).requires_grad
 
 
-def test_remembers_what_it_composed_until_a_weight_changes(monkeypatch):
+def test_fused_tail_is_cached_until_a_weight_changes(monkeypatch):
     tail, x, _ = make()
     tail.requires_grad_(False)
-    composed = []
-    compose = Tail.compose
-    monkeypatch.setattr(Tail, 'compose', lambda self: composed.append(self) or compose(self))
+    fused = []
+    fuse = Tail.fuse
+    monkeypatch.setattr(Tail, 'fuse', lambda self: fused.append(self) or fuse(self))
 
     def times():
         torch.testing.assert_close(tail(x), tail.plain(x))
-        return len(composed)
+        return len(fused)
 
     with torch.inference_mode():
         first = tail(x.detach())
@@ -112,8 +112,8 @@ def test_remembers_what_it_composed_until_a_weight_changes(monkeypatch):
     tail.float()
     torch.testing.assert_close(tail(x.float()), tail.plain(x.float()))
     tail.requires_grad_()
-    count = len(composed)
-    assert tail(x.float()).requires_grad and tail(x.float()).requires_grad and len(composed) == count + 2
+    count = len(fused)
+    assert tail(x.float()).requires_grad and tail(x.float()).requires_grad and len(fused) == count + 2
 
 
 def test_functional_call():
@@ -157,7 +157,7 @@ def test_bfloat16(scale):
 
     with torch.autocast('cpu', torch.bfloat16):
         assert tail(x).dtype == torch.bfloat16
-        assert tail.compose().kernels[1][1].dtype == torch.float32
+        assert tail.fuse().kernels[1][1].dtype == torch.float32
         assert errors(tail, x, tail.parameters()) < 1.05 * errors(tail.plain, x, tail.parameters())
     half, half_x = copy.deepcopy(tail).bfloat16(), x.detach().bfloat16().requires_grad_()
     assert half(half_x).dtype == torch.bfloat16
@@ -199,6 +199,6 @@ def test_price(scale, gain):
             f(*inputs)
         return counter.get_total_flops()
 
-    apply = flops(tail, x, tail.compose())
+    apply = flops(tail, x, tail.fuse())
     assert flops(tail.plain, x) > gain * apply
-    assert flops(tail.compose) < 0.6 * apply
+    assert flops(tail.fuse) < 0.6 * apply

@@ -32,12 +32,12 @@ OPSET = 18
 DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)  # the older exporter serves older versions
 
 
-class RestedTail(nn.Module):
-    """A Tail whose weights rest, without what no graph can hold: remembering, and another way for tiny images."""
+class FrozenTail(nn.Module):
+    """A Tail whose weights are frozen, without what no graph can hold: the cache, and another way for tiny images."""
 
     def __init__(self, tail):
         super().__init__()
-        self.fused, self.scale = tail.rested(), tail.scale
+        self.fused, self.scale = tail.cached(), tail.scale
 
     def forward(self, x):
         return convolve(self.fused, self.scale, x, *strips(x))   # (B, 3, sh, sw)
@@ -49,7 +49,7 @@ class Exportable(nn.Module):
     def __init__(self, student, rgb_range):
         super().__init__()
         self.student, self.rgb_range = copy.deepcopy(student), rgb_range
-        self.student.G.tail = RestedTail(student.G.tail)
+        self.student.G.tail = FrozenTail(student.G.tail)
         self.eval().requires_grad_(False)
 
     def forward(self, lq):
