@@ -74,12 +74,10 @@ class Blocks(nn.Module):
         convs = [module for module in self.modules() if isinstance(module, DynamicConv)]
         kernels = predict_kernels(convs, z).split(counts)                           # for each block (n, B·C, 1, 3, 3)
         for block, own in zip(self.body, kernels, strict=True):
-            if torch.is_grad_enabled():
-                # It keeps the random state, so that dropout drops the same pixels when they are computed again.
-                x = checkpoint(block, x, own, use_reentrant=False)                  # (B, C, h, w)
-            else:
-                # Round what --compile has made: for sizes that vary, as those of test images, PyTorch 2.14 fails in it.
-                x = block.forward(x, own)                                           # (B, C, h, w)
+            # checkpoint keeps the random state: dropout drops the same pixels when a block is computed again. `forward`
+            # bypasses the compiled block: for sizes that vary, as those of test images, PyTorch 2.14 fails in it.
+            x = (checkpoint(block, x, own, use_reentrant=False) if torch.is_grad_enabled()
+                 else block.forward(x, own))                                        # (B, C, h, w)
         return x
 
 
