@@ -14,6 +14,9 @@ from data.pairs import Degraded, Files
 from data.protocol import degradations
 from model.inference import TILE
 from option import config_text, parse, stage_options, stages
+from photo.batch import upscale_files
+from photo.targets import targets
+from photo.upscaler import Upscaler
 from process.group import ALONE, Team, leave, lost, report_loss
 from process.signals import Stopper
 from report.evaluation import Evaluator
@@ -27,7 +30,6 @@ from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
-from upscale import Enlarger
 from utility import UserError, choose_device, command_line
 
 STAGES = {1: Stage1, 2: Stage2, 3: Stage3, 4: Stage4}
@@ -234,20 +236,20 @@ def show_table(args, scored, line, run):
 def enlarge_photos(args, stage, run, device, notes):
     """--dir_demo: the student on photos without ground truth."""
     folder = Path(args.dir_out) if args.dir_out else run.results / 'photos'
-    enlarger = Enlarger(stage.trained, args.scale, args.rgb_range, device, stage.rounded,
+    upscaler = Upscaler(stage.trained, args.scale, args.rgb_range, device, stage.rounded,
                         TILE if args.chop else None, args.self_ensemble)
-    photos = enlarger.targets([args.dir_demo], folder, '--dir_demo')
+    photos = targets([args.dir_demo], folder, args.scale, '--dir_demo')
     try:
         initialise(stage, args, notes.append)
     except UserError as error:
         if given(args, 'pre_train_ST'):
             raise
-        raise UserError(f'{error}; python upscale.py enlarges with shipped weights') from error
-    reserve(folder, 'enlarged photos')
+        raise UserError(f'{error}; python upscale.py has shipped weights') from error
+    reserve(folder, 'results')
     run.open(config_text(args))
     for note in notes:
         run.log(note)
-    enlarger.files(photos, args.overwrite, run.log)
+    upscale_files(upscaler, photos, args.overwrite, run.log)
 
 
 def present_gpus(wanted, device):

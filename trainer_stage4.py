@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from loss.distillation import kl_divergence
 from model import FAMILIES, build, build_cue
-from model.inference import TILE, enlarge
+from model.inference import TILE, super_resolve
 from stage import Source, Stage
 
 
@@ -53,4 +53,4 @@ class Stage4(Stage):
 
         Raises UserError if memory does not suffice for small tiles either.
         """
-        return enlarge(self.student, lq, self.scale, TILE if self.chop else None)        # (B, 3, sh, sw)
+        return super_resolve(self.student, lq, self.scale, TILE if self.chop else None)        # (B, 3, sh, sw)

@@ -1,7 +1,8 @@
-"""The photos that a command line names, and what their enlarged results are called."""
+"""The photos that a command line names, and what their results are called."""
 import glob
 import os
 import re
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from data.images import SUFFIXES, is_image
 from utility import UserError, expand, shown
 
 
-def find_photos(source, role='--dir_demo'):
+def find_photos(source: str | Path, role: str = '--dir_demo') -> list[Path]:
     """Sorted paths of the images that `source` names: a file, a folder with all its sub-folders, or a glob.
 
     role: what an error calls `source`, '' for nothing. Raises UserError if there are none or a folder cannot be read.
@@ -25,7 +26,7 @@ def find_photos(source, role='--dir_demo'):
     return photos
 
 
-def _below(folder):
+def _below(folder: Path) -> Iterator[Path]:
     """Paths of all files in `folder` and its sub-folders; links to folders are not followed. Raises UserError."""
     def refuse(error):
         raise UserError(f'{shown(error.filename)}: this folder cannot be read ({error.strerror}); change its '
@@ -34,7 +35,7 @@ def _below(folder):
         yield from (Path(place, name) for name in names)
 
 
-def targets(sources, folder, scale, role=''):
+def targets(sources: Iterable[str | Path], folder: Path, scale: int, role: str = '') -> dict[Path, Path]:
     """{photo: its result} for files, folders with their sub-folders, and globs.
 
     Results are named <name>_x<scale>.png and lie in `folder`, those of a folder in the same sub-folders; for names
@@ -62,7 +63,7 @@ def targets(sources, folder, scale, role=''):
     return {path: folder / name.parent / f'{name.name}{mark}.png' for path, name in names.items()}
 
 
-def _names(photos):
+def _names(photos: dict[Path, Path]) -> dict[Path, Path]:
     """{photo: name of its result, relative and without an ending}, of {photo: its folder below the source}.
 
     That folder and the photo's stem. Where photos of several folders would have one name, the folders in which they
@@ -80,11 +81,11 @@ def _names(photos):
     while renamed := [path for group in _clashes(names) for path in group if names[path].name != path.name]:
         names |= {path: names[path].parent / path.name for path in renamed}  # which may be the stem of another
     for group in _clashes(names):
-        raise UserError(f'{" and ".join(map(shown, group))} would have one result; enlarge them into two folders')
+        raise UserError(f'{" and ".join(map(shown, group))} would have one result; upscale them into two folders')
     return names
 
 
-def _clashes(names):
+def _clashes(names: dict[Path, Path]) -> list[list[Path]]:
     """Lists of the keys whose names are alike."""
     groups = {}
     for path, name in names.items():

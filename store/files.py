@@ -2,27 +2,39 @@
 import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from utility import UserError, shown
 
 TEMPORARY = '.writing.'  # how names of files begin that are not whole yet
 BLOCK = 1 << 20  # bytes
+
+Buffer = bytes | bytearray | memoryview
+
 UMASK = os.umask(0)  # can only be read by setting it: once, before any thread starts
 os.umask(UMASK)
 
 
-def write_bytes(path, data):
-    """Write `data` to `path` so that a crash at any moment leaves the old file or the new one, never half of one.
+def write_bytes(path: str | Path, data: Buffer) -> None:
+    """Write `data` to `path`: see write_parts."""
+    write_parts(path, [data])
 
-    Raises UserError with the path and the size if it cannot be written.
+
+def write_parts(path: str | Path, parts: Iterable[Buffer]) -> None:
+    """Write `parts`, bytes one after the other, to `path` so that a crash at any moment leaves the old file or the new
+    one, never half of one.
+
+    Raises UserError with the path and the size so far if it cannot be written.
     """
-    path, temporary = Path(path), None
+    path, temporary, size = Path(path), None, 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
             temporary = file.name
-            file.write(data)
+            for part in parts:
+                size += len(part)
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~UMASK)
@@ -32,7 +44,7 @@ def write_bytes(path, data):
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise UserError(f'{path}: cannot write {len(data):,} bytes ({error.strerror or error}); {_way_out(error)}'
+            raise UserError(f'{path}: cannot write {size:,} bytes ({error.strerror or error}); {_way_out(error)}'
                             ) from error
         raise
 

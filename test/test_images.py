@@ -11,9 +11,11 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from skimage import data as photos
 
-from data.images import Photo, photo_of, read_photo, read_rgb, read_size, shown, write_photo, write_rgb
+from data.images import read_rgb, read_size, write_rgb
+from photo.image import Photo, photo_of, read_photo
 from photo.targets import find_photos
-from utility import UserError
+from photo.writing import write_photo
+from utility import UserError, shown
 
 RGB = np.ascontiguousarray(photos.astronaut()[:60, 100:180])                        # (60, 80, 3)
 GRAY = np.ascontiguousarray(photos.camera()[100:160, 200:280])                      # (60, 80)

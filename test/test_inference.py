@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model import kdsr, mrda
-from model.inference import OVERLAP, TILE, enlarge, fitting, reach, represent, self_ensemble, whole
+from model.inference import OVERLAP, TILE, fitting, reach, represent, self_ensemble, super_resolve, whole
 from utility import UserError, out_of_memory
 
 # Enlarges by the student with all memory, then with less and less of it until the whole image no longer fits.
@@ -183,13 +183,13 @@ def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
     assert reach(student.G)[0] > OVERLAP
     lq = torch.rand(1, 3, 24, 136)
     expected = student.G(lq, student.encoder(lq)[0])
-    assert (255 * (enlarge(student, lq, 4, tile=68) - expected)).abs().max() < 0.1
+    assert (255 * (super_resolve(student, lq, 4, tile=68) - expected)).abs().max() < 0.1
     assert (expected.amax() - expected.amin()) > 0.1
 
 
 def test_tiles_of_an_ensemble_equal_the_whole():
     student, lq = mrda.student(2, 1).requires_grad_(False), torch.rand(1, 3, 50, 33)
     expected = self_ensemble(lambda lq: student(lq)[0], lq)
-    assert enlarge(student, lq, 2, ensemble=True).allclose(expected, atol=1e-5)
-    assert enlarge(student, lq, 2, tile=32, ensemble=True).allclose(expected, atol=1e-5)
-    assert not enlarge(student, lq, 2).allclose(expected, atol=1e-5)
+    assert super_resolve(student, lq, 2, ensemble=True).allclose(expected, atol=1e-5)
+    assert super_resolve(student, lq, 2, tile=32, ensemble=True).allclose(expected, atol=1e-5)
+    assert not super_resolve(student, lq, 2).allclose(expected, atol=1e-5)

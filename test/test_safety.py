@@ -19,8 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import MAX_PIXELS, read_photo, read_rgb
+from data.images import MAX_PIXELS, read_rgb
 from model.mln import MLN
+from photo.image import read_photo
 from store import tensors
 from store.tensors import load_state, load_weights, save_state, save_weights
 from utility import UserError

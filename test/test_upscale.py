@@ -18,11 +18,16 @@ from tqdm import tqdm
 
 import upscale as program
 from data.degradation import resize
-from data.images import Photo, read_photo, shown, write_photo
 from model import mrda, zoo
+from photo import batch, upscaler
+from photo.batch import upscale_files
+from photo.image import Photo, read_photo
+from photo.targets import targets
+from photo.upscaler import Upscaler
+from photo.writing import write_photo
 from store.tensors import save_weights
-from upscale import Enlarger, load, upscale
-from utility import UserError
+from upscale import load, upscale
+from utility import UserError, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 RGB = np.ascontiguousarray(photos.astronaut()[:14, 100:110])                        # (14, 10, 3)
@@ -58,19 +63,19 @@ def files(folder='enlarged'):
 class Nearest(torch.nn.Module):
     """A student in name: nearest neighbours, so that results are known."""
 
-    class Restorer(torch.nn.Module):
+    class SR(torch.nn.Module):
         def forward(self, lq, rep):
             return lq.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
     def __init__(self):
         super().__init__()
-        self.G = self.Restorer()
+        self.G = self.SR()
 
     def encoder(self, lq):
         return lq.mean((2, 3)), None
 
 
-NEAREST = Enlarger(Nearest(), 2, 1, torch.device('cpu'), tile=32)
+NEAREST = Upscaler(Nearest(), 2, 1, torch.device('cpu'), tile=32)
 
 
 # ---- the command line ----
@@ -100,21 +105,21 @@ def test_alike_names_have_results_of_their_own():
     for i, name in enumerate(('p/x.png', 'q/x.png', 'q/x.bmp', 'p/y.png', 'p/y.bmp', 'q/z.png', 'p/Z.png')):
         save(name, np.full((4, 4, 3), 30 * i, np.uint8))
         reds[name] = 30 * i
-    NEAREST.files(NEAREST.targets(['*/*'], Path('out')), False, print)
+    upscale_files(NEAREST, targets(['*/*'], Path('out'), 2), False, print)
     found = {name: np.array(Image.open(Path('out') / name))[0, 0, 0] for name in files('out')}
     assert found == {'p/x_x2.png': reds['p/x.png'], 'q/x.png_x2.png': reds['q/x.png'],
                      'q/x.bmp_x2.png': reds['q/x.bmp'], 'y.png_x2.png': reds['p/y.png'],
                      'y.bmp_x2.png': reds['p/y.bmp'], 'q/z_x2.png': reds['q/z.png'], 'p/Z_x2.png': reds['p/Z.png']}
-    targets = NEAREST.targets(['p', 'q', '../where/p/x.png'], Path('out'))
-    assert len(targets) == len(set(targets.values())) == 7
-    assert targets[Path('p/y.png')] == Path('out/y.png_x2.png')
+    found = targets(['p', 'q', '../where/p/x.png'], Path('out'), 2)
+    assert len(found) == len(set(found.values())) == 7
+    assert found[Path('p/y.png')] == Path('out/y.png_x2.png')
 
 
 def test_no_result_lies_outside_the_folder():
     for name in ('../one/x.png', '../two/x.png', 'x.png'):
         save(name)
-    targets = NEAREST.targets(['../one', '../two/*.png', 'x.png'], Path('out'))
-    assert sorted(path.as_posix() for path in targets.values()) == ['out/one/x_x2.png', 'out/two/x_x2.png',
+    found = targets(['../one', '../two/*.png', 'x.png'], Path('out'), 2)
+    assert sorted(path.as_posix() for path in found.values()) == ['out/one/x_x2.png', 'out/two/x_x2.png',
                                                                     'out/where/x_x2.png']
 
 
@@ -122,7 +127,7 @@ def test_names_that_cannot_be_told_apart_are_refused():
     for name in ('p/x.png', 'q/x.png', 'in/p/x.png'):
         save(name)
     with pytest.raises(UserError, match=r'x\.png and .*x\.png would have one result'):
-        NEAREST.targets(['p', 'q', 'in'], Path('out'))
+        targets(['p', 'q', 'in'], Path('out'), 2)
 
 
 def test_results_are_not_replaced_and_not_enlarged_again(capsys):
@@ -134,7 +139,7 @@ def test_results_are_not_replaced_and_not_enlarged_again(capsys):
     Path('in/a.png_x2.png').write_bytes(b'mine')
     assert run('in', '-o', 'in') == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('error: 2 of 2 photos were not enlarged: ') and error.count('exists already') == 2
+    assert error.startswith('error: 2 of 2 photos were not upscaled: ') and error.count('exists already') == 2
     assert Path('in/a.png_x2.png').read_bytes() == b'mine'
     assert run('in', '-o', 'in', '--overwrite') == 0
     assert {name: Path('in', name).read_bytes() for name in files('in')} == made
@@ -143,28 +148,28 @@ def test_results_are_not_replaced_and_not_enlarged_again(capsys):
 def test_only_results_beside_their_photos_are_left_out():
     for name in ('a.png', 'a_x2.png', 'a_x2.jpg', 'out/b_x2.png'):
         save(name)
-    assert NEAREST.targets(['a.png', 'a_x2.png'], Path('out')).keys() == {Path('a.png'), Path('a_x2.png')}
-    assert NEAREST.targets(['*.png', '*.jpg'], Path('.')).keys() == {Path('a.png'), Path('a_x2.jpg')}
-    assert Path('out/b_x2.png') not in NEAREST.targets(['**/*.png'], Path('out'))     # a glob looks into out/ too
+    assert targets(['a.png', 'a_x2.png'], Path('out'), 2).keys() == {Path('a.png'), Path('a_x2.png')}
+    assert targets(['*.png', '*.jpg'], Path('.'), 2).keys() == {Path('a.png'), Path('a_x2.jpg')}
+    assert Path('out/b_x2.png') not in targets(['**/*.png'], Path('out'), 2)     # a glob looks into out/ too
 
 
 def test_kept_endings_may_meet_another_stem():
     for name in ('a.jpg', 'a.png', 'a.jpg.png'):
         save(f'in/{name}')
-    assert {path.name for path in NEAREST.targets(['in'], Path('out')).values()} == {
+    assert {path.name for path in targets(['in'], Path('out'), 2).values()} == {
         'a.jpg_x2.png', 'a.png_x2.png', 'a.jpg.png_x2.png'}
 
 
 def test_one_photo_whose_result_cannot_be_written_does_not_stop_the_others(monkeypatch, capsys):
     for name in ('a', 'm' * 250, 'w', 'z'):
         save(f'in/{name}.png')
-    write = program.write_photo
+    write = batch.write_bands
 
-    def short_of_memory(target, photo):
+    def short_of_memory(target, *what):
         if target.name.startswith('w'):
             raise MemoryError
-        write(target, photo)
-    monkeypatch.setattr(program, 'write_photo', short_of_memory)
+        write(target, *what)
+    monkeypatch.setattr(batch, 'write_bands', short_of_memory)
     assert run('in') == 2 and files() == ['a_x2.png', 'z_x2.png']
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('error: 2 of 4') and 'File name too long' in error and 'w.png: memory does not' in error
@@ -172,9 +177,9 @@ def test_one_photo_whose_result_cannot_be_written_does_not_stop_the_others(monke
 
 def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypatch, capsys):
     save('a.png')
-    monkeypatch.setattr(Enlarger, 'files', None)
+    monkeypatch.setattr(program, 'upscale_files', None)
     assert run('a.png', '-o', 'a.png/x') == 2
-    said = 'error: a.png/x: cannot hold enlarged photos (Not a directory); choose another place\n'
+    said = 'error: a.png/x: cannot hold results (Not a directory); choose another place\n'
     assert capsys.readouterr().err == said
 
 
@@ -232,9 +237,9 @@ def test_progress_counts_pixels(monkeypatch):
         def close(self):
             bars.append((self.n, self.total))
             super().close()
-    monkeypatch.setattr(program, 'tqdm', lambda **options: Bar(**{**options, 'disable': False, 'file': io.StringIO()}))
+    monkeypatch.setattr(batch, 'tqdm', lambda **options: Bar(**{**options, 'disable': False, 'file': io.StringIO()}))
     with pytest.raises(UserError, match=r'c\.png'):
-        NEAREST.files(NEAREST.targets(['in'], Path('out')), False, lambda line: None)
+        upscale_files(NEAREST, targets(['in'], Path('out'), 2), False, lambda line: None)
     assert bars[0] == (40 * 70 + 2 * 140,) * 2
 
 
@@ -249,16 +254,16 @@ def test_foreign_names_and_too_little_memory_are_named(capsys):
     for error in (MemoryError('memory runs out'), UserError('memory runs out')):
         def fail(*_, error=error):
             raise error
-        model.array = fail
-        with pytest.raises(UserError, match='memory runs out') as told:
-            model.files({path: Path('x.png')}, True, print)
+        model.bands = fail
+        with pytest.raises(UserError, match='memory') as told:
+            upscale_files(model, {path: Path('x.png')}, True, print)
         assert shown(path) in str(told.value)
 
 
 def test_without_weights_the_other_program_points_here(cli, library, capsys):
     assert cli('--stage', 4, '--dir_demo', library / 'Photos') == 2
     error = capsys.readouterr().err
-    assert 'python upscale.py enlarges with shipped weights' in error and error.count('\n') == 1
+    assert 'python upscale.py has shipped weights' in error and error.count('\n') == 1
     assert cli('--stage', 4, '--dir_demo', library / 'Photos', '--pre_train_ST', ROOT / 'main.py') == 2
     assert 'upscale.py' not in capsys.readouterr().err
 
@@ -292,7 +297,7 @@ def test_every_kind_of_image_keeps_its_kind(name):
         tifffile.imwrite(name, image, photometric='rgb')
     else:
         save(name, image, **options)
-    NEAREST.files(NEAREST.targets([name], Path('out')), False, print)
+    upscale_files(NEAREST, targets([name], Path('out'), 2), False, print)
     large, colours = read_photo(Path('out', Path(name).stem + '_x2.png')), 1 if pixels.shape[2] < 3 else 3
     assert large.pixels.dtype == pixels.dtype and large.pixels.shape[2] == pixels.shape[2]
     assert np.array_equal(large.pixels[..., :colours], np.kron(pixels[..., :colours], np.ones((2, 2, 1), pixels.dtype)))
@@ -308,9 +313,9 @@ def test_every_kind_of_image_keeps_its_kind(name):
 
 def test_opaque_and_clear_stay_so_and_tiles_show_no_seams(monkeypatch):
     rgba = np.random.RandomState(0).randint(0, 256, (50, 70, 4)).astype(np.uint8)
-    whole = Enlarger(Nearest(), 2, 1, torch.device('cpu'))
+    whole = Upscaler(Nearest(), 2, 1, torch.device('cpu'))
     expected = whole.array(rgba)
-    monkeypatch.setattr(program, 'TILE', 32)                                         # of transparency, which is whole
+    monkeypatch.setattr(upscaler, 'TILE', 32)                                         # of transparency, which is whole
     assert np.array_equal(NEAREST.array(rgba), expected)
     for value in (0, 255):
         rgba[..., 3] = value
@@ -321,7 +326,7 @@ def test_opaque_and_clear_stay_so_and_tiles_show_no_seams(monkeypatch):
 def test_values_are_those_of_the_network(white):
     """Whatever white is inside the network, and on the way back clipped and rounded."""
     net = mrda.student(2, 1, rgb_range=white).requires_grad_(False)
-    model = Enlarger(net, 2, white, torch.device('cpu'))
+    model = Upscaler(net, 2, white, torch.device('cpu'))
     lq = torch.from_numpy(np.pad(RGB, ((4, 4), (4, 4), (0, 0)), 'edge')).permute(2, 0, 1)[None] / 255 * white
     net.G.tail[1].weight.mul_(30)                                                    # contrast beyond black and white
     sr = (net(lq)[0] / white)[0, :, 8:-8, 8:-8].permute(1, 2, 0)
