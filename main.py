@@ -179,7 +179,7 @@ def loaded_folder(args):
 
 def present_notes(args, team):
     """What the user should know about the options before anything runs."""
-    notes = []
+    notes = [*args.notes]
     if team.size > 1 and 'n_GPUs' in args.given:
         notes.append(f'--n_GPUs has no effect here: torchrun started {team.size} processes, one for each GPU')
     if args.load != '.' and 'save' in args.given:

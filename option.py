@@ -2,47 +2,30 @@
 import argparse
 import difflib
 import sys
-from contextlib import suppress
-from math import inf, isfinite
+from itertools import product
 from re import findall, fullmatch, sub
 
 from data.protocol import PROTOCOLS
 from model import FAMILIES
 from report.metric import DEFAULT, METRICS, metric_names
-from utility import UserError
+from utility import UserError, boolean, checked, expanded, within
 
-
-def checked(kind, accept, wanted):
-    """An argparse type: `kind(text)` where `accept` likes it, otherwise an error that says what was `wanted`."""
-    def convert(text):
-        with suppress(ValueError):
-            if accept(value := kind(text)):
-                return value
-        raise argparse.ArgumentTypeError(f'{text!r} is not {wanted}')
-    convert.__name__ = kind.__name__  # what --help shows as the value
-    return convert
-
-
-def boolean(text):
-    """True or False from a word: the published scripts write both `--chop` and `--cpu True`."""
-    value = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}.get(text.lower())
-    if value is None:
-        raise argparse.ArgumentTypeError(f'{text!r} is not True or False')
-    return value
-
-
-whole = checked(int, lambda n: n >= 0, 'a whole number, 0 or more')
-count = checked(int, lambda n: n >= 1, 'a whole number, 1 or more')
-odd = checked(int, lambda n: n >= 1 and n % 2, 'an odd whole number: a kernel needs a centre')
-amount = checked(float, lambda x: 0 <= x < inf, 'a number, 0 or more')
-positive = checked(float, lambda x: 0 < x < inf, 'a number above 0')
-share = checked(float, lambda x: 0 <= x < 1, 'a number from 0 to below 1')
-factor = checked(float, lambda x: 0 < x <= 1, 'a number above 0, at most 1')
+LARGE = 10 ** 9
+whole, count = within(int, 0, LARGE), within(int, 1, LARGE)
+amount, positive = within(float, 0, LARGE), within(float, 1e-9, LARGE)
+epoch, epochs = within(int, 0, 10 ** 6), within(int, 1, 10 ** 6)
+width = within(int, 1, 4096)
+odd = checked(int, lambda n: 1 <= n <= 999 and n % 2, 'an odd whole number from 1 to 999: a kernel needs a centre')
+blur = checked(float, lambda x: x == 0 or 0.01 <= x <= 100, '0 for none, or a number of pixels from 0.01 to 100')
+axis = within(float, 0.01, 100)
+rate = within(float, 1e-30, 1e30)  # far from where 32-bit floats end, also divided by 1 - beta
+share = within(float, 0, 0.999999)
+factor = within(float, 1e-6, 1)
 level = checked(float, lambda x: x == 0 or 1 <= x <= 255, '0 or 1-255: noise is in grey levels, 0.1 of white is 25.5')
-states = checked(int, lambda n: n == 0 or n >= 2, '0 for all, or 2 or more: one alone may be damaged')
-resume = checked(int, lambda n: n >= -1, '-1, 0 or an epoch')
+states = checked(int, lambda n: n == 0 or 2 <= n <= LARGE, '0 for all, or 2 or more: one alone may be damaged')
+resume = checked(int, lambda n: -1 <= n <= 10 ** 6, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
-decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]*)*', text), 'step, or step_A_B with epochs A, B')
+decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*', text), 'step, or step_A_B with epochs A, B')
 run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
 folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
@@ -50,26 +33,27 @@ folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 
 OPTIONS = [
     'run',
     ('stage', None, ('1', '2', '3', '4', 'all'), 'what to train or test; required; all = one after the other'),
-    ('model', 'mrda', (*FAMILIES, 'blindsr'), 'family of networks; blindsr is MRDA; kdsr has stages 3 and 4'),
+    ('model', 'mrda', (*FAMILIES, 'blindsr'), 'family of networks; kdsr has stages 3 and 4; blindsr: mrda'),
     ('scale', 4, scale, 'enlargement: 2, 3 or 4'),
     ('test_only', False, boolean, 'test the weights, train nothing'),
-    ('seed', 1, whole, 'every random draw follows from it'),
+    ('seed', 1, within(int, 0, 2 ** 63 - 1), 'every random draw follows from it'),
     'device',
     ('device', 'auto', ('auto', 'cpu', 'cuda', 'mps'), 'auto = the first of cuda, mps, cpu that is there'),
     ('cpu', False, boolean, 'the same as --device cpu'),
-    ('n_GPUs', 2, count, 'GPUs that share each batch; if fewer are there, those'),
-    ('dist_timeout', 300.0, positive, 'with torchrun: seconds to wait for another process before giving up'),
-    ('n_threads', 4, whole, 'processes that load images; 0 = none but the main one'),
+    ('n_GPUs', 2, within(int, 1, 1024), 'GPUs that share each batch; if fewer are there, those'),
+    ('dist_timeout', 300.0, within(float, 1, 604800),
+     'with torchrun: seconds to wait for another process before giving up'),
+    ('n_threads', 4, within(int, 0, 256), 'processes that load images; 0 = none but the main one'),
     ('precision', 'single', ('single', 'bf16', 'half'), 'products of 32-bit floats, or of 16 bits: bfloat16; float16'),
     ('compile', False, boolean, 'fuse what the SR network does between its convolutions, by torch.compile'),
     'data',
-    ('dir_data', 'datasets', str, 'folder of the data sets, as DF2K/HR/*.png and benchmark/Set5/HR/*.png'),
+    ('dir_data', 'datasets', expanded, 'folder of the data sets, as DF2K/HR/*.png and benchmark/Set5/HR/*.png'),
     ('data_train', 'DF2K', str, 'training set; A+B joins sets'),
     ('data_test', 'Set5', str, 'test sets, joined by +'),
     ('data_range', '1-3450/801-810', str, 'images to use, by rank in name order: training/test'),
     ('ext', 'sep', ('img', 'sep', 'sep_reset'), 'img = decode each time; sep = keep a raw copy; sep_reset = remake it'),
-    ('dir_cache', None, str, 'folder of the raw copies (default: mrda in $XDG_CACHE_HOME or ~/.cache)'),
-    ('patch_size', 36, count, 'side of a training patch, in low-resolution pixels'),
+    ('dir_cache', None, expanded, 'folder of the raw copies (default: mrda in $XDG_CACHE_HOME or ~/.cache)'),
+    ('patch_size', 36, width, 'side of a training patch, in low-resolution pixels'),
     ('no_augment', False, boolean, 'no flips, no transposes'),
     ('rgb_range', 1, (1, 255), 'value of white inside the networks: 1 or 255'),
     ('n_colors', 3, (3,), 'colour channels: 3'),
@@ -79,37 +63,38 @@ OPTIONS = [
     ('mode', 'bicubic', ('bicubic', 's-fold'), 'shrinking: antialiased bicubic, or every s-th pixel'),
     ('noise', 0.0, level, 'Gaussian noise in grey levels (0-255): most in training, exact in tests'),
     ('degradation_per', 'batch', ('batch', 'sample'), 'draw one degradation for a whole batch, or for each image'),
-    ('sig_min', 0.2, amount, 'least training blur (iso), standard deviation in pixels'),
-    ('sig_max', 4.0, amount, 'most training blur (iso), standard deviation in pixels'),
-    ('sig', 4.0, amount, 'test blur (iso), standard deviation in pixels; 0 = none'),
-    ('lambda_min', 0.2, positive, 'least training blur along an axis (aniso), standard deviation in pixels'),
-    ('lambda_max', 4.0, positive, 'most training blur along an axis (aniso), standard deviation in pixels'),
-    ('lambda_1', 0.2, positive, 'test blur along the first axis (aniso), standard deviation in pixels'),
-    ('lambda_2', 4.0, positive, 'test blur along the second axis (aniso), standard deviation in pixels'),
-    ('theta', 0.0, checked(float, isfinite, 'an angle'), 'angle of the first axis in tests (aniso), degrees'),
+    ('sig_min', 0.2, blur, 'least training blur (iso), standard deviation in pixels'),
+    ('sig_max', 4.0, blur, 'most training blur (iso), standard deviation in pixels'),
+    ('sig', 4.0, blur, 'test blur (iso), standard deviation in pixels; 0 = none'),
+    ('lambda_min', 0.2, axis, 'least training blur along an axis (aniso), standard deviation in pixels'),
+    ('lambda_max', 4.0, axis, 'most training blur along an axis (aniso), standard deviation in pixels'),
+    ('lambda_1', 0.2, axis, 'test blur along the first axis (aniso), standard deviation in pixels'),
+    ('lambda_2', 4.0, axis, 'test blur along the second axis (aniso), standard deviation in pixels'),
+    ('theta', 0.0, checked(float, lambda x: -360 <= x <= 360, 'an angle from -360 to 360'),
+     'angle of the first axis in tests (aniso), degrees'),
     'network',
-    ('n_feats', 64, count, 'channels of the meta-learning network (mrda) or of all (kdsr)'),
-    ('n_blocks', 27, count, 'blocks of the SR network; 53 with kdsr'),
-    ('n_resblocks', 9, count, 'residual blocks of the encoder (kdsr only)'),
-    ('pre_train', '.', str, "stage 2: the meta-learning network of stage 1; '.' = find by yourself"),
-    ('pre_train_meta', '.', str, "stages 3, 4: the meta-learning network of stage 2; '.' = find by yourself"),
-    ('pre_train_TA', '.', str, "stage 4: the teacher of stage 3; '.' = find by yourself"),
-    ('pre_train_ST', '.', str, "stage 4: start of the student, from a teacher or student; '.' = find by yourself"),
+    ('n_feats', 64, width, 'channels of the meta-learning network (mrda) or of all (kdsr)'),
+    ('n_blocks', 27, within(int, 1, 1000), 'blocks of the SR network; 53 with kdsr'),
+    ('n_resblocks', 9, within(int, 1, 1000), 'residual blocks of the encoder (kdsr only)'),
+    ('pre_train', '.', expanded, "stage 2: the meta-learning network of stage 1; '.' = find by yourself"),
+    ('pre_train_meta', '.', expanded, "stages 3, 4: the meta-learning network of stage 2; '.' = find by yourself"),
+    ('pre_train_TA', '.', expanded, "stage 4: the teacher of stage 3; '.' = find by yourself"),
+    ('pre_train_ST', '.', expanded, "stage 4: start of the student, from a teacher or student; '.' = find by yourself"),
     'training',
-    ('epochs_sr', 500, count, 'last epoch; counts encoder-only epochs too'),
-    ('epochs_encoder', 100, whole, 'epochs that train the encoder only (stage 4; 0 in the others)'),
-    ('test_every', 1000, count, 'batches an epoch; each epoch ends with a test'),
-    ('batch_size', 32, count, 'patches a batch'),
-    ('meta_batch_size', 8, count, 'tasks a step in stage 2'),
-    ('task_iter', 20, count, 'inner steps a task in stage 2'),
-    ('test_iter', 20, count, 'adaptation steps in tests and in stages 3 and 4'),
-    ('start_epoch', 0, whole, 'epochs that count as done when training starts from weights alone'),
+    ('epochs_sr', 500, epochs, 'last epoch; counts encoder-only epochs too'),
+    ('epochs_encoder', 100, epoch, 'epochs that train the encoder only (stage 4; 0 in the others)'),
+    ('test_every', 1000, within(int, 1, 10 ** 7), 'batches an epoch; each epoch ends with a test'),
+    ('batch_size', 32, within(int, 1, 65536), 'patches a batch'),
+    ('meta_batch_size', 8, within(int, 1, 1024), 'tasks a step in stage 2'),
+    ('task_iter', 20, within(int, 1, 1000), 'inner steps a task in stage 2'),
+    ('test_iter', 20, within(int, 1, 1000), 'adaptation steps in tests and in stages 3 and 4'),
+    ('start_epoch', 0, epoch, 'epochs that count as done when training starts from weights alone'),
     'optimiser',
-    ('lr_sr', 1e-4, positive, 'learning rate'),
-    ('lr_encoder', 1e-3, positive, 'learning rate of encoder-only epochs'),
-    ('lr_task', 1e-3, positive, 'step size of the inner steps of stage 2'),
-    ('lr_decay_sr', 125, count, 'epochs between two cuts of --lr_sr'),
-    ('lr_decay_encoder', 60, count, 'epochs between two cuts of --lr_encoder'),
+    ('lr_sr', 1e-4, rate, 'learning rate'),
+    ('lr_encoder', 1e-3, rate, 'learning rate of encoder-only epochs'),
+    ('lr_task', 1e-3, rate, 'step size of the inner steps of stage 2'),
+    ('lr_decay_sr', 125, epochs, 'epochs between two cuts of --lr_sr'),
+    ('lr_decay_encoder', 60, epochs, 'epochs between two cuts of --lr_encoder'),
     ('decay_type', 'step', decay, 'step, or step_A_B: cut --lr_sr at epochs A and B, encoder-only ones not counted'),
     ('gamma_sr', 0.5, factor, 'what a cut multiplies --lr_sr by'),
     ('gamma_encoder', 0.1, factor, 'what a cut multiplies --lr_encoder by'),
@@ -117,21 +102,22 @@ OPTIONS = [
     ('momentum', 0.9, share, 'momentum of SGD'),
     ('beta1', 0.9, share, 'first beta of Adam'),
     ('beta2', 0.999, share, 'second beta of Adam'),
-    ('epsilon', 1e-8, positive, 'epsilon of Adam and RMSprop'),
-    ('weight_decay', 0.0, amount, 'weight decay'),
+    ('epsilon', 1e-8, within(float, 1e-30, 1), 'epsilon of Adam and RMSprop'),
+    ('weight_decay', 0.0, within(float, 0, 1e30), 'weight decay'),
     'loss',
     ('loss', '1*L1', str, 'terms as weight*name joined by +; names: L1, MSE'),
-    ('skip_threshold', 1e6, positive, "skip a batch whose loss is above this many times the last epoch's mean"),
-    ('temperature', 0.15, positive, 'temperature of the distillation in stage 4'),
+    ('skip_threshold', 1e6, rate,
+     "skip a batch whose loss is above this many times the last epoch's mean"),
+    ('temperature', 0.15, within(float, 1e-3, 1e3), 'temperature of the distillation in stage 4'),
     'evaluation',
     ('chop', False, boolean, 'enlarge in tiles, which takes less memory'),
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
     ('save_results', False, boolean, 'write the enlarged test images'),
     ('protocol', 'single', PROTOCOLS, 'degradations to test: the one of the options, or a named series'),
     ('metrics', ','.join(DEFAULT), metric_names, f'scores of a test, joined by commas: {", ".join(METRICS)}'),
-    ('test_lr', None, str, 'folder of low-resolution test images to use instead of making them'),
-    ('dir_demo', None, str, 'photos to enlarge instead of a test set: a file, a folder or a glob'),
-    ('dir_out', None, str, "where they go (default: photos/ in the run folder's results)"),
+    ('test_lr', None, expanded, 'folder of low-resolution test images to use instead of making them'),
+    ('dir_demo', None, expanded, 'photos to enlarge instead of a test set: a file, a folder or a glob'),
+    ('dir_out', None, expanded, "where they go (default: photos/ in the run folder's results)"),
     ('overwrite', False, boolean, 'replace enlarged photos that are there already'),
     'saving',
     ('save', None, folder_name, 'run folder (default: stage1-4 or kdsr_stage3-4); with --stage all, a prefix'),
@@ -139,9 +125,10 @@ OPTIONS = [
     ('resume', -1, resume, '-1 = go on where the run stopped, if it did; 0 = from nothing; N = after epoch N'),
     ('reset', False, boolean, 'delete what the run folder holds and start anew'),
     ('save_models', False, boolean, "keep every epoch's weights"),
-    ('st_save_epoch', 550, whole, "keep every epoch's weights after this one"),
+    ('st_save_epoch', 550, epoch, "keep every epoch's weights after this one"),
     ('keep_states', 10, states, 'newest full states to keep for --resume; 0 = all'),
-    ('save_every_min', 5.0, amount, 'minutes between two full states within an epoch; 0 = after every batch'),
+    ('save_every_min', 5.0, within(float, 0, 10 ** 6),
+     'minutes between two full states within an epoch; 0 = after every batch'),
     ('accept_changes', False, boolean, 'go on although options differ that change the result'),
     ('print_every', 200, count, 'batches between two log lines'),
     ('tensorboard', False, boolean, 'curves and pictures for TensorBoard too, which must be installed'),
@@ -149,6 +136,9 @@ OPTIONS = [
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
 RETIRED = ('task_batch_size', 'template', 'debug', 'extend', 'shift_mean', 'dilation', 'split_batch', 'is_stage3',
            'res_scale', 'input_large')
+# Public KDSR calls itself --model blindsr too; only these names of its runs tell its command lines from MRDA's.
+PUBLISHED_KDSR = {f'KDSRs{size}_{blur}_{what}' for size, blur, what in product(
+    ('M', 'L', 'Mx4', 'Lx4'), ('iso', 'anisonoise'), ('stage3', 'stage4', 'test'))}
 NAMES = {row[0].lower(): row[0] for row in OPTIONS if isinstance(row, tuple)}
 
 
@@ -192,8 +182,8 @@ def parse(argv=None, stage=None):
 
     Not as written: `model` is mrda or kdsr; `stage` 1-4 or 'all'; `cpu` has become `device`; `milestones` are the
     epochs of --decay_type; `run_name` names the run folder, `save` is the same or, with `--stage all`, the prefix;
-    `given` is the set of flags on the command line; `retired` lists those that do nothing. The argument `stage`
-    reads the line for that one stage of `--stage all`.
+    `given` is the set of flags on the command line; `retired` lists those that do nothing; `notes` are lines for the
+    log. The argument `stage` reads the line for that one stage of `--stage all`.
     """
     argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
             for token in (sys.argv[1:] if argv is None else argv)]
@@ -204,8 +194,12 @@ def parse(argv=None, stage=None):
     args = build_parser(chosen, model).parse_args(argv)
     if chosen is None:
         raise UserError('--stage is missing: give --stage 1, 2, 3, 4 or all')
-    args.model = model
+    called, args.model = args.model, model
     _settle(args, chosen, asked, set(given))
+    args.notes = [f'{model.upper()}, stage {chosen}, x{args.scale}']
+    if (called, model) == ('blindsr', 'kdsr'):
+        args.notes.append(f'--model blindsr with --save {args.save}, as KDSR was published: this is KDSR; '
+                          '--model mrda under another --save is MRDA')
     _check(args)
     for each in stages(args) if chosen == 'all' else ():  # a mistake in a late stage is told now, not after days
         parse(argv, each)
@@ -235,7 +229,7 @@ def default_run(model, stage):
 
 def config_text(args):
     """The options as sorted lines `name: value`, for config.txt."""
-    return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired'}))
+    return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired', 'notes'}))
 
 
 def _refuse_unknown(given):
@@ -253,12 +247,9 @@ def _peek(argv):
     parser.add_argument('--stage')
     parser.add_argument('--model', choices=(*FAMILIES, 'blindsr'), default='mrda')
     parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3
-    for name in 'save', 'n_blocks', 'n_resblocks':
-        parser.add_argument(f'--{name}', default='')
+    parser.add_argument('--save')
     seen, _ = parser.parse_known_args(argv)
-    # Public KDSR calls itself blindsr too. Only its name and, in size L, two flags that MRDA lacks give it away.
-    public = 'KDSR' in seen.save or (seen.n_blocks and seen.n_resblocks)
-    blindsr = 'kdsr' if public else 'mrda'
+    blindsr = 'kdsr' if seen.save in PUBLISHED_KDSR else 'mrda'
     return seen.stage or ('3' if seen.is_stage3 == 'True' else None), seen.model.replace('blindsr', blindsr)
 
 

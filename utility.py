@@ -1,4 +1,5 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
+import argparse
 import hashlib
 import os
 import signal
@@ -72,6 +73,39 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f'{shown(path)}: no such user or home folder; write the path without ~') from error
+
+
+def checked(kind: Callable, accept: Callable, wanted: str) -> Callable:
+    """An argparse type: `kind(text)` where `accept` likes it, otherwise an error that says what was `wanted`."""
+    def convert(text):
+        with suppress(ValueError):
+            if accept(value := kind(text)):
+                return value
+        named = text if len(text) <= 40 else f'{text[:37]}...'
+        raise argparse.ArgumentTypeError(f'{named!r} is not {wanted}')
+    convert.__name__ = kind.__name__  # what --help shows as the value
+    return convert
+
+
+def within(kind: type, low: float, high: float) -> Callable:
+    """An argparse type: a number of `kind`, int or float, from `low` to `high`."""
+    return checked(kind, lambda x: low <= x <= high, f'a {"whole " * (kind is int)}number from {low:,} to {high:,}')
+
+
+def boolean(text: str) -> bool:
+    """True or False from a word: the published scripts write both `--chop` and `--cpu True`."""
+    value = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}.get(text.lower())
+    if value is None:
+        raise argparse.ArgumentTypeError(f'{text!r} is not True or False')
+    return value
+
+
+def expanded(text: str) -> str:
+    """An argparse type: a path, ~ expanded here since shells do so at the start of a word alone, not after --flag=."""
+    return str(expand(text)) if text.startswith('~') else text
+
+
+expanded.__name__ = 'path'  # what --help shows as the value
 
 
 def derive_seed(*parts: object) -> int:

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from data.images import SUFFIXES, ImageError, is_image, read_rgb
-from utility import UserError, expand, shown
+from utility import UserError, expand, expanded, shown
 
 # Folders that the official archives unpack to; those of a tuple are joined. 801-810 of DIV2K are in its second.
 DIV2K, VALID, FLICKR2K = 'DIV2K/DIV2K_train_HR', 'DIV2K/DIV2K_valid_HR', 'Flickr2K/Flickr2K_HR'
@@ -30,7 +30,9 @@ def canonical(name: str) -> str:
 
 def split_names(names: str, flag: str) -> list[str]:
     """The sets of `flag`, --data_train or --data_test: 'A+B' → ['A', 'B']; an existing folder's path stays whole."""
-    parts = [names] if names and Path(names).is_dir() else [name.strip() for name in names.split('+') if name.strip()]
+    if names and Path(expanded(names)).is_dir():
+        return [expanded(names)]
+    parts = [expanded(name.strip()) for name in names.split('+') if name.strip()]
     if not parts:
         raise UserError(f'{flag} {names!r} names no data set; give for example Set5 or A+B')
     return parts

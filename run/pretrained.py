@@ -15,8 +15,8 @@ def initialise(stage, args, log):
 
     Raises UserError if a file that is needed is not there or belongs to another network.
     """
-    check_named(args)
     sources = stage.sources(args.test_only)
+    check_named(args, [source.flag for source in sources])
     for flag in FLAGS:
         if given(args, flag) and flag not in {source.flag for source in sources}:
             log(f'--{flag}: not used by ' + ('this test' if args.test_only else 'this stage'))
@@ -29,9 +29,9 @@ def initialise(stage, args, log):
             log(f'--{source.flag}: {taken} from {path}')
 
 
-def check_named(args):
-    """Raises UserError if a weights file that an option names is not there."""
-    for flag in FLAGS:
+def check_named(args, flags=FLAGS):
+    """Raises UserError if a weights file that one of the options `flags` names is not there."""
+    for flag in flags:
         named = given(args, flag)
         if named and not Path(named).is_file():
             raise UserError(f'--{flag} {shown(named)}: no such file')

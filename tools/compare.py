@@ -18,7 +18,7 @@ from data.images import read_rgb
 from option import Parser, count, whole
 from report.metric import DEFAULT, METRICS, metric_names, title, written
 from report.plots import draw_zooms, telling_crop
-from utility import UserError, command_line, shown
+from utility import UserError, command_line, expand, expanded, shown
 
 
 def method(text):
@@ -26,7 +26,7 @@ def method(text):
     name, equals, folder = text.partition('=')
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f'{text!r} is not of the form name=folder')
-    return name, folder
+    return name, expanded(folder)
 
 
 def crop(text):
@@ -43,8 +43,8 @@ def main(argv=None):
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', type=method, required=True, metavar='NAME=FOLDER',
                         help='folders of restored images, in the order of the picture')
-    parser.add_argument('--truth', required=True, help='folder of the ground truth')
-    parser.add_argument('--out', type=Path, default=Path('panels'), help='where the pictures go (default panels)')
+    parser.add_argument('--truth', type=expanded, required=True, help='folder of the ground truth')
+    parser.add_argument('--out', type=expand, default=Path('panels'), help='where the pictures go (default panels)')
     parser.add_argument('--images', nargs='+', help='names of the images to draw (default: all)')
     parser.add_argument('--crop', type=crop, help='top,left,side of the crop, in pixels (default: chosen)')
     parser.add_argument('--side', type=count, default=64, help='side of a crop that is chosen, in pixels (default 64)')

@@ -22,7 +22,7 @@ from model.tail import convolve, strips
 from option import Parser, parse
 from run.pretrained import find, initialise
 from store.files import write_bytes
-from utility import UserError, command_line, derive_seed, shown
+from utility import UserError, command_line, derive_seed, expanded, shown
 
 LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
 SMALLEST = 3  # pixels: the collapsed tail needs three rows and columns
@@ -132,7 +132,7 @@ def export(args, out):
 def main(argv=None):
     own = Parser(prog='tools/export_onnx.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    own.add_argument('--out', help='file to write, *.onnx (default: beside the weights)')
+    own.add_argument('--out', type=expanded, help='file to write, *.onnx (default: beside the weights)')
     mine, rest = own.parse_known_args(argv)
     if mine.out and Path(mine.out).suffix != '.onnx':
         raise UserError(f'--out {shown(mine.out)}: the name must end in .onnx')

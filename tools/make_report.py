@@ -30,7 +30,7 @@ from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
 from report.plots import telling_crop
 from store.files import write_bytes
-from utility import UserError, command_line, shown
+from utility import UserError, command_line, expand, expanded, shown
 
 TEMPLATE = Path(page.__file__).with_name('report.html')
 STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',
@@ -44,9 +44,9 @@ NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth, a
 def main(argv=None):
     own = Parser(prog='tools/make_report.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    own.add_argument('run', type=Path, help='the folder of a run')
-    own.add_argument('-o', '--out', type=Path, help='the HTML file (default: report.html in the folder of the run)')
-    own.add_argument('--dir_data', help='folder of the data sets (default: what the test had)')
+    own.add_argument('run', type=expand, help='the folder of a run')
+    own.add_argument('-o', '--out', type=expand, help='the HTML file (default: report.html in the folder of the run)')
+    own.add_argument('--dir_data', type=expanded, help='folder of the data sets (default: what the test had)')
     own.add_argument('--images', type=whole, default=6, help='images to compare, at most (default 6)')
     args = own.parse_args(argv)
     out = args.out or args.run / 'report.html'

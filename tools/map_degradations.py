@@ -31,7 +31,7 @@ from option import Parser, amount, level, parse, positive
 from report.evaluation import to_float
 from run.pretrained import initialise
 from store.files import write_bytes
-from utility import UserError, choose_device, command_line
+from utility import UserError, choose_device, command_line, expanded
 
 ROLES = {3: 'teacher', 4: 'student'}
 MARKERS = 'os^DvP*X'  # one for each noise level
@@ -62,7 +62,7 @@ def main(argv=None):
     own.add_argument('--kernels', type=numbers(blur_kernel),
                      help='elongated blurs: along/across/angle, in pixels and degrees: 4/1/0,4/1/90')
     own.add_argument('--noises', type=numbers(level), help='noise levels, in grey levels: 0,10,20')
-    own.add_argument('--out', default='degradations.png', help='the picture: .png, .pdf or .svg')
+    own.add_argument('--out', type=expanded, default='degradations.png', help='the picture: .png, .pdf or .svg')
     mine, rest = own.parse_known_args(argv)
     write(mine, parse([*rest, '--test_only']))
 

@@ -18,7 +18,7 @@ from data.images import read_rgb
 from option import Parser, whole
 from photo.targets import find_photos
 from report.metric import DEFAULT, METRICS, WINDOW, definitions, logged, metric_names, scores, title
-from utility import UserError, command_line, shown
+from utility import UserError, command_line, expanded, shown
 
 
 def pairs(restored, truth):
@@ -66,8 +66,8 @@ def score(restored: Path, truth: Path, border: int, metrics: list[str]) -> dict[
 def main(argv=None):
     parser = Parser(prog='tools/metrics.py', description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('restored')
-    parser.add_argument('ground_truth')
+    parser.add_argument('restored', type=expanded)
+    parser.add_argument('ground_truth', type=expanded)
     parser.add_argument('--border', type=whole, default=4, help='pixels cut off at every side: the scale (default 4)')
     parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
                         help=f'joined by commas: {", ".join(METRICS)} (default: the first two)')
