@@ -17,7 +17,7 @@ epoch, epochs = within(int, 0, 10 ** 6), within(int, 1, 10 ** 6)
 width = within(int, 1, 4096)
 odd = checked(int, lambda n: 1 <= n <= 999 and n % 2, 'an odd whole number from 1 to 999: a kernel needs a centre')
 blur = checked(float, lambda x: x == 0 or 0.01 <= x <= 100, '0 for none, or a number of pixels from 0.01 to 100')
-axis = within(float, 0.01, 100)
+axis, angle = within(float, 0.01, 100), within(float, -360, 360)
 rate = within(float, 1e-30, 1e30)  # far from where 32-bit floats end, also divided by 1 - beta
 share = within(float, 0, 0.999999)
 factor = within(float, 1e-6, 1)
@@ -70,8 +70,7 @@ OPTIONS = [
     ('lambda_max', 4.0, axis, 'most training blur along an axis (aniso), standard deviation in pixels'),
     ('lambda_1', 0.2, axis, 'test blur along the first axis (aniso), standard deviation in pixels'),
     ('lambda_2', 4.0, axis, 'test blur along the second axis (aniso), standard deviation in pixels'),
-    ('theta', 0.0, checked(float, lambda x: -360 <= x <= 360, 'an angle from -360 to 360'),
-     'angle of the first axis in tests (aniso), degrees'),
+    ('theta', 0.0, angle, 'angle of the first axis in tests (aniso), degrees'),
     'network',
     ('n_feats', 64, width, 'channels of the meta-learning network (mrda) or of all (kdsr)'),
     ('n_blocks', 27, within(int, 1, 1000), 'blocks of the SR network; 53 with kdsr'),
@@ -136,7 +135,7 @@ OPTIONS = [
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
 RETIRED = ('task_batch_size', 'template', 'debug', 'extend', 'shift_mean', 'dilation', 'split_batch', 'is_stage3',
            'res_scale', 'input_large')
-# Public KDSR calls itself --model blindsr too; only these names of its runs tell its command lines from MRDA's.
+# Public KDSR calls itself blindsr too; only these names of its runs tell its command lines from MRDA's.
 PUBLISHED_KDSR = {f'KDSRs{size}_{blur}_{what}' for size, blur, what in product(
     ('M', 'L', 'Mx4', 'Lx4'), ('iso', 'anisonoise'), ('stage3', 'stage4', 'test'))}
 NAMES = {row[0].lower(): row[0] for row in OPTIONS if isinstance(row, tuple)}

@@ -59,6 +59,13 @@ def test_joined_sets_and_paths(tmp_path, monkeypatch):
     assert names(find_images('data', './data/A/HR', False)) == ['1.png', '2.png']
 
 
+def test_home_is_expanded_in_names_of_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    touch(tmp_path, 'A/1.png', 'B+C/2.png')
+    assert names(find_images('~', '~/A', True)) == ['1.png'] and names(find_images('~', '~/B+C', True)) == ['2.png']
+    assert names(find_images('~', '~/A+A', True)) == ['1.png', '1.png']
+
+
 @pytest.mark.parametrize('there,asked', [('B100', 'BSD100'), ('BSDS100', 'B100'), ('BSD100', 'bsds100'),
                                          ('Manga109', 'MANGA109'), ('manga109', 'Manga109'), ('set5', 'Set5')])
 def test_aliases_are_benchmarks(tmp_path, there, asked):

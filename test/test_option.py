@@ -86,7 +86,7 @@ BAD = [  # command line after `--stage 2`, a word that the answer has to contain
     ('--epochs_sr 0', '--epochs_sr'), ('--decay_type cosine', 'step_A_B'), ('--decay_type step_0', 'step_A_B'),
     ('--optimizer adam', 'RMSprop'), ('--chop maybe', 'True or False'), ('--test_only 2', 'True or False'),
     ('--n_colors 1', '--n_colors'), ('--rgb_range 2', '255'), ('--resume -2', '--resume'), ('--model edsr', 'kdsr'),
-    ('--beta1 1', '--beta1'), ('--theta inf', 'angle'), ('--gamma_sr 2', '--gamma_sr'),
+    ('--beta1 1', '--beta1'), ('--theta inf', '-360 to 360'), ('--gamma_sr 2', '--gamma_sr'),
     ('--keep_states 1', '2 or more'), ('--save a/b', 'folder name'), ('--save ..', 'folder name'),
     ('--save=', 'folder name'), ('--model kdsr', 'stages 3 and 4'), ('--cpu True --device cuda', 'contradict'),
     ('--device tpu', 'mps'), ('--bach_size 4', '--batch_size'), ('--lr 1', '--lr_sr'), ('--n_gpus 1', '--n_GPUs'),
@@ -117,6 +117,86 @@ def test_a_mistake_is_one_line_that_names_it(line, word):
     with pytest.raises(UserError) as caught:
         parse(f'--stage 2 {line}')
     assert word in str(caught.value) and '\n' not in str(caught.value) and len(str(caught.value)) < 200
+
+
+NUMBERS = [row[0] for row in option.OPTIONS
+           if isinstance(row, tuple) and getattr(row[2], '__name__', '') in ('int', 'float')]
+EDGES = {  # least, just below, most, just above
+    'seed': (0, -1, 2 ** 63 - 1, 2 ** 63), 'n_GPUs': (1, 0, 1024, 1025), 'n_threads': (0, -1, 256, 257),
+    'dist_timeout': (1, 0.9, 604800, 604801), 'patch_size': (1, 0, 4096, 4097), 'blur_kernel': (1, -1, 999, 1001),
+    'noise': (0, -0.1, 255, 256), 'sig': (0, 0.009, 100, 101), 'lambda_1': (0.01, 0.009, 100, 101),
+    'theta': (-360, -361, 360, 361), 'n_feats': (1, 0, 4096, 4097), 'n_blocks': (1, 0, 1000, 1001),
+    'n_resblocks': (1, 0, 1000, 1001), 'epochs_sr': (1, 0, 10 ** 6, 10 ** 7), 'test_every': (1, 0, 10 ** 7, 10 ** 8),
+    'epochs_encoder': (0, -1, 10 ** 6, 10 ** 7), 'batch_size': (2, 0, 65536, 65538), 'task_iter': (1, 0, 1000, 1001),
+    'meta_batch_size': (1, 0, 1024, 1025), 'test_iter': (1, 0, 1000, 1001), 'lr_sr': (1e-30, 1e-31, 1e30, 1e31),
+    'lr_encoder': (1e-30, 0, 1e30, 1e31), 'lr_task': (1e-30, 0, 1e30, 1e31), 'lr_decay_sr': (1, 0, 10 ** 6, 10 ** 7),
+    'gamma_sr': (1e-6, 0, 1, 1.1), 'momentum': (0, -0.1, 0.999999, 1), 'beta1': (0, -0.1, 0.999999, 1),
+    'beta2': (0, -0.1, 0.999999, 1), 'epsilon': (1e-30, 0, 1, 1.1), 'weight_decay': (0, -1, 1e30, 1e31),
+    'skip_threshold': (1e-30, 0, 1e30, 1e31), 'temperature': (0.001, 0.0009, 1000, 1001),
+    'save_every_min': (0, -1, 10 ** 6, 10 ** 7), 'print_every': (1, 0, 10 ** 9, 10 ** 10),
+}
+
+
+@pytest.mark.parametrize('name', NUMBERS)
+def test_no_number_without_bounds(name):
+    for text in ('nan', 'inf', '-inf', '1e300', '-1e300', '9' * 5000, '', 'x', '0x10', '1;2'):
+        with pytest.raises(UserError) as caught:
+            parse(f"--stage 4 '--{name}={text}'")
+        assert f'--{name}' in str(caught.value) and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize('name', EDGES)
+def test_the_range_of_a_number_holds_its_ends_and_no_more(name):
+    low, below, high, above = EDGES[name]
+    for value in (low, high):
+        assert getattr(parse(f'--stage 2 --model mrda --{name}={value}'), name) in (value, 0)  # 0: encoder epochs
+    for value in (below, above):
+        with pytest.raises(UserError, match=f'--{name}: .* is not '):
+            parse(f'--stage 2 --{name}={value}')
+
+
+@pytest.mark.parametrize('flag', ['--blur_kernel=999', '--blur_kernel=1', '--sig_max=100', '--sig=0', '--lr_task=1e-30',
+                                  '--patch_size=1', '--print_every=1000000000', '--epsilon=1e-30', '--seed=0'])
+def test_training_at_the_ends_of_ranges(cli, flag):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    assert cli('--stage', 2, '--epochs_sr', 1, '--test_every', 1, flag) == 0
+
+
+@pytest.mark.parametrize('flag', ['--lr_sr=1e30', '--lr_task=1e30'])
+def test_a_rate_that_is_far_too_high_is_one_line(cli, flag, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    assert cli('--stage', 2, '--epochs_sr', 1, flag) == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert 'not finite' in error
+
+
+def test_weights_that_a_stage_does_not_use_need_not_exist(cli, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1, '--pre_train_ST', 'none.pt') == 0
+    assert '--pre_train_ST: not used by this stage' in capsys.readouterr().out
+    assert cli('--stage', 1, '--reset', '--pre_train', 'none.pt') == 2
+    assert '--pre_train none.pt: no such file' in capsys.readouterr().err
+
+
+def test_home_is_expanded_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    paths = [row[0] for row in option.OPTIONS if isinstance(row, tuple) and getattr(row[2], '__name__', '') == 'path']
+    assert len(paths) >= 9
+    for name in paths:
+        assert getattr(parse(f'--stage 4 --{name}=~/a'), name) == str(tmp_path / 'a')
+        assert getattr(parse(f"--stage 4 --{name} './~/a'"), name) == './~/a'
+    with pytest.raises(UserError, match='~no-such-user/x: no such user'):
+        parse('--stage 4 --dir_cache=~no-such-user/x')
+
+
+def test_blindsr_is_mrda_but_for_published_names_of_kdsr():
+    for name in ('plain', 'mrda_vs_KDSR', 'KDSR', 'KDSRsMx4_iso', 'my_KDSRsMx4_iso_stage3'):
+        args = parse(f'--stage 3 --model blindsr --n_blocks 3 --n_resblocks 5 --save {name}')
+        assert args.model == 'mrda' and args.notes == ['MRDA, stage 3, x4']
+    for name in ('KDSRsMx4_iso_stage3', 'KDSRsMx4_anisonoise_stage4', 'KDSRsLx4_iso_stage4', 'KDSRsM_iso_test',
+                 'KDSRsL_iso_test', 'KDSRsM_anisonoise_test'):
+        args = parse(f'--stage 4 --model blindsr --save {name}')
+        assert args.model == 'kdsr' and args.notes[0] == 'KDSR, stage 4, x4' and name in args.notes[1]
+        assert parse(f'--stage 4 --model mrda --save {name}').model == 'mrda'
 
 
 @pytest.mark.parametrize('line', ['--noise 0', '--noise 1', '--noise 255', '--sig 0', '--sig_min 2 --sig_max 2',
@@ -220,7 +300,7 @@ def test_config_text_is_sorted_and_complete():
     args = parse('--stage 2 --debug')
     lines = option.config_text(args).splitlines()
     assert lines == sorted(lines) and 'batch_size: 32' in lines
-    assert {line.partition(': ')[0] for line in lines} == set(vars(args)) - {'given', 'retired'}
+    assert {line.partition(': ')[0] for line in lines} == set(vars(args)) - {'given', 'retired', 'notes'}
 
 
 @pytest.mark.parametrize('columns', ['80', '100'])
