@@ -1,13 +1,15 @@
 """Panels that compare methods: the crop is where they differ, partners and mistakes are found."""
 import importlib
+import os
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from data.images import read_rgb, write_rgb
 from report import plots
-from report.plots import draw_curves, telling_crop
+from report.plots import draw_curves, draw_rate, telling_crop
 
 compare = importlib.import_module('compare')
 
@@ -79,6 +81,34 @@ def test_malformed_arguments_are_refused(folders, capsys):
     for flags in (['--methods', 'folder'], ['--crop', '1,2'], ['--side', '0'], ['--border', '-4']):
         assert compare.main([*folders, *flags]) == 2
         assert capsys.readouterr().err.count('\n') == 1
+
+
+NAMES = [r'$\a^$', '$x$', '_val', '测试集', os.fsdecode(b'caf\xe9'), 'line\nline', 'x' * 255, '<b>&']
+
+
+@pytest.mark.filterwarnings('error')
+def test_names_are_data_in_every_picture(tmp_path):
+    said = []
+    history = {'losses': {}, 'psnr_y': {name: [20.0 + i, 21.0] for i, name in enumerate(NAMES)}}
+    draw_curves(tmp_path, history, said.append)
+    assert said == [] and read_rgb(tmp_path / 'psnr.png').std() > 1
+    image = np.zeros((40, 40, 3), np.uint8)
+    plots.draw_panel(tmp_path / 'panel.png', dict.fromkeys(NAMES, image), (0, 0, 8))
+    plots.draw_zooms([tmp_path / 'zooms.pdf'], NAMES[0], image, dict.fromkeys(NAMES, image),
+                     dict.fromkeys([*NAMES, 'ground truth'], '$^$'), (0, 0, 8))
+    with plots.style():
+        text = plots.svg(plots.curves('', {name: [1.0] for name in NAMES})).decode()
+    shown = [''.join(each.itertext()) for each in ElementTree.fromstring(text).iter('{http://www.w3.org/2000/svg}text')]
+    assert {r'$\a^$', '$x$', '_val', '测试集', r"'caf\udce9'", r"'line\nline'", '<b>&', 'x' * 39 + '…'} <= set(shown)
+
+
+def test_a_picture_that_fails_is_said_and_stops_nothing(tmp_path):
+    said = []
+    history = {'losses': {'loss': ['none']}, 'psnr_y': {'Set5': [20.0]}}
+    draw_curves(tmp_path, history, said.append)
+    assert len(said) == 1 and 'loss: could not be drawn' in said[0] and (tmp_path / 'psnr.png').exists()
+    draw_rate(tmp_path / 'gone' / '\0', {0.0: 1e-4}, said.append)
+    assert 'could not be drawn (embedded null byte)' in said[1]
 
 
 def test_losses_of_different_sizes_share_a_picture(tmp_path):

@@ -1,4 +1,5 @@
 """The report of a run: one valid, self-contained page of what is in the run folder, whatever things are called."""
+import base64
 import importlib
 import json
 import math
@@ -6,6 +7,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from store.checkpoint import Run
 from store.tensors import save_state, save_weights
 
 make_report = importlib.import_module('make_report')
-VOID = {'meta', 'img', 'input'}
+VOID = {'meta', 'img', 'input', 'source'}
 NASTY = '<script>alert(1)</script>&"\''
 
 
@@ -88,16 +90,23 @@ def made(folder, *flags):
     return text, Page(text)
 
 
+def views(found):
+    """The images of the sliders."""
+    return [attributes for attributes in found.all('img') if attributes.get('class') in ('before', 'after', 'truth')]
+
+
 def test_the_page_is_whole_and_asks_for_nothing(run):
     text, found = made(run)
     assert text.startswith('<!DOCTYPE html>') and found.all('html') == [{'lang': 'en'}] and found.all('title')
     ids = [attributes['id'] for _, attributes in found.elements if 'id' in attributes]
     assert len(ids) == len(set(ids))
-    assert len(found.all('img')) == 6  # two images, each three times
-    for attributes in found.all('img'):
-        assert attributes['alt'] and attributes['src'].startswith('data:image/') and attributes['width'] == '64'
+    assert len(views(found)) == 6  # two images, each three times
+    assert all(attributes['width'] == '64' for attributes in views(found))
+    assert all(attributes['alt'] and attributes['src'].startswith('data:image/') for attributes in found.all('img'))
+    assert all(attributes['srcset'].startswith('data:image/svg+xml;base64,') for attributes in found.all('source'))
     for name in ('src', 'href', 'srcset', 'action', 'style', 'onclick', 'onload', 'background'):
-        values = [attributes[name] for tag, attributes in found.elements if name in attributes and tag != 'img']
+        values = [attributes[name] for tag, attributes in found.elements if name in attributes
+                  and tag not in ('img', 'source')]
         assert not values, (name, values)
     assert not re.search(r'https?:|@import|url\(', re.sub(r'data:image/[^"]*', '', text))
     assert all('aria-label' in attributes for attributes in found.all('input'))
@@ -109,9 +118,9 @@ def test_what_the_run_holds_is_shown(run):
     assert 'Report of mine' in text and 'Stage 4, MRDA: the student' in text and '2 starts' in text
     assert 'Set2/d, sigma 1.2, noise 5' in text and 'super-resolved PSNR 27.50, SSIM 0.8000' in text
     assert re.search(r'bicubic PSNR \d+\.\d\d', text)
-    labels = [attributes['aria-label'] for attributes in found.all('svg') if 'aria-label' in attributes]
+    labels = [attributes['alt'] for attributes in found.all('img') if 'class' not in attributes]
     assert labels == ['Training loss over 3 epochs; at the end: loss 0.02, KL 0.001, SR 0.02',
-                      'PSNR (dB) of the test after each epoch over 3 epochs; at the end: Set2 27.5']
+                      'PSNR after each epoch over 3 epochs; at the end: Set2 27.5']
     assert 'n_blocks' in text and 'Other than the stage sets them' in text
 
 
@@ -137,7 +146,7 @@ def test_names_are_text_whatever_they_hold(tmp_path):
                      psnr_y={NASTY: [20.0, 21.0]})
     text, found = made(folder)
     assert len(found.all('script')) == 1 and 'alert(1)' in ' '.join(found.text)
-    assert len(found.all('img')) == 6 and any(name in attributes['alt'] for attributes in found.all('img'))
+    assert len(views(found)) == 6 and any(name in attributes['alt'] for attributes in found.all('img'))
     assert f'Report of {name}' in ' '.join(found.text) and 'b$title' in ' '.join(found.text)
     assert '<script>alert' not in text
 
@@ -153,27 +162,27 @@ def test_without_states_images_or_truth_the_rest_is_shown(run, capsys, tmp_path)
     shutil.rmtree(tmp_path / 'data')
     _, found = made(run)
     assert 'left out' in capsys.readouterr().out and '--dir_data' in ' '.join(found.text)
-    assert not found.all('img') and found.all('table')
+    assert not views(found) and found.all('table')
     shutil.rmtree(run / 'results')
     shutil.rmtree(run / 'model')
     _, found = made(run)
     assert 'Curves' not in found.text and 'Options' in found.text
     write_rgb(run / 'loss.png', np.full((20, 30, 3), 7, np.uint8))
-    assert [each['alt'] for each in made(run)[1].all('img')] == ['Training loss over the epochs']
+    assert [each['alt'] for each in made(run)[1].all('img')] == ['loss over the epochs']
 
 
 def test_the_truth_is_found_where_it_has_moved(run, tmp_path):
     (tmp_path / 'data').rename(tmp_path / 'moved')
-    assert len(made(run, '--dir_data', tmp_path / 'moved')[1].all('img')) == 6
+    assert len(views(made(run, '--dir_data', tmp_path / 'moved')[1])) == 6
 
 
 def test_the_file_stays_small(run, capsys, monkeypatch):
     assert 'Images' not in made(run, '--images', 0)[1].text
     small, found = made(run, '--images', 1)
-    assert len(found.all('img')) == 3
-    monkeypatch.setattr(make_report, 'MOST', len(small))
+    assert len(views(found)) == 3
+    monkeypatch.setattr(make_report, 'MOST', len(re.search('<figure class="compare">.*?</figure>', small, re.S)[0]) + 9)
     text, found = made(run)
-    assert len(found.all('img')) == 3 and len(text) == len(small)
+    assert len(views(found)) == 3 and len(text) == len(small)
     assert 'images: 1 only' in capsys.readouterr().out
 
 
@@ -181,7 +190,7 @@ def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
     folder = put_run(tmp_path / 'run', tmp_path / 'data', names=('d',))
     monkeypatch.setattr(make_report, 'CROP', (30, 40))
     _, found = made(folder)
-    assert {(each['width'], each['height']) for each in found.all('img')} == {('40', '30')}
+    assert {(each['width'], each['height']) for each in views(found)} == {('40', '30')}
     assert 'Shown: 40x30 of 64x48 pixels' in ' '.join(found.text)
 
 
@@ -218,21 +227,20 @@ def test_options_are_read_back(tmp_path):
         == {name: value for name, value in vars(parse(flags)).items() if name != 'given'}
 
 
-@pytest.mark.parametrize(('low', 'high'), [(0.0, 1.0), (27.601, 27.624), (3.0, 3.0), (0.0, 0.0), (-5.0, 940.0),
-                                           (1e-7, 3e-7)])
-def test_ticks_span_the_values(low, high):
-    ticks = page.even_ticks(low, high)
-    assert ticks[0] <= low and high <= ticks[-1] and 2 <= len(ticks) <= 9
-    if low > 0:
-        assert all(low <= tick <= high for tick in page.log_ticks(low, high))
-
-
 @pytest.mark.parametrize('values', [[5.0], [math.nan, 3.0], [1.0] * 500, [0.0, 0.0], [1e-9, 1e3], [math.inf, 2.0]])
-def test_any_series_is_a_chart(values):
-    text = page.chart('title', {'a<b': values, 'empty': [math.nan]})
-    Page(text)
-    assert 'nan' not in text and 'inf' not in text and 'a&lt;b' in text and 'empty' not in text
-    assert page.chart('title', {'a': [math.nan]}) == ''
+@pytest.mark.parametrize('losses', [True, False])
+def test_any_series_is_a_chart(values, losses):
+    text = page.chart('title', 'label', {'a<b': values, 'empty': [math.nan]}, losses)
+    found = Page(text)
+    drawn = [base64.b64decode(each.get('src', each.get('srcset')).partition(',')[2]).decode()
+             for each in found.all('img') + found.all('source')]
+    assert len(drawn) == 2 and all(ElementTree.fromstring(each).tag.endswith('svg') for each in drawn)
+    assert all('a&lt;b' in each and 'empty' not in each for each in (*drawn, text)) and drawn[0] != drawn[1]
+    assert page.chart('title', 'label', {'a': [math.nan]}) == ''
+
+
+def test_charts_are_the_same_bytes_every_time():
+    assert page.chart('title', 'label', {'a': [1.0, 2.0]}) == page.chart('title', 'label', {'a': [1.0, 2.0]})
 
 
 @pytest.mark.parametrize(('spoil', 'words'), [
@@ -258,7 +266,7 @@ def test_a_real_test_is_reported(cli, library):
     shown = ' '.join(found.text)
     table = json.loads(Path('experiment/stage4_x2_bicubic_iso/results/protocol_single.json').read_text())
     assert f'{table["means"][0]["scores"]["Set2"]["psnr_y"]:.2f}' in shown
-    assert len(found.all('img')) == 6 and 'Set2/e' in shown
+    assert len(views(found)) == 6 and 'Set2/e' in shown
 
 
 @pytest.mark.slow

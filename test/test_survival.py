@@ -1,6 +1,7 @@
 """Trainings that are killed, stopped, damaged, started twice or refused the disk: nothing is lost, nothing differs."""
 import errno
 import os
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -36,8 +37,9 @@ def survives(folder, flags, whole, points, **how):
         place.mkdir()
         status = finish(place, flags, point, **how)
         printed = (place / 'printed').read_text()
-        # Raw copies of images that cannot be written cost speed only.
-        assert status in (-signal.SIGKILL, 2) or 'decoded for every patch' in printed, printed
+        # Cached images that cannot be written cost speed only, and a picture may fail.
+        spared = re.search('decoded for every patch|could not be drawn', printed)
+        assert status in (-signal.SIGKILL, 2) or spared, printed
         check_nothing_lost(place)
         assert finish(place, flags, broken=how.get('broken')) == 0, (place / 'printed').read_text()
         check_equal(place, reference)

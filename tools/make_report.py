@@ -3,8 +3,8 @@
     python tools/make_report.py experiment/stage4_x4_bicubic_iso
     python tools/make_report.py experiment/stage4_x4_bicubic_iso -o report.html --dir_data datasets
 
-The file needs nothing else, neither network nor folder. Sliders need restored images (main.py --save_results) and the
-ground truth, from which the input is made anew; where it has moved, --dir_data says where it is.
+The file needs nothing else, neither network nor folder. Sliders need super-resolved images (main.py --save_results) and
+the ground truth, from which the LR input is made again; --dir_data says where it is if it has moved.
 """
 import argparse
 import base64
@@ -37,7 +37,7 @@ STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by m
           4: 'student'}
 CROP = (540, 720)  # height and width of what is shown of an image, at most
 MOST = 4_500_000   # bytes of all images together
-NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth, and --dir_data says where it is.'
+NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth; --dir_data says where it is.'
 
 
 @command_line()
@@ -71,7 +71,7 @@ def report(run, dir_data, images, notes):
         'Options': option_lists(start),
     }
     days = [starts[0].date] + [starts[-1].date] * (len(starts) > 1)
-    summary = f'Stage {stage}, {options["model"].upper()}: the {STAGES[stage]}. Enlargement x{options["scale"]}.'
+    summary = f'Stage {stage}, {options["model"].upper()}: the {STAGES[stage]}. Scale x{options["scale"]}.'
     dates = f'{len(starts)} start{"s" * (len(starts) > 1)}, {" to ".join(days)}'
     text = Template(TEMPLATE.read_text(encoding='utf-8'))
     return text.substitute(
@@ -93,12 +93,12 @@ def policy(template):
 def curves(run, stage, notes):
     """Losses and scores, from the newest checkpoint; where none is left, the pictures that training drew."""
     history = record.read_history(run, stage, notes.append)
-    charts = [page.chart('Training loss' if name == 'losses' else f'{metric.label(name)} of the test after each epoch',
-                         series) for name, series in history.items()]
+    charts = [page.chart('Training loss', 'loss', series, losses=True) if name == 'losses'
+              else page.chart(f'{metric.title(name)} after each epoch', metric.label(name), series)
+              for name, series in history.items()]
     if not history:
-        charts = [f'<figure class="chart"><img src="{page.data_uri(read_rgb(path))}" alt="{text} over the epochs">'
-                  '</figure>' for name, text in (('loss', 'Training loss'), ('psnr', 'Luma PSNR in dB'))
-                  if (path := run / f'{name}.png').is_file()]
+        charts = [f'<figure class="chart"><img class="drawn" src="{page.data_uri(read_rgb(path))}" '
+                  f'alt="{escape(path.stem)} over the epochs"></figure>' for path in sorted(run.glob('*.png'))]
     found = '\n'.join(filter(None, charts))
     return found and f'<div class="charts">{found}</div>'
 
@@ -160,7 +160,7 @@ def cell(metric, value):
 
 
 def panels(scores, starts, dir_data, most, notes):
-    """Sliders over bicubic enlargement, restored image and ground truth, spread over what was tested."""
+    """Sliders over bicubic, super-resolved image and ground truth, spread over what was tested."""
     with_images = [each for each in scores if each.images]
     parts, size = [], 0
     for scored, image in spread(with_images, most):
@@ -194,7 +194,7 @@ def spread(scored, most):
 
 
 def inputs(scored, image, starts, dir_data):
-    """Ground truth and bicubic enlargement of the input, as the test made them: float (1, 3, H, W) in [0, 1].
+    """Ground truth and bicubic upsampling of the LR input, as the test made them: float (1, 3, H, W) in [0, 1].
 
     Raises UserError if the ground truth is not there any more.
     """
@@ -224,13 +224,13 @@ def find_truth(scored, image, starts, dir_data):
     raise failure
 
 
-def panel(scored, image, restored, up, hr):
-    """One slider. restored: uint8 (H, W, 3); up, hr: float (1, 3, H, W). Raises UserError if their sizes differ."""
-    pictures = {'before': to_uint8(up, 1), 'after': restored, 'truth': to_uint8(hr, 1)}
+def panel(scored, image, sr, up, hr):
+    """One slider. sr: uint8 (H, W, 3); up, hr: float (1, 3, H, W). Raises UserError if their sizes differ."""
+    pictures = {'before': to_uint8(up, 1), 'after': sr, 'truth': to_uint8(hr, 1)}
     if len({each.shape for each in pictures.values()}) > 1:
-        raise UserError('the restored image is of another size than the ground truth')
-    top, left = telling_crop([pictures['before'], restored], *CROP)
-    shapes = restored.shape[:2]
+        raise UserError('the super-resolved image is of another size than the ground truth')
+    top, left = telling_crop([pictures['before'], sr], *CROP)
+    shapes = sr.shape[:2]
     part = {name: each[top:top + CROP[0], left:left + CROP[1]] for name, each in pictures.items()}
     height, width = part['after'].shape[:2]
     name = escape(f'{scored.set_name}/{image}')
@@ -238,15 +238,15 @@ def panel(scored, image, restored, up, hr):
     scores = ', '.join(f'{metric.title(name)} {metric.number(name, value)}'
                        for name, value in scored.scores[image].items())
     size = f' Shown: {width}x{height} of {shapes[1]}x{shapes[0]} pixels.' * (shapes != (height, width))
-    words = {'after': 'restored', 'truth': 'ground truth', 'before': 'bicubic enlargement'}
+    words = {'after': 'super-resolved', 'truth': 'ground truth', 'before': 'bicubic'}
     views = ''.join(f'<img class="{kind}" src="{page.data_uri(part[kind])}" width="{width}" height="{height}" '
                     f'alt="{name}: {text}" draggable="false">' for kind, text in words.items())
     return (f'<figure class="compare"><div class="view">{views}</div>'
             f'<label class="slide"><span>Bicubic</span><input type="range" min="0" max="100" value="50" '
-            f'aria-label="Share of the bicubic enlargement that is shown of {name}, in percent">'
-            f'<span>Restored</span></label>'
-            f'<label class="tick"><input type="checkbox" aria-label="Ground truth of {name} in place of the restored '
-            'image">Ground truth in place of the restored image</label>'
+            f'aria-label="Share of the bicubic image that is shown of {name}, in percent">'
+            f'<span>Super-resolved</span></label>'
+            f'<label class="tick"><input type="checkbox" aria-label="Show the ground truth of {name}">'
+            'Ground truth in place of the super-resolved image</label>'
             f'<figcaption>{name}, {escape(scored.degradation)}: bicubic PSNR {psnr_y(up, hr, scale):.2f}, '
             f'super-resolved {scores}.{size}</figcaption></figure>\n')
 
