@@ -1,10 +1,9 @@
 """The run folder: log, options, weights, full states. See the README for every file in it."""
-import os
 import re
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -158,10 +157,7 @@ class Run:
 
 
 def say(text):
-    """Print `text`, above the progress bar if there is one. Where the reader has gone, as when a terminal is closed,
-    training goes on and the log alone is written."""
-    try:
+    """Print `text`, above the progress bar if there is one. Once the reader has gone, the log alone is written."""
+    with suppress(BrokenPipeError):
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):  # broken pipe; closed; None where there was no stdout at all
-        sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 - for the rest of the program
