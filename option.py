@@ -3,7 +3,7 @@ import argparse
 import difflib
 import sys
 from itertools import product
-from re import findall, fullmatch, sub
+from re import fullmatch, sub
 
 from data.protocol import PROTOCOLS
 from model import FAMILIES
@@ -25,7 +25,8 @@ level = checked(float, lambda x: x == 0 or 1 <= x <= 255, '0 or 1-255: noise is 
 states = checked(int, lambda n: n == 0 or 2 <= n <= LARGE, '0 for all, or 2 or more: one alone may be damaged')
 resume = checked(int, lambda n: -1 <= n <= 10 ** 6, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
-decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*', text), 'step, or step_A_B with epochs A, B')
+decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|linear_[0-9]{1,6}', text),
+                'step, step_A_B with epochs A, B, cosine, or linear_E with an epoch E')
 run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
 folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
@@ -46,6 +47,8 @@ OPTIONS = [
     ('n_threads', 4, within(int, 0, 256), 'processes that load images; 0 = none but the main one'),
     ('precision', 'single', ('single', 'bf16', 'half'), 'products of 32-bit floats, or of 16 bits: bfloat16; float16'),
     ('compile', False, boolean, 'fuse what the SR network does between its convolutions, by torch.compile'),
+    ('recompute', True, boolean, 'recompute the blocks\' activations in the backward pass: a sixth of their memory; '
+     'False: about a seventh faster'),
     'data',
     ('dir_data', 'datasets', expanded, 'folder of the data sets, as DF2K/HR/*.png and benchmark/Set5/HR/*.png'),
     ('data_train', 'DF2K', str, 'training set; A+B joins sets'),
@@ -94,7 +97,10 @@ OPTIONS = [
     ('lr_task', 1e-3, rate, 'step size of the inner steps of stage 2'),
     ('lr_decay_sr', 125, epochs, 'epochs between two cuts of --lr_sr'),
     ('lr_decay_encoder', 60, epochs, 'epochs between two cuts of --lr_encoder'),
-    ('decay_type', 'step', decay, 'step, or step_A_B: cut --lr_sr at epochs A and B, encoder-only ones not counted'),
+    ('decay_type', 'step', decay, 'learning rate decay; step: every --lr_decay_sr epochs; step_A_B: at epochs A and B; '
+     'cosine: to 0 at the last epoch; linear_E: constant to epoch E, then linearly to 0; without encoder-only epochs'),
+    ('warmup', 0, whole, 'batches over which the learning rate rises linearly at the start'),
+    ('ema', 0.0, share, 'decay of the moving average of the weights, which is tested and kept, such as 0.999; 0: none'),
     ('gamma_sr', 0.5, factor, 'what a cut multiplies --lr_sr by'),
     ('gamma_encoder', 0.1, factor, 'what a cut multiplies --lr_encoder by'),
     ('optimizer', 'ADAM', ('ADAM', 'SGD', 'RMSprop'), 'optimiser'),
@@ -179,10 +185,10 @@ def build_parser(stage=None, model='mrda'):
 def parse(argv=None, stage=None):
     """Options from a command line (default: sys.argv) as a Namespace with one attribute a flag. Raises UserError.
 
-    Not as written: `model` is mrda or kdsr; `stage` 1-4 or 'all'; `cpu` has become `device`; `milestones` are the
-    epochs of --decay_type; `run_name` names the run folder, `save` is the same or, with `--stage all`, the prefix;
-    `given` is the set of flags on the command line; `retired` lists those that do nothing; `notes` are lines for the
-    log. The argument `stage` reads the line for that one stage of `--stage all`.
+    Not as written: `model` is mrda or kdsr; `stage` 1-4 or 'all'; `cpu` has become `device`; `run_name` names the
+    run folder, `save` is the same or, with `--stage all`, the prefix; `given` is the set of flags on the command line;
+    `retired` lists those that do nothing; `notes` are lines for the log. The argument
+    `stage` reads the line for that one stage of `--stage all`.
     """
     argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
             for token in (sys.argv[1:] if argv is None else argv)]
@@ -264,7 +270,6 @@ def _settle(args, stage, asked, given):
             raise UserError(f'--cpu True and --device {args.device} contradict each other: give one of them')
         args.device = 'cpu'
     args.given = {'device' if name == 'cpu' else name for name in given} - set(RETIRED)
-    args.milestones = list(map(int, findall('[0-9]+', args.decay_type)))
     args.stage = stage
     if stage in (1, 2, 3):
         args.epochs_encoder = 0
@@ -296,5 +301,9 @@ def _check(args):
     for low, high in ('sig_min', 'sig_max'), ('lambda_min', 'lambda_max'):
         if getattr(args, low) > getattr(args, high):
             raise UserError(f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}')
+    linear = fullmatch('linear_([0-9]+)', args.decay_type)
+    if linear and int(linear[1]) >= args.epochs_sr - args.epochs_encoder and not args.test_only:
+        raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay up to --epochs_sr '
+                        f'{args.epochs_sr}; raise that, or lower {linear[1]}')
     if args.stage == 2 and args.batch_size % 2:
         raise UserError(f'--batch_size {args.batch_size}: stage 2 takes an even one, half to adapt and half to query')

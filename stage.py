@@ -1,11 +1,14 @@
 """What the four stages have in common: a stage turns a batch of HR patches into named losses."""
+from argparse import Namespace
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.degradation import Degradation, DegradationRange, Degrader
 from loss import Loss
+from optim.update import make_optimizer
 from utility import ROUNDED, arithmetic, place
 
 
@@ -21,16 +24,16 @@ class Source(NamedTuple):
 class Stage(nn.Module):
     """One training stage. Subclasses say what is trained, from what, and by which losses.
 
-    trained: the network whose weights the stage learns; everything else is frozen.
-    Because a whole step is one forward, nn.DataParallel wraps every stage alike: each replica degrades and adapts
-    on its own share of the batch.
+    trained: the network that weights files hold and EMA averages.
+    A step is one or more named updates, each one forward of the stage, so nn.DataParallel and DistributedDataParallel
+    wrap every stage alike: each replica degrades and adapts on its own share of the batch.
     """
     trained: nn.Module
     oracle = False      # whether its tests adapt on the ground truth
     encoder_epochs = 0  # the first epochs that train the encoder only, at a rate of their own
     encoder_only = False  # whether this is one of them
 
-    def __init__(self, args):
+    def __init__(self, args: Namespace) -> None:
         super().__init__()
         self.degrader = Degrader(args.scale, args.blur_kernel, args.mode, args.rgb_range)
         self.draws = DegradationRange(args.blur_type, args.sig_min, args.sig_max,
@@ -40,52 +43,73 @@ class Stage(nn.Module):
         self.loss = Loss(args.loss, args.rgb_range)
         self.rounded = ROUNDED[args.precision]
 
-    def begin_epoch(self, epoch):
+    def updates(self) -> dict[str, nn.Module]:
+        """{name: what this update moves}, in the order of a step. The first one's losses keep their plain names."""
+        return {'sr': self.trained}
+
+    def optimizer(self, update: str, args: Namespace, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of an update: by default what --optimizer says for all."""
+        return make_optimizer(args, parameters)
+
+    def rate(self, update: str, scheduled: float) -> float:
+        """The learning rate of an update where the schedule of the options gives `scheduled`."""
+        return scheduled
+
+    def begin_epoch(self, epoch: int) -> None:
         """Called before epoch `epoch`, counted from 1."""
 
-    def sources(self, testing):
-        """Where the networks' first weights come from, a list of Source."""
+    def sources(self, testing: bool) -> list[Source]:
+        """Where the networks' first weights come from."""
         raise NotImplementedError
 
-    def losses(self, hr, draw):
-        """hr (B, 3, H, W), draw: the step's torch.Generator → {name: scalar}; 'loss' is back-propagated."""
+    def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
+        """hr (B, 3, H, W), generator: of the step's random numbers → {name: scalar}; 'loss' is minimised by `update`,
+        every entry is logged."""
         raise NotImplementedError
 
-    def restore(self, lq, up, hr):
+    def super_resolve(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
         """The image that is scored: sr (B, 3, sh, sw). hr may be used to adapt, as the method's oracle tests do."""
         raise NotImplementedError
 
-    def restore_by_step(self, lq, up, hr):
+    def super_resolve_by_step(self, lq: Tensor, up: Tensor, hr: Tensor) -> list[Tensor]:
         """A list of sr, one after each adaptation step where the stage's test shows them; the last one counts."""
-        return [self.restore(lq, up, hr)]
+        return [self.super_resolve(lq, up, hr)]
 
-    def forward(self, hr, seeds):
-        """hr (B, 3, H, W), seeds (B,) int64, the first of which seeds the draws → {name: (1,)}."""
-        draw = torch.Generator(hr.device).manual_seed(int(seeds[0]))
+    def forward(self, hr: Tensor, seeds: dict[torch.device, int], update: str) -> dict[str, Tensor]:
+        """hr (B, 3, H, W), seeds: {device: seed of the step's random numbers on it} → {name: (1,)}."""
+        generator = torch.Generator(hr.device).manual_seed(seeds[hr.device])
         with self.arithmetic(hr.device):
-            return {name: loss.float().reshape(1) for name, loss in self.losses(hr, draw).items()}
+            return {name: loss.float().reshape(1) for name, loss in self.losses(hr, generator, update).items()}
 
-    def enlarge(self, lq, up=None, hr=None):
-        """What tests and photos call: restore_by_step in the arithmetic of --precision, a list of float32 sr."""
+    def predict(self, lq: Tensor, up: Tensor | None = None, hr: Tensor | None = None) -> list[Tensor]:
+        """What tests and photos call: super_resolve_by_step in the arithmetic of --precision, a list of float32 sr."""
         with self.arithmetic(lq.device):
-            return [sr.float() for sr in self.restore_by_step(lq, up, hr)]
+            return [sr.float() for sr in self.super_resolve_by_step(lq, up, hr)]
 
-    def arithmetic(self, device):
+    def train(self, mode: bool = True) -> 'Stage':
+        """As nn.Module.train, but frozen networks stay in eval mode."""
+        learning = {id(module) for part in self.updates().values() for module in part.modules()} if mode else set()
+        for module in self.modules():
+            module.training = id(module) in learning
+        self.training = mode
+        return self
+
+    def arithmetic(self, device: torch.device) -> AbstractContextManager:
         """A context in which convolutions and matrix products are computed as --precision says."""
         return arithmetic(device, self.rounded)
 
-    def place(self, device):
+    def place(self, device: torch.device) -> 'Stage':
         """Move to `device`, as utility.place does. Returns self."""
         return place(self, device, self.rounded)
 
-    def degrade(self, hr, draw):
+    def degrade(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample
         → lq (B, 3, h, w), up (B, 3, sh, sw)."""
-        degradation = self.draws.sample(draw, len(hr) if self.per_sample else 1)
-        return self.degrader(hr, degradation, draw)
+        degradation = self.draws.sample(generator, len(hr) if self.per_sample else 1)
+        return self.degrader(hr, degradation, generator)
 
 
-def fixed_degradation(args):
+def fixed_degradation(args: Namespace) -> Degradation:
     """The degradation of the tests, as the options fix it."""
     if args.blur_type == 'iso_gaussian':
         return Degradation.iso(args.sig, args.noise)

@@ -1,126 +1,244 @@
-"""The loop that every stage shares: rates, steps, logging, evaluation, saving, going on. It knows no stage."""
+"""The loop that every stage shares: rates, updates, moving average, guards, tests, checkpoints. It knows no stage."""
 import math
 import time
+from argparse import Namespace
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from process.group import ALONE
+from optim.ema import EMA
+from optim.schedule import learning_rate
+from optim.update import Update
+from process.group import Process
 from process.signals import Stopped
 from report import evaluation
 from report.meter import Meter, means, new_tally
-from report.plots import draw_curves
+from report.plots import draw_curves, draw_rate
+from report.testing import Tester
+from stage import Stage
 from store import continuity
-from store.journal import Journal, peak_text
+from store.checkpoint import Run
+from store.journal import peak_text
 from utility import UserError, derive_seed, out_of_memory, shown
 
-
-def make_optimizer(args, parameters):
-    """--optimizer with its settings; the rate is set anew before each epoch."""
-    common = {'lr': args.lr_sr, 'weight_decay': args.weight_decay}
-    if args.optimizer == 'SGD':
-        return torch.optim.SGD(parameters, momentum=args.momentum, **common)
-    if args.optimizer == 'RMSprop':
-        return torch.optim.RMSprop(parameters, eps=args.epsilon, **common)
-    return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon,
-                            fused=parameters[0].is_cuda or None, **common)
-
-
-def learning_rate(args, epoch, encoder_epochs):
-    """The rate of epoch `epoch` (from 1), of which the first `encoder_epochs` have their own schedule."""
-    if epoch <= encoder_epochs:
-        return args.lr_encoder * args.gamma_encoder ** (epoch // args.lr_decay_encoder)
-    epoch -= encoder_epochs
-    milestones = args.milestones or range(args.lr_decay_sr, epoch + 1, args.lr_decay_sr)
-    decays = sum(milestone <= epoch for milestone in milestones)
-    return args.lr_sr * args.gamma_sr ** decays
+REDRAW = 60  # seconds between two drawings of the curves, which are drawn after the last epoch, too
 
 
 class Trainer:
-    """Trains `stage` for args.epochs_sr epochs, or only tests it.
+    """Trains `stage`, on its device already, for args.epochs_sr epochs.
 
-    train: loader of uint8 patches (B, 3, P, P), or None; tests: list of TestSet; evaluator: scores a set;
-    run: the Run that keeps everything; stopper: tells that a signal asks to stop; n_gpus: replicas that share each
-    batch; team: the Team of processes that share each batch.
+    train: loader of uint8 patches (B, 3, P, P); tester: scores the test sets after each epoch; run: keeps everything;
+    process: the device, the GPUs and ranks that share each batch, the signals. tester and run are None where single
+    steps are timed.
     """
 
-    def __init__(self, args, stage, train, tests, evaluator, run, device, stopper, n_gpus=1, team=ALONE):
-        self.args, self.stage, self.train, self.tests = args, stage, train, tests
-        self.evaluator, self.run, self.device, self.stopper = evaluator, run, device, stopper
-        self.team = team
-        self.journal = run and Journal(args, run, device)  # no run: single steps are timed
-        self.network = nn.DataParallel(stage, range(n_gpus)) if n_gpus > 1 else stage
-        self.parameters = [p for p in stage.trained.parameters() if p.requires_grad]
+    def __init__(self, args: Namespace, stage: Stage, train: Iterable, tester: Tester | None, run: Run | None,
+                 process: Process) -> None:
+        self.args, self.stage, self.train, self.tester, self.run = args, stage, train, tester, run
+        self.device, self.stopper, self.n_gpus, self.group = process
+        self.journal = tester and tester.journal
+        self.updates = {}               # {name: Update}
+        for name, part in stage.updates().items():
+            parameters = [p for p in part.parameters() if p.requires_grad]
+            self.updates[name] = Update(name, parameters, stage.optimizer(name, args, parameters),
+                                        args.precision == 'half')
+        self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
+        self.ema = None                 # of the trained network, with --ema; begun once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
         self.batch = 0                  # batches done of the next epoch
         self.tally = new_tally()        # of these
-        self.saved = time.monotonic()   # when the last full state was written
-        self.history = {}               # {'losses': {name: [one an epoch]}, metric: {test set: [one an epoch]}}
-        if train is not None:
-            self.optimizer = make_optimizer(args, self.parameters)
-            self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == 'half')
-            self.history = {'losses': {}}
+        self.tested = True              # whether the test of the last epoch is done
+        self.sound = True               # whether the weights may be saved: not within an update, not if it diverged
+        self.saved = self.drawn = time.monotonic()  # when the last checkpoint and curves were written
+        self.history = {'losses': {}}  # {'losses': {name: [one an epoch]}, metric: {test set: [one an epoch]}}
 
-    def fit(self):
-        """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it."""
-        self.run.prepare(self.state_bytes())
-        self.journal.begin(self.epoch, self.batch)
-        self.team.await_leader()
+    def fit(self) -> None:
+        """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it; whatever else goes
+        wrong outside an update's step is raised after a checkpoint, too."""
+        self.run.prepare(self.checkpoint_bytes())
+        self.journal.begin(self.epoch, self.batch, self.tested)
+        self.group.await_leader()
         self.saved = time.monotonic()
         self.stopper.deferred = True
         try:
+            if not self.tested:
+                self.test_epoch()
             while self.epoch < self.args.epochs_sr:
                 self.train_epoch(self.epoch + 1)
-                self.test_epoch(self.epoch + 1)
                 self.finish_epoch()
+                self.test_epoch()
                 self.stopper.check()
         except Stopped:
             if self.batch:
                 self.save()
-            self.team.await_leader()  # torchrun ends all ranks as soon as one ends
+            self.group.await_leader()  # torchrun ends all ranks as soon as one ends
+            raise
+        except Exception:
+            if self.batch and self.sound:
+                self.save()
             raise
         finally:
             self.journal.close()
             self.stopper.deferred = False
 
-    def train_epoch(self, epoch):
+    def train_epoch(self, epoch: int) -> None:
         """The rest of epoch `epoch`, from where self.batch says."""
-        rate = learning_rate(self.args, epoch, self.stage.encoder_epochs)
-        for group in self.optimizer.param_groups:
-            group['lr'] = rate
-        self.stage.begin_epoch(epoch)
-        if self.team.size > 1 and (self.network is self.stage or epoch == self.stage.encoder_epochs + 1):
-            self.network = self.stage  # lets the wrapper of the encoder's epochs go
-            self.network = self.team.wrap(self.stage)
+        self.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
-        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, rate, bar=self.run.leader)
-        threshold = self.threshold()
+        rate, threshold = self.rate(epoch), self.threshold()
+        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, self.run.leader)
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
         try:
             for hr in meter.waiting(self.train):
                 losses = self.step(hr, threshold)
                 self.batch += 1
-                meter.add(losses, self.args.batch_size, self.batch)
+                meter.add(losses, self.args.batch_size, self.batch, rate)
                 self.stopper.check()
                 if time.monotonic() - self.saved >= 60 * self.args.save_every_min:
                     self.save()
+                rate = self.rate(epoch)
         finally:
             meter.close()
 
-    def finish_epoch(self):
-        """Count the epoch as done: its losses into the history, its weights and full state on disk."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Make the stage ready to learn; wrap it anew where other parameters begin to."""
+        self.stage.begin_epoch(epoch)
+        self.stage.train()
+        if not self.networks or (self.group.size > 1 and epoch == self.stage.encoder_epochs + 1):
+            self.networks.clear()  # lets the wrappers of the encoder's epochs go
+            self.networks = {name: self.wrap(name) for name in self.updates}
+        if self.args.ema and self.ema is None:
+            self.ema = EMA(self.stage.trained, self.args.ema)
+
+    def wrap(self, update: str) -> nn.Module:
+        """The stage as one update calls it: shared by GPUs or ranks where there are several."""
+        if self.n_gpus > 1:
+            return nn.DataParallel(self.stage, range(self.n_gpus))
+        self.learn(update)
+        return self.group.wrap(self.stage) if self.group.size > 1 else self.stage
+
+    def learn(self, update: str) -> None:
+        """Let the parameters of this update, and of no other one, require gradients."""
+        for name, each in self.updates.items() if len(self.updates) > 1 else ():
+            for parameter in each.parameters:
+                parameter.requires_grad_(name == update)
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of the batch that comes next, which every update is set to."""
+        scheduled = learning_rate(self.args, epoch, self.stage.encoder_epochs, self.batch)
+        for name, update in self.updates.items():
+            update.set_rate(self.stage.rate(name, scheduled))
+        return scheduled
+
+    def step(self, hr: Tensor, threshold: float) -> dict[str, float] | None:
+        """One step on a batch of patches, update by update; returns {loss: value}, or None if it was skipped.
+
+        Raises UserError if a loss or the gradient is not finite, or memory runs out: the weights are then as they were.
+        In half precision a gradient may overflow; the step is then left out, and the next ones are scaled by less.
+        """
+        logged = {}
+        try:
+            hr = evaluation.to_float(hr, self.args.rgb_range, self.device)                  # (B, 3, P, P)
+            for update in self.updates.values():
+                losses = self.forward(update, hr)
+                with self.group.waiting():
+                    update.backward(losses['loss'])
+                values = self.guard(update, losses, threshold)
+                if values is None:
+                    update.skip()
+                    return None
+                self.sound = False
+                update.step()
+                self.sound = True
+                logged |= values if not logged else {f'{update.name} {name}': value for name, value in values.items()}
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(f'out of memory ({peak_text(self.device)}) with --batch_size {self.args.batch_size} and '
+                            f'--patch_size {self.args.patch_size}: lower one of them; what was saved is intact, and '
+                            'a lower --batch_size resumes it with --accept_changes') from error
+        if self.ema:
+            self.ema.update()
+        return logged
+
+    def forward(self, update: Update, hr: Tensor) -> dict[str, Tensor]:
+        """The losses of an update on hr (B, 3, P, P), {name: scalar}, means over the GPUs that share the batch."""
+        first, share = self.group.rank * len(hr), len(hr) // self.n_gpus
+        devices = [torch.device('cuda', index) for index in range(self.n_gpus)] if self.n_gpus > 1 else [hr.device]
+        seeds = {device: derive_seed(self.args.seed, 'degradation', self.number, first + index * share)
+                 for index, device in enumerate(devices)}
+        torch.manual_seed(derive_seed(self.args.seed, 'dropout', self.number, self.group.rank))
+        self.learn(update.name)
+        with self.group.waiting():
+            losses = self.networks[update.name](hr, seeds, update.name)
+        return {name: loss.mean() for name, loss in losses.items()}
+
+    def guard(self, update: Update, losses: dict[str, Tensor], threshold: float) -> dict[str, float] | None:
+        """The values of the losses, means over the ranks; None if --skip_threshold forbids the step. Raises UserError
+        if a loss or the gradient is not finite."""
+        norm = update.gradient_norm()  # all values come back from the device in one transfer below
+        stop = norm.new_tensor(self.stopper.number is not None)
+        *values, norm, stop = self.group.mean(torch.stack([*losses.values(), norm, stop]))
+        self.group.agree(self.stopper, stop)
+        values = dict(zip(losses, values, strict=True))
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if not bad and values['loss'] >= threshold:
+            return None
+        if not bad and not math.isfinite(norm) and not update.may_overflow():
+            bad = ['gradient']
+        if bad:
+            self.sound = False
+            names = [shown(self.train.dataset.files[index].name)
+                     for index in sorted(set(self.train.batch_sampler.images(self.epoch + 1, self.batch)))]
+            raise UserError(f'step {self.number}: {", ".join(bad)} not finite, with patches of {", ".join(names)}; '
+                            'training stopped with the weights as they were before it, and what was saved is intact. '
+                            'A lower learning rate usually helps: resume with another --lr_sr and --accept_changes')
+        return values
+
+    @property
+    def number(self) -> int:
+        """Of the step that comes next, over all epochs."""
+        return self.epoch * self.args.test_every + self.batch
+
+    def threshold(self) -> float:
+        """A batch whose loss reaches this is skipped: --skip_threshold times the mean of the last epoch with any."""
+        past = [mean for mean in self.history['losses'].get('loss', []) if not math.isnan(mean)]
+        return self.args.skip_threshold * past[-1] if past else math.inf
+
+    def finish_epoch(self) -> None:
+        """Count the epoch as done: its losses into the history, its weights and checkpoint on disk, before any test."""
         self.note('losses', self.epoch + 1, means(self.tally))
-        self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=self.optimizer.param_groups[0]['lr'],
-                           skipped=self.tally['skipped'])
-        self.epoch, self.batch, self.tally = self.epoch + 1, 0, new_tally()
+        rate = next(iter(self.updates.values())).optimizer.param_groups[0]['lr']
+        self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=rate, skipped=self.tally['skipped'])
+        self.epoch, self.batch, self.tally, self.tested = self.epoch + 1, 0, new_tally(), False
         self.check_weights()
-        self.run.save_weights(self.epoch, self.stage.trained, keeps_weights(self.args, self.epoch))
+        self.run.save_weights(self.epoch, self.weights(), keeps_weights(self.args, self.epoch))
         self.save()
-        if self.run.leader:
-            draw_curves(self.run.folder, self.history)
+
+    def test_epoch(self) -> None:
+        """Score the weights, and with --ema their average, after the last epoch; then draw the curves."""
+        self.tested = True
+        if not self.run.leader:
+            self.group.follow(self.stopper)
+            return
+        scored = self.tester.score(self.stage, self.epoch)
+        if self.ema:
+            with self.ema.applied():
+                scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
+        self.group.tick(self.stopper, done=True)
+        self.run.log(f'Protocol: {self.tester.evaluator.protocol(self.stage.oracle)}')
+        means = {name: evaluation.overall(several) for name, several in scored.items()}
+        for metric in self.tester.evaluator.metrics:
+            self.note(metric, self.epoch, {name: values[metric] for name, values in means.items()})
+        self.save()
+        if time.monotonic() - self.drawn >= REDRAW or self.epoch == self.args.epochs_sr:
+            draw_curves(self.run.folder, self.history, self.run.log)
+            draw_rate(self.run.folder, self.journal.rates(), self.run.log)
+            self.drawn = time.monotonic()
         self.run.log()
 
-    def note(self, kind, epoch, values):
+    def note(self, kind: str, epoch: int, values: dict[str, float]) -> None:
         """Add an epoch's values to the history; nan stands for epochs in which a loss or test set was not there yet,
         such as the student's SR loss, or where every batch was skipped."""
         series = self.history.setdefault(kind, {})
@@ -128,149 +246,54 @@ class Trainer:
             past = series.setdefault(name, [])
             past += [math.nan] * (epoch - 1 - len(past)) + [values.get(name, math.nan)]
 
-    def step(self, hr, threshold):
-        """One optimiser step on a batch of patches; returns {name: value}, or None if it was skipped.
-
-        Raises UserError if a loss or the gradient is not finite, or memory runs out: the weights are then as they were.
-        In half precision a gradient may overflow; the step is then left out, and the next ones are scaled by less.
-        """
-        try:
-            return self._step(hr, threshold)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise UserError(f'out of memory ({peak_text(self.device)}) with --batch_size {self.args.batch_size} and '
-                            f'--patch_size {self.args.patch_size}: lower one of them; what was saved is intact, and '
-                            'a lower --batch_size goes on from it with --accept_changes') from error
-
-    def _step(self, hr, threshold):
-        step = self.epoch * self.args.test_every + self.batch
-        hr = evaluation.to_float(hr, self.args.rgb_range, self.device)
-        places = range(self.team.rank * len(hr), (self.team.rank + 1) * len(hr))  # of this rank's part in the batch
-        seeds = torch.tensor([derive_seed(self.args.seed, 'degradation', step, i) for i in places])
-        with self.team.waiting():
-            losses = {name: loss.mean() for name, loss in self.network(hr, seeds).items()}
-            self.optimizer.zero_grad()
-            self.scaler.scale(losses['loss']).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf)  # infinite limit: measured, nothing clipped
-        stop = norm.new_tensor(self.stopper.number is not None)
-        *values, norm, stop = self.team.mean(torch.stack([*losses.values(), norm, stop]))  # the one wait for the device
-        self.team.agree(self.stopper, stop)
-        values = dict(zip(losses, values, strict=True))
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if not bad and values['loss'] >= threshold:
-            self.scaler.update()
-            return None
-        if not bad and not math.isfinite(norm) and self.scaler.get_scale() <= 1:
-            bad = ['gradient']
-        if bad:
-            names = [shown(self.train.dataset.files[index].name)
-                     for index in sorted(set(self.train.batch_sampler.images(self.epoch + 1, self.batch)))]
-            raise UserError(f'step {step}: {", ".join(bad)} not finite, with patches of {", ".join(names)}; training '
-                            'stopped with the weights as they were before it, and what was saved is intact. A lower '
-                            'learning rate usually helps: the run goes on with another --lr_sr and --accept_changes')
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return values
-
-    def threshold(self):
-        """A batch whose loss reaches this is skipped: --skip_threshold times the mean of the last epoch with any."""
-        past = [mean for mean in self.history['losses'].get('loss', []) if not math.isnan(mean)]
-        return self.args.skip_threshold * past[-1] if past else math.inf
-
-    def test(self, epoch=None):
-        """{test set: its list of SetScores, one for each degradation}; the means are logged, the images' written.
-        epoch: after which the test comes, None where nothing is trained."""
-        start, scored = time.monotonic(), {}
-        for testset in self.tests:
-            scored[testset.name] = self.evaluator.score(self.stage, testset, self.check, self.journal.watch)
-            for line in evaluation.lines(scored[testset.name]):
-                self.run.log(line)
-            for scores in scored[testset.name]:
-                evaluation.write_csv(self.run.results, scores)
-        images = sum(len(scores.by_step[-1]) for several in scored.values() for scores in several)
-        spent = time.monotonic() - start
-        self.run.log(f'{images} images in {spent:.1f} s')
-        means = {name: evaluation.overall(each) for name, each in scored.items()}
-        self.journal.test(epoch, means, images=images, seconds=spent)
-        return scored
-
-    def check(self):
-        """Before each image of a test. Raises Stopped if a signal asks for it."""
-        self.team.tick(self.stopper)
-        self.stopper.check()
-
-    def test_epoch(self, epoch):
-        if not self.team.leader:
-            self.team.follow(self.stopper)
-            return
-        means = {name: evaluation.overall(scored) for name, scored in self.test(epoch).items()}
-        self.team.tick(self.stopper, done=True)
-        self.run.log(f'Protocol: {self.evaluator.protocol(self.stage.oracle)}')
-        for metric in self.evaluator.metrics:
-            self.note(metric, epoch, {name: values[metric] for name, values in means.items()})
-
-    def save(self):
-        """The full state. It holds the frozen networks too, so that a run needs no other file to go on, and does not
-        change when an earlier stage is trained again. Raises UserError rather than save weights that are not finite."""
+    def save(self) -> None:
+        """Write a checkpoint. Raises UserError rather than save weights that are not finite."""
         if not self.run.leader:
             return
         self.check_weights()
-        self.run.save((self.epoch, self.batch), self.state(), self.args.keep_states)
+        self.run.save((self.epoch, self.batch), self.checkpoint(), self.args.keep_states)
         self.saved = time.monotonic()
 
-    def check_weights(self):
+    def check_weights(self) -> None:
         """Raises UserError if they are not finite: before anything of them is saved."""
-        if not all(p.isfinite().all() for p in self.parameters):
-            step = self.epoch * self.args.test_every + self.batch - 1
-            raise UserError(f'weights are not finite after step {step}; what was saved before is intact. A lower '
-                            'learning rate usually helps: the run goes on with another --lr_sr and --accept_changes')
+        if not all(p.isfinite().all() for update in self.updates.values() for p in update.parameters):
+            raise UserError(f'weights are not finite after step {self.number - 1}; what was saved before is intact. A '
+                            'lower learning rate usually helps: resume with another --lr_sr and --accept_changes')
 
-    def state(self):
-        """Everything that a training goes on from, as dicts of tensors and basic types."""
-        args = self.args
-        return {'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally, 'stage': args.stage,
-                'options': self.options(), 'passing': continuity.passing(args, self.team.size),
-                'networks': self.stage.state_dict(),
-                'optimizer': [args.optimizer, self.optimizer.state_dict()], 'scaler': self.scaler.state_dict(),
-                'history': self.history}
+    def weights(self) -> dict[str, Tensor]:
+        """What weights files hold: the trained network's state dict, with --ema the averaged weights in it."""
+        return self.stage.trained.state_dict() | (self.ema.state_dict() if self.ema else {})
 
-    def options(self):
+    def checkpoint(self) -> dict:
+        """Everything needed to resume, as dicts of tensors and basic types. It holds the frozen networks too, so that a
+        run needs no other file, and does not change when an earlier stage is trained again."""
+        return {'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally, 'tested': self.tested,
+                'stage': self.args.stage, 'options': self.options(),
+                'passing': continuity.passing(self.args, self.group.size), 'networks': self.stage.state_dict(),
+                'updates': {name: update.state_dict() for name, update in self.updates.items()},
+                'ema': self.ema.state_dict() if self.ema else {}, 'history': self.history}
+
+    def options(self) -> dict:
         """What the result follows from, for continuity.check()."""
         return continuity.binding(self.args) | {'images': continuity.describe(self.train.dataset.files)}
 
-    def state_bytes(self):
-        """About how large a full state is: every network, and two moments of what is trained."""
-        tensors = [*self.stage.state_dict().values(), *2 * self.parameters]
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint is: every network, and two moments and an average of what is trained."""
+        moved = [p for update in self.updates.values() for p in update.parameters]
+        tensors = [*self.stage.state_dict().values(), *(3 if self.args.ema else 2) * moved]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 1_000_000
 
-    def restore(self, state):
-        """Go on from what state() gave, the networks apart: see restore_networks()."""
-        name, moments = state['optimizer']
-        if name != self.args.optimizer:
-            raise UserError(f'{self.run.folder} was trained with --optimizer {name}, not {self.args.optimizer}; '
-                            'go on with that or choose another --save')
-        settings = [{key: value for key, value in group.items() if key != 'params'}
-                    for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(moments)
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)  # the moments alone are the state's; options that differ were accepted
-        if state['scaler'] and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state['scaler'])
-        self.epoch, self.batch = state['epoch'], state['batch']
+    def restore(self, state: dict) -> None:
+        """Continue from what checkpoint() gave; the stage's networks have been restored already."""
+        for name, update in self.updates.items():
+            update.load_state_dict(state['updates'][name])
+        if self.args.ema:
+            self.ema = EMA(self.stage.trained, self.args.ema)
+            self.ema.load_state_dict(state['ema'] or self.ema.state_dict())  # --ema may have been added since
+        self.epoch, self.batch, self.tested = state['epoch'], state['batch'], state['tested']
         self.tally, self.history = state['tally'], state['history']
 
 
-def keeps_weights(args, epoch):
+def keeps_weights(args: Namespace, epoch: int) -> bool:
     """Whether the weights of `epoch` stay under its number."""
     return args.save_models or epoch > args.st_save_epoch
-
-
-def restore_networks(stage, state, folder):
-    """Load the networks of a full state into `stage`. Raises UserError if they are of another shape."""
-    try:
-        stage.load_state_dict(state['networks'])
-    except RuntimeError as error:
-        raise UserError(f'{folder} holds a run of another network; choose another --save or the options '
-                        f'in its config.txt ({str(error).splitlines()[1].strip()})') from error

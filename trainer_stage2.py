@@ -1,5 +1,8 @@
 """Stage 2: MLN is meta-learned by first-order MAML, so that a few steps adapt it to any one degradation."""
+from argparse import Namespace
+
 import torch
+from torch import Tensor
 from torch.func import functional_call
 
 from model import build
@@ -12,23 +15,23 @@ class Stage2(Stage):
     the loss of the adapted weights on the query half gives the gradient with respect to the original ones."""
     oracle = True
 
-    def __init__(self, args):
+    def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self.n_tasks = args.meta_batch_size
         self.inner_rates = [args.lr_task] * args.task_iter
         self.test_rates = step_sizes(args.test_iter)
         self.trained = self.mln = build(args, 'mln')
 
-    def sources(self, testing):
+    def sources(self, testing: bool) -> list[Source]:
         return [Source('pre_train', self.mln, stage=2 if testing else 1)]
 
-    def losses(self, hr, draw):
-        tasks = [self.task_losses(hr, draw) for _ in range(self.n_tasks)]
+    def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
+        tasks = [self.task_losses(hr, generator) for _ in range(self.n_tasks)]
         return {name: sum(losses[name] for losses in tasks) / self.n_tasks for name in tasks[0]}
 
-    def task_losses(self, hr, draw):
+    def task_losses(self, hr: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The outer losses of one task. The gradient of 'loss' with respect to MLN's weights is the first-order one."""
-        lq, up = self.degrade(hr, draw)                                                # (B, 3, h, w), (B, 3, H, W)
+        lq, up = self.degrade(hr, generator)                                                # (B, 3, h, w), (B, 3, H, W)
         half = len(hr) // 2
         adapted = adapt(self.mln, lq[:half], up[:half], hr[:half], self.inner_rates)   # support
 
@@ -41,10 +44,10 @@ class Stage2(Stage):
         losses['loss'] = first_order(weights_of(self.mln), adapted, query)
         return {name: loss if name == 'loss' else loss.detach() for name, loss in losses.items()}
 
-    def restore(self, lq, up, hr):
-        return self.restore_by_step(lq, up, hr)[-1]
+    def super_resolve(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
+        return self.super_resolve_by_step(lq, up, hr)[-1]
 
-    def restore_by_step(self, lq, up, hr):
+    def super_resolve_by_step(self, lq: Tensor, up: Tensor, hr: Tensor) -> list[Tensor]:
         """sr before the first adaptation step on the test pair itself and after each."""
         images = []
         weights = adapt(self.mln, lq, up, hr, self.test_rates, watch=lambda sr, loss: images.append(sr))

@@ -1,6 +1,9 @@
 """Stage 4: the student learns to see in lq alone what the teacher sees: its encoder first, then the whole of it."""
+from argparse import Namespace
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from loss.distillation import kl_divergence
 from model import FAMILIES, build, build_cue
@@ -12,7 +15,7 @@ class Stage4(Stage):
     """Minimises KL + 0.1·L1 between the representations of student and teacher in the encoder's epochs, then
     L1(S(lq), hr) + KL + 0.1·L1 (the L1 between representations counts for MRDA only)."""
 
-    def __init__(self, args):
+    def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self.trained = self.student = build(args, 'student')
         self.encoder_epochs = args.epochs_encoder
@@ -23,18 +26,18 @@ class Stage4(Stage):
             self.teacher = build(args, 'teacher').requires_grad_(False)
             self.cue, self.mln = build_cue(args)
 
-    def begin_epoch(self, epoch):
+    def begin_epoch(self, epoch: int) -> None:
         self.encoder_only = epoch <= self.encoder_epochs
 
-    def sources(self, testing):
+    def sources(self, testing: bool) -> list[Source]:
         if testing:
             return [Source('pre_train_ST', self.student, stage=4)]
         meta = [Source('pre_train_meta', self.mln, stage=2)] if self.mln else []
         return [*meta, Source('pre_train_TA', self.teacher, stage=3),
                 Source('pre_train_ST', self.student, stage=3, may_be_teacher=True)]
 
-    def losses(self, hr, draw):
-        lq, up = self.degrade(hr, draw)                               # (B, 3, h, w), (B, 3, H, W)
+    def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
+        lq, up = self.degrade(hr, generator)                               # (B, 3, h, w), (B, 3, H, W)
         with torch.no_grad():
             _, target = self.teacher.encoder(self.cue(lq, up, hr))    # (B, F)
         rep, feature = self.student.encoder(lq)                       # (B, R), (B, F)
@@ -47,7 +50,7 @@ class Stage4(Stage):
         losses = self.loss(self.student.G(lq, rep), hr)
         return {**losses, 'loss': losses['loss'] + distillation, 'SR': losses['loss'], **terms}
 
-    def restore(self, lq, up, hr):
+    def super_resolve(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
         """The student sees nothing but lq. With --chop, where lq is large and where memory runs out, it works tile by
         tile, under one representation of the whole image.
 

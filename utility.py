@@ -245,3 +245,11 @@ def choose_device(name: str) -> torch.device:
     if not present.get(name):
         raise UserError(f'--device {name}: this machine offers none to PyTorch; use --device auto or cpu')
     return torch.device(name)
+
+
+def present_gpus(wanted: int, device: torch.device) -> int:
+    """How many replicas there will be: fewer than --n_GPUs where there are fewer GPUs, 1 where there are none."""
+    present = torch.cuda.device_count() if device.type == 'cuda' else 1
+    if device.type == 'cuda' and wanted > present:
+        print(f'--n_GPUs {wanted}: {present} present, so {present} it is')
+    return min(wanted, present)

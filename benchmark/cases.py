@@ -10,7 +10,6 @@ import numpy as np
 import skimage
 import torch
 
-import main as program
 from data.cache import PixelCache
 from data.degradation import DegradationRange, Degrader
 from data.images import read_rgb, write_rgb
@@ -18,8 +17,10 @@ from data.sampling import PatchDataset
 from model import FAMILIES
 from model.adapt import step_sizes
 from option import parse
+from process.group import Process
 from process.signals import Stopper
 from reference import method as plain
+from stages import STAGES
 from trainer import Trainer
 from utility import choose_device, generator
 
@@ -60,9 +61,9 @@ def our_step(size, number, encoder_only=False):
     """One training step of stage `number` by the product's own trainer."""
     args = size.options(number, f'--epochs_encoder={int(encoder_only)}')
     device = choose_device(size.device)
-    stage = program.STAGES[number](args).place(device)
-    trainer = Trainer(args, stage, (), [], None, None, device, Stopper())
-    stage.begin_epoch(1)
+    stage = STAGES[number](args).place(device)
+    trainer = Trainer(args, stage, (), None, None, Process(device, Stopper()))
+    trainer.begin_epoch(1)
     hr, steps = patches(size), itertools.count()
 
     def step():
@@ -112,9 +113,9 @@ def plain_network(size, student):
 def our_enlargement(size):
     """The student on one lq, as tests and photos call it."""
     device = choose_device(size.device)
-    stage = program.STAGES[4](size.options(4, '--test_only')).place(device)
+    stage = STAGES[4](size.options(4, '--test_only')).place(device)
     lq = torch.rand(1, 3, *size.lq, device=device)
-    return torch.no_grad()(lambda: stage.enlarge(lq)[-1].cpu())
+    return torch.no_grad()(lambda: stage.predict(lq)[-1].cpu())
 
 
 def plain_enlargement(size):

@@ -52,10 +52,10 @@ def build(args, role):
         network = getattr(FAMILIES[args.model], role)(args)
     if role == 'mln':
         adaptable(network)
-    for module in network.modules() if args.compile else ():
-        if isinstance(module, Blocks):
-            for block in module.body:
-                block.compile(dynamic=False)  # training has one shape; tests, of many, go round it: see Blocks
+    for chain in (module for module in network.modules() if isinstance(module, Blocks)):
+        chain.recompute = args.recompute
+        for block in chain.body if args.compile else ():
+            block.compile(dynamic=False)  # training has one shape; tests, of many, go round it: see Blocks
     return network
 
 

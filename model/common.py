@@ -61,9 +61,10 @@ def predict_kernels(convs, z):
 class Blocks(nn.Module):
     """A chain of blocks, each steered by z; its own module only because published keys say `body.0.body.{i}`.
 
-    For the gradient only the input of each block is kept, and the block, except for its last convolution, is computed
-    again: a sixth of the memory for a fifth of the chain's time.
+    recompute: for the gradient only the input of each block is kept, and the block, except for its last convolution, is
+    computed again: a sixth of the memory for a fifth of the chain's time.
     """
+    recompute = True
 
     def __init__(self, blocks):
         super().__init__()
@@ -74,10 +75,13 @@ class Blocks(nn.Module):
         convs = [module for module in self.modules() if isinstance(module, DynamicConv)]
         kernels = predict_kernels(convs, z).split(counts)                           # for each block (n, B·C, 1, 3, 3)
         for block, own in zip(self.body, kernels, strict=True):
-            # checkpoint keeps the random state: dropout drops the same pixels when a block is computed again. `forward`
-            # bypasses the compiled block: for sizes that vary, as those of test images, PyTorch 2.14 fails in it.
-            x = (checkpoint(block, x, own, use_reentrant=False) if torch.is_grad_enabled()
-                 else block.forward(x, own))                                        # (B, C, h, w)
+            if torch.is_grad_enabled():
+                # checkpoint keeps the random state: dropout drops the same pixels when a block is computed again.
+                x = (checkpoint(block, x, own, use_reentrant=False) if self.recompute
+                     else block(x, own))                                            # (B, C, h, w)
+            else:
+                # `forward` bypasses the compiled block: PyTorch 2.14 fails for sizes that vary, as of test images.
+                x = block.forward(x, own)                                           # (B, C, h, w)
         return x
 
 

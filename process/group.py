@@ -11,13 +11,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from process.signals import AGAIN, SIGNALS
+from process.signals import AGAIN, SIGNALS, Stopper
 from store.tensors import serialize
 from utility import UserError
 
@@ -246,6 +247,14 @@ class Guard:
 
 
 ALONE = Team()
+
+
+class Process(NamedTuple):
+    """What a session runs on: its device, the signals that stop it, the GPUs or ranks that share each batch."""
+    device: torch.device
+    stopper: Stopper
+    n_gpus: int = 1
+    group: Team = ALONE
 
 
 def lost(error):

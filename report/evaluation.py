@@ -88,8 +88,8 @@ class Evaluator:
 
     def _super_resolve(self, stage, lq, up, hr):
         if self.ensemble:
-            return [self_ensemble(lambda *images: stage.enlarge(*images)[-1], lq, up, hr)]
-        return stage.enlarge(lq, up, hr)
+            return [self_ensemble(lambda *images: stage.predict(*images)[-1], lq, up, hr)]
+        return stage.predict(lq, up, hr)
 
     def protocol(self, oracle):
         """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""

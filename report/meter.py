@@ -19,13 +19,13 @@ def means(tally):
 class Meter:
     """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log and the journal.
 
-    first: batches that were done before; tally: their sums, to which the next ones are added; rate: the learning rate;
-    bar: whether to show one.
+    first: batches that were done before; tally: their sums, to which the next ones are added; bar:
+    whether to show one.
     """
 
-    def __init__(self, args, epoch, first, tally, log, journal, rate, bar=True):
+    def __init__(self, args, epoch, first, tally, log, journal, bar=True):
         self.args, self.epoch, self.first, self.tally, self.log = args, epoch, first, tally, log
-        self.journal, self.rate = journal, rate
+        self.journal = journal
         self.images, self.waited = 0, 0.0
         self.start = time.monotonic()
         self.bar = tqdm(total=args.test_every, initial=first, unit='batch', desc=f'Epoch {epoch}/{args.epochs_sr}',
@@ -42,7 +42,7 @@ class Meter:
                 return
             yield batch
 
-    def add(self, losses, images, batch):
+    def add(self, losses, images, batch, rate):
         self.images += images
         tally = self.tally
         if losses is None:
@@ -61,7 +61,7 @@ class Meter:
             self.log(f'[{batch}/{self.args.test_every}] {self._losses()}  {self._speed():.1f} images/s  '
                      f'{self.waited / spent:.0%} of the time waiting for data  {peak_text(self.journal.device)}  '
                      f'{left:.0f} s left in this epoch')
-            self.journal.step(self.epoch, batch, losses=means(tally), lr=self.rate, images_per_s=self._speed(),
+            self.journal.step(self.epoch, batch, losses=means(tally), lr=rate, images_per_s=self._speed(),
                               data_wait=self.waited / spent, skipped=tally['skipped'])
 
     def close(self):

@@ -142,14 +142,14 @@ class Run:
             if (epoch, batch) <= position:
                 aside.unlink()
 
-    def save_weights(self, epoch, network, keep_weights):
+    def save_weights(self, epoch, weights, keep_weights):
         """The weights under their published name and, if keep_weights, under the epoch's number as well. To be called
         before save(), so that the state of a whole epoch stands for its weights too."""
         if not self.leader:
             return
-        save_weights(self._model / f'{self._weights}_last.pt', network)
+        save_weights(self._model / f'{self._weights}_last.pt', weights)
         if keep_weights:
-            save_weights(self._model / f'{self._weights}_{epoch}.pt', network)
+            save_weights(self._model / f'{self._weights}_{epoch}.pt', weights)
 
     def _state(self, position):
         epoch, batch = position

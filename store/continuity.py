@@ -8,7 +8,7 @@ BINDING = {
     (None, None, None): (
         'model', 'stage', 'scale', 'seed', 'precision', 'patch_size', 'no_augment', 'rgb_range', 'n_feats',
         'epochs_encoder', 'test_every', 'batch_size', 'lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'optimizer',
-        'momentum', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'loss', 'skip_threshold'),
+        'warmup', 'ema', 'momentum', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'loss', 'skip_threshold'),
     ((2, 3, 4), None, None): ('blur_type', 'blur_kernel', 'mode', 'noise', 'degradation_per'),
     ((2, 3, 4), None, 'iso_gaussian'): ('sig_min', 'sig_max'),
     ((2, 3, 4), None, 'aniso_gaussian'): ('lambda_min', 'lambda_max'),
@@ -18,7 +18,8 @@ BINDING = {
     ((3, 4), 'kdsr', None): ('n_resblocks',),
     ((4,), None, None): ('lr_encoder', 'lr_decay_encoder', 'gamma_encoder', 'temperature'),
 }
-PASSING = ('device', 'n_GPUs', 'compile', 'data_test', 'protocol', 'sig', 'lambda_1', 'lambda_2', 'theta', 'epochs_sr')
+PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 'sig', 'lambda_1', 'lambda_2', 'theta',
+           'epochs_sr')
 
 
 def binding(args):

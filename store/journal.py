@@ -35,12 +35,13 @@ class Journal:
         if self.drawn:
             _summary_writer()
 
-    def begin(self, epoch, batch):
-        """Drop what was written after the position (epochs done, batches done of the next one), and torn lines."""
+    def begin(self, epoch, batch, tested=True):
+        """Drop what was written after the position (epochs done, batches done of the next one), and torn lines; so is
+        the last epoch's test unless it was `tested`."""
         if not self.leader:
             return
         old = self.path.read_bytes() if self.path.exists() else b''
-        kept = b''.join(line for line in old.splitlines(keepends=True) if _stands(line, (epoch, batch)))
+        kept = b''.join(line for line in old.splitlines(keepends=True) if _stands(line, (epoch, batch, tested)))
         if kept != old:
             write_bytes(self.path, kept)
         if self.drawn:
@@ -68,6 +69,12 @@ class Journal:
         if self.writer and self.picture is None:
             parts = [quantize(_middle(image), self.args.rgb_range) / self.args.rgb_range for image in (up, sr, hr)]
             self.picture = name, torch.cat(parts, 3)[0].cpu()                      # (3, side, 3 · side)
+
+    def rates(self):
+        """{epochs done: learning rate} of every logged step, the first of them counted from 0."""
+        lines = self.path.read_text(encoding='utf-8').splitlines() if self.path.exists() else []
+        rows = (json.loads(line) for line in lines)
+        return {row['step'] / self.args.test_every: row['lr'] for row in rows if row['kind'] == 'step'}
 
     def close(self):
         if self.writer:
@@ -124,7 +131,8 @@ def _stands(line, position):
         row = json.loads(line)
         if row['epoch'] is None:
             return line.endswith(b'\n')
-        place = (row['epoch'] - 1, row['batch']) if row['kind'] == 'step' else (row['epoch'], 0)
+        test = row['kind'] == 'test'
+        place = (row['epoch'] - 1, row['batch'], 0) if row['kind'] == 'step' else (row['epoch'], 0, test)
     except (ValueError, KeyError, TypeError):
         return False
     return place <= position and line.endswith(b'\n')

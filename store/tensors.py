@@ -24,9 +24,10 @@ def serialize(content):
     return buffer.getvalue()
 
 
-def save_weights(path, network):
-    """Write a plain state dict of CPU tensors, the format of published weight files."""
-    files.write_bytes(path, serialize({key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}))
+def save_weights(path, weights):
+    """Write a plain state dict, or a network's, as CPU tensors: the format of published weights files."""
+    state = weights if isinstance(weights, dict) else weights.state_dict()
+    files.write_bytes(path, serialize({key: tensor.cpu().contiguous() for key, tensor in state.items()}))
 
 
 def save_state(path, state):

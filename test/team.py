@@ -14,6 +14,7 @@ from conftest import SMALL
 import main as program
 from process import group as distributed
 from process.group import Team
+from stages import STAGES
 from trainer import Trainer
 from utility import UserError
 
@@ -103,15 +104,15 @@ def gradients(stage, model):
     built.begin_epoch(2)
     part = slice(len(hr) * team.rank // team.size, len(hr) * (team.rank + 1) // team.size)
     network = team.wrap(built)
-    network(hr[part], seeds[part])['loss'].mean().backward()
+    network(hr[part], {hr.device: seeds[part.start]}, 'sr')['loss'].mean().backward()
     if team.leader:
         torch.save([p.grad for p in built.trained.parameters() if p.requires_grad], 'grads.pt')
     team.close(True)
 
 
 def example(stage, model):
-    """(stage with fixed weights, hr (4, 3, 24, 24), seeds (4,)), in float64: inner steps magnify rounding."""
+    """(stage with fixed weights, hr (4, 3, 24, 24), seeds of its parts), in float64: inner steps magnify rounding."""
     flags = [*SMALL, '--stage', str(stage), '--model', model, '--n_resblocks', '1', '--epochs_encoder', '1']
     torch.manual_seed(3)
-    built = program.STAGES[stage](program.parse(flags)).place(torch.device('cpu'))
-    return built.double(), torch.rand(4, 3, 24, 24).double(), torch.tensor([11, 12, 13, 14])
+    built = STAGES[stage](program.parse(flags)).place(torch.device('cpu'))
+    return built.double(), torch.rand(4, 3, 24, 24).double(), [11, 12, 13, 14]

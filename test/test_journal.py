@@ -30,8 +30,8 @@ def places(found):
     return [(row['kind'], row['epoch'], row['step']) for row in found]
 
 
-WHOLE = [('step', 1, 1), ('step', 1, 2), ('step', 1, 3), ('test', 1, 3), ('epoch', 1, 3),
-         ('step', 2, 4), ('step', 2, 5), ('step', 2, 6), ('test', 2, 6), ('epoch', 2, 6)]
+WHOLE = [('step', 1, 1), ('step', 1, 2), ('step', 1, 3), ('epoch', 1, 3), ('test', 1, 3),
+         ('step', 2, 4), ('step', 2, 5), ('step', 2, 6), ('epoch', 2, 6), ('test', 2, 6)]
 
 
 def make(folder, leader=True, **more):
@@ -45,12 +45,13 @@ def write_all(journal):
     for epoch in 1, 2:
         for batch in 1, 2, 3:
             journal.step(epoch, batch, losses={'loss': 0.5}, lr=1e-4, images_per_s=2.0, data_wait=0.1, skipped=0)
-        journal.test(epoch, {'Set5': {'psnr_y': 30.0, 'ssim_y': 0.9}})
         journal.epoch(epoch, losses={'loss': 0.5}, lr=1e-4, skipped=0)
+        journal.test(epoch, {'Set5': {'psnr_y': 30.0, 'ssim_y': 0.9}})
 
 
 @pytest.mark.parametrize('position, kept', [((0, 0), 0), ((0, 2), 2), ((0, 3), 3), ((1, 0), 5), ((1, 1), 6),
-                                            ((1, 3), 8), ((2, 0), 10)])
+                                            ((1, 3), 8), ((2, 0), 10),
+                                            ((1, 0, False), 4), ((1, 2, False), 7), ((2, 0, False), 9)])
 def test_rows_after_the_position_go_and_come_once(tmp_path, position, kept):
     journal = make(tmp_path)
     write_all(journal)

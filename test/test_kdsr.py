@@ -173,7 +173,7 @@ def test_stage_4_adds_the_kl_and_only_reports_the_feature_l1(encoder_epochs):
     args = option.parse(['--stage', '4', *SMALL, '--epochs_encoder', str(encoder_epochs)])
     stage, hr = Stage4(args), torch.rand(2, 3, 24, 24)
     stage.begin_epoch(1)
-    losses = stage(hr, torch.tensor([1, 1]))
+    losses = stage(hr, {hr.device: 1}, 'sr')
     lq, up = stage.degrade(hr, torch.Generator().manual_seed(1))
     _, target = stage.teacher(lq, stage.cue(lq, up, hr))
     sr, feature = stage.student(lq)

@@ -8,8 +8,8 @@ from torch import nn
 
 from loss import LOSSES, Loss
 from loss.distillation import kl_divergence
-from main import STAGES
 from option import parse
+from stages import STAGES
 from utility import UserError
 
 
@@ -94,7 +94,7 @@ def test_every_stage_logs_each_term_and_saves_none_of_its_networks(number):
     args = parse([*SMALL, '--stage', str(number), '--loss', 'L1+0.5*Features'])
     stage = STAGES[number](args)
     stage.begin_epoch(args.epochs_encoder + 1)
-    losses = stage(torch.rand(4, 3, 24, 24), torch.tensor([1] * 4))
+    losses = stage(torch.rand(4, 3, 24, 24), {torch.device('cpu'): 1}, 'sr')
     whole = losses['SR' if number == 4 else 'loss']
     assert whole.allclose(losses['L1'] + 0.5 * losses['Features']) and losses['Features'] > 0
     assert not any('loss' in key for key in stage.state_dict())

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from data.degradation import Degradation, Degrader
-from main import STAGES
 from option import parse
 from reference import method as plain
 from stage import ROUNDED
+from stages import STAGES
 from utility import generator
 
 SMALL = ['--n_feats', '6', '--n_blocks', '2', '--n_resblocks', '2', '--patch_size', '8', '--batch_size', '4',
@@ -64,7 +64,7 @@ def test_losses_and_gradients_of_a_step(model, stage, encoder_only):
         args, ours = build(stage, model, scale)
         ours.encoder_only = encoder_only
         hr = torch.rand(4, 3, 8 * scale, 8 * scale, generator=generator('cpu', scale), dtype=torch.double)
-        loss = ours.losses(hr, torch.Generator().manual_seed(7))['loss']
+        loss = ours.losses(hr, torch.Generator().manual_seed(7), 'sr')['loss']
         loss.backward()
         expected, gradients = plain_gradients(args, ours, hr, encoder_only)
         torch.testing.assert_close(loss.detach(), expected, rtol=1e-10, atol=0)
@@ -83,7 +83,7 @@ def test_the_student_within_one_grey_level(model, scale):
     lq = torch.rand(1, 3, 13, 17)
     reference = plain_network(args, student=True)
     reference.load_state_dict(stage.student.state_dict())
-    levels = [(sr.clamp(0, 1) * 255).round() for sr in (stage.enlarge(lq)[-1], reference(lq, lq)[0])]
+    levels = [(sr.clamp(0, 1) * 255).round() for sr in (stage.predict(lq)[-1], reference(lq, lq)[0])]
     assert (levels[0] - levels[1]).abs().max() <= 1
 
 
@@ -112,7 +112,7 @@ def test_stage_4_computes_nothing_that_is_not_used(model, encoder_only):
     for name, module in watched.items():
         module.register_forward_hook(lambda module, inputs, output, name=name: note(name, output))
     stage.teacher.encoder.register_forward_hook(lambda module, inputs, outputs: note('teacher.encoder', *outputs))
-    stage.losses(torch.rand(4, 3, 32, 32, dtype=torch.double), torch.Generator())
+    stage.losses(torch.rand(4, 3, 32, 32, dtype=torch.double), torch.Generator(), 'sr')
     assert calls.count('student.G') == (not encoder_only)
     assert 'teacher.G' not in calls and calls.count('teacher.encoder') == 1 and 'teacher.encoder' not in graphs
     if stage.mln:  # the pass after the last adaptation step needs the body only, and no graph
@@ -139,7 +139,7 @@ def test_gradients_in_16_bits_point_the_same_way(stage, precision):
         args = parse([*SMALL, '--stage', str(stage), *flags])
         ours = STAGES[stage](args).place(torch.device('cpu'))
         hr = torch.rand(4, 3, 32, 32, generator=generator('cpu', stage))
-        losses = ours(hr, torch.tensor([3] * 4))
+        losses = ours(hr, {hr.device: 3}, 'sr')
         assert all(loss.dtype == torch.float32 for loss in losses.values())
         (losses['loss'] * 2.0**15).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in ours.trained.parameters() if p.grad is not None]))

@@ -3,10 +3,10 @@ import goldens
 import pytest
 import torch
 
-from main import STAGES
 from model.adapt import adapt, adaptable, first_order, weights_of
 from model.mln import MLN
 from option import parse
+from stages import STAGES
 
 
 def replicate(net):
@@ -36,10 +36,10 @@ def test_a_step_on_a_replica_is_the_originals(stage):
     args = parse(['--stage', str(stage), '--n_feats', '6', '--n_blocks', '2', '--task_iter', '2', '--test_iter', '2',
                   '--meta_batch_size', '2', '--device', 'cpu'])
     original = STAGES[stage](args).place(torch.device('cpu'))
-    hr, seeds = torch.rand(4, 3, 32, 32), torch.tensor([5] * 4)
+    hr, seeds = torch.rand(4, 3, 32, 32), {torch.device('cpu'): 5}
     gradients = []
     for each in (original, replicate(original)):
         original.zero_grad()
-        each(hr, seeds)['loss'].sum().backward()
+        each(hr, seeds, 'sr')['loss'].sum().backward()
         gradients.append([p.grad for p in original.trained.parameters() if p.requires_grad])
     torch.testing.assert_close(*gradients)

@@ -15,9 +15,9 @@ def place(library, tmp_path, monkeypatch):
     """Flags of a small training; its folder is the current one, zoo/ in it empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
-    short = {stage: (share, 4 if stage == 4 else 1, flags) for stage, (share, _, flags) in train_zoo.STAGES.items()}
+    short = {stage: (share, 4 if stage == 4 else 1, flags) for stage, (share, _, flags) in train_zoo.PHASES.items()}
     for module in train_zoo, ship_weights:
-        monkeypatch.setattr(module, 'STAGES', short)
+        monkeypatch.setattr(module, 'PHASES', short)
     left_to_the_stages = {'--epochs_sr', '--test_every', '--epochs_encoder'}
     pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
     return ['--dir_data', str(library), '--dir_cache', 'cache',

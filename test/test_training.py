@@ -36,7 +36,7 @@ def test_all_stages_then_test_and_own_photos(cli, library, capsys):
             f'{name}_last.pt', f'{name}_2.pt', 'state_1.pt', 'state_2.pt'}
         assert {path.name for path in folder.iterdir()} == {
             'log.txt', 'log.jsonl', 'config.txt', 'model', 'results',
-            *(f'{name}.{kind}' for name in ('loss', 'psnr', 'ssim') for kind in ('png', 'pdf'))}
+            *(f'{name}.{kind}' for name in ('loss', 'psnr', 'ssim', 'lr') for kind in ('png', 'pdf'))}
         assert len(re.findall(r'^Set2 PSNR: \d+\.\d{3} SSIM: \d\.\d{4}$', log_of(f'stage{stage}'), re.M)) == 2
     assert 'stage1_x2_bicubic_iso/model/model_last.pt' in printed          # says which file it took
     assert "the teacher's SR network" in printed
@@ -80,7 +80,7 @@ def test_16_bits_train_test_and_resume(cli, precision):
         assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in whole.values())
         if stage == 1:  # the later stages of `parts` had other weights to start from
             assert equal(parts, whole)
-    scale = load_state('experiment/whole_stage4_x2_bicubic_iso/model/state_2.pt')['scaler']
+    scale = load_state('experiment/whole_stage4_x2_bicubic_iso/model/state_2.pt')['updates']['sr']['scaler']
     assert (scale['_growth_tracker'] == 6) if precision == 'half' else scale == {}
 
 
@@ -88,7 +88,8 @@ def test_a_gradient_that_overflows_in_half_precision_is_left_out(cli, monkeypatc
     monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**40))
     assert cli('--stage', 1, '--epochs_sr', 1, '--precision', 'half') == 0
     state = load_state('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
-    assert state['scaler']['scale'] == 2.0**37 and state['optimizer'][1]['state'] == {}   # none of three steps taken
+    update = state['updates']['sr']
+    assert update['scaler']['scale'] == 2.0**37 and update['optimizer']['state'] == {}   # none of three steps taken
 
 
 def test_saved_weights_lie_in_planes_and_the_wait_for_data_is_logged(cli):
@@ -190,9 +191,10 @@ def test_settings_of_the_optimiser_that_were_accepted_count(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli('--stage', 1, '--weight_decay', '0.5', '--beta1', '0.5', '--accept_changes') == 0
     state = load_state('experiment/stage1_x2_bicubic_iso/model/state_2.pt')
-    group = state['optimizer'][1]['param_groups'][0]
+    optimizer = state['updates']['sr']['optimizer']
+    group = optimizer['param_groups'][0]
     assert group['weight_decay'] == 0.5 and group['betas'] == (0.5, 0.999)
-    assert state['optimizer'][1]['state'][0]['step'] == 6                            # the moments were kept
+    assert optimizer['state'][0]['step'] == 6                            # the moments were kept
 
 
 def test_a_refused_command_deletes_and_renames_nothing(cli, capsys):
@@ -217,7 +219,7 @@ def test_load_goes_on_with_an_existing_run_only(cli, capsys):
     assert cli('--stage', 1, '--load', 'stage1_x2_bicubic_iso', '--save', 'other') == 0
     assert '--save has no effect here' in capsys.readouterr().out
     assert [path.name for path in Path('experiment').iterdir()] == ['stage1_x2_bicubic_iso']
-    assert 'Going on after epoch 1' in log_of('stage1')
+    assert 'Resuming after epoch 1' in log_of('stage1')
 
 
 def test_with_stage_all_each_stage_starts_from_the_one_before(cli):

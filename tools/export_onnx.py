@@ -17,10 +17,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from main import STAGES
 from model.tail import convolve, strips
 from option import Parser, parse
 from run.pretrained import find, initialise
+from stages import STAGES
 from store.files import write_bytes
 from utility import UserError, command_line, derive_seed, expanded, shown
 

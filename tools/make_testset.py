@@ -16,9 +16,9 @@ from data import make_loaders
 from data.images import write_rgb
 from data.pairs import Degraded, slug
 from data.protocol import degradations
-from main import STAGES
 from option import parse
 from report.evaluation import to_float, to_uint8
+from stages import STAGES
 from utility import UserError, command_line
 
 

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data import make_loaders
 from data.degradation import Degradation
 from data.pairs import Degraded
-from main import STAGES
 from option import Parser, amount, level, parse, positive
 from report.evaluation import to_float
 from run.pretrained import initialise
+from stages import STAGES
 from store.files import write_bytes
 from utility import UserError, choose_device, command_line, expanded
 

@@ -52,7 +52,7 @@ OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo that is enlarged as 
 class Bicubic(Stage):
     """No network: the bicubic enlargement itself, what every method is measured against."""
 
-    def restore(self, lq, up, hr):
+    def super_resolve(self, lq, up, hr):
         return up
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from train_zoo import SIZES, STAGES, read_plan
+from train_zoo import PHASES, SIZES, read_plan
 
 import main as program
 from model import zoo
@@ -63,13 +63,13 @@ def ship(asked, flags):
 def facts(args, plan, model):
     """What the card and the index say of a student and its training, which left `model`, the folder of its weights."""
     steps = {str(stage): epochs * int(dict(pairwise(plan[str(stage)]))['--test_every'])
-             for stage, (_, epochs, _) in STAGES.items()}
+             for stage, (_, epochs, _) in PHASES.items()}
     state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
     seconds = state.stat().st_mtime - plan['started']
     options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
     return {**options, 'size': plan['size'], 'minutes_planned': plan['minutes'],
             'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps, 'flags': flags(plan),
-            'precision': {str(stage): dict(pairwise(plan[str(stage)]))['--precision'] for stage in STAGES},
+            'precision': {str(stage): dict(pairwise(plan[str(stage)]))['--precision'] for stage in PHASES},
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import main as program
 from option import Parser, parse
+from stages import STAGES
 from store.files import write_bytes
 from utility import UserError, choose_device, command_line, derive_seed, shown
 
@@ -26,7 +27,7 @@ SIZES = {
 }
 # Stage: its share of the time, epochs, their flags. What is left over is for the tests after each epoch. Rates fall
 # exponentially, by --gamma_sr after each epoch: from few steps more is learnt so than by the paper's rare halvings.
-STAGES = {
+PHASES = {
     1: (0.03, 4, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
     2: (0.04, 4, ['--lr_sr', '2e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
     3: (0.33, 18, ['--lr_sr', '6e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.85']),
@@ -46,8 +47,8 @@ def main(argv=None):
     name = asked.name or f'mrda_s_x4_iso{"_small" * (asked.size == "small")}'
     flags = [*SIZES[asked.size], *flags]
     plan = make_plan(Path('experiment') / name / 'plan.json', asked.size, flags, asked.minutes)
-    for stage in STAGES:
-        print(f'\n=== Stage {stage} of {len(STAGES)} ===', flush=True)
+    for stage in PHASES:
+        print(f'\n=== Stage {stage} of {len(PHASES)} ===', flush=True)
         status = program.main([*stage_flags(stage, flags), '--save', f'{name}_stage{stage}', *plan[str(stage)]])
         if status:
             return status
@@ -56,7 +57,7 @@ def main(argv=None):
 
 def stage_flags(stage, flags):
     """The command line of a stage, but for its name and what the plan adds."""
-    _, epochs, own = STAGES[stage]
+    _, epochs, own = PHASES[stage]
     return ['--stage', str(stage), '--epochs_sr', str(epochs), '--print_every', '100', *own, *flags]
 
 
@@ -65,7 +66,7 @@ def make_plan(path, size, flags, minutes):
     if path.exists():
         return read_plan(path)
     plan = {'size': size, 'minutes': minutes, 'started': time.time(), 'commit': commit(), 'flags': flags}
-    for stage, (share, epochs, _) in STAGES.items():
+    for stage, (share, epochs, _) in PHASES.items():
         line = stage_flags(stage, flags)
         device = choose_device(parse(line).device)
         seconds = {precision: seconds_a_step([*line, '--precision', precision], device)
@@ -99,7 +100,7 @@ def precisions(device):
 def seconds_a_step(line, device):
     """Median time of a training step of the stage that the command line asks for, on patches of noise."""
     args = parse(line)
-    stage = program.STAGES[args.stage](args).place(device)
+    stage = STAGES[args.stage](args).place(device)
     stage.begin_epoch(args.epochs_sr)
     optimizer = torch.optim.Adam(stage.trained.parameters())
     side = args.patch_size * args.scale
@@ -109,7 +110,7 @@ def seconds_a_step(line, device):
     for step in range(6):
         start = time.monotonic()
         optimizer.zero_grad()
-        loss = stage(hr, torch.full((args.batch_size,), step, device=device))['loss'].sum()
+        loss = stage(hr, {hr.device: step}, 'sr')['loss'].sum()
         loss.backward()
         optimizer.step()
         loss.item()  # waits for the device

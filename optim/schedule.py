@@ -1,0 +1,46 @@
+"""Learning rates: the rate of every batch of a training, from its options alone."""
+import math
+from argparse import Namespace
+from re import findall
+
+# The options that rates follow from. Changing them is harmless as long as no batch that was trained had another rate.
+OPTIONS = ('lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'warmup', 'epochs_sr', 'lr_encoder', 'lr_decay_encoder',
+           'gamma_encoder')
+
+
+def learning_rate(args: Namespace, epoch: int, encoder_epochs: int, batch: int = 0) -> float:
+    """The rate of batch `batch` (from 0) of epoch `epoch` (from 1), whose first `encoder_epochs` have their own.
+
+    args: parsed options. --decay_type counts epochs after the encoder-only ones; `cosine` and `linear_E` fall from
+    batch to batch, `step` from epoch to epoch. --warmup raises the rate linearly over the first batches of the run.
+    """
+    done = (epoch - 1 - args.start_epoch) * args.test_every + batch
+    warm = min(1.0, (done + 1) / args.warmup) if args.warmup else 1.0
+    if epoch <= encoder_epochs:
+        return warm * args.lr_encoder * args.gamma_encoder ** (epoch // args.lr_decay_encoder)
+    return warm * args.lr_sr * _decay(args, epoch - encoder_epochs, batch / args.test_every,
+                                      args.epochs_sr - encoder_epochs)
+
+
+def _decay(args: Namespace, epoch: int, part: float, epochs: int) -> float:
+    """What --lr_sr is multiplied by in `epoch` (from 1) of `epochs`, of which `part` (from 0 to below 1) is done."""
+    if args.decay_type == 'cosine':
+        return (1 + math.cos(math.pi * (epoch - 1 + part) / epochs)) / 2
+    numbers = [int(number) for number in findall('[0-9]+', args.decay_type)]
+    if args.decay_type.startswith('linear'):
+        start = numbers[0]
+        return min(1.0, (epochs - (epoch - 1 + part)) / (epochs - start)) if epochs > start else 1.0
+    milestones = numbers or range(args.lr_decay_sr, epoch + 1, args.lr_decay_sr)
+    return args.gamma_sr ** sum(milestone <= epoch for milestone in milestones)
+
+
+def equal_until(old: dict, args: Namespace, encoder_epochs: int, epoch: int, batch: int) -> bool:
+    """Whether every batch up to `batch` of the epoch after `epoch` had the rate which `args` give it.
+
+    old: the options that those batches were trained with; of a version before --warmup, there was none.
+    """
+    before = Namespace(**{**vars(args), 'warmup': 0, **old})
+    places = [(done, each) for done in range(1, epoch + 1) for each in range(args.test_every)]
+    places += [(epoch + 1, each) for each in range(batch)]
+    return all(learning_rate(before, each, encoder_epochs, at) == learning_rate(args, each, encoder_epochs, at)
+               for each, at in places)
