@@ -13,6 +13,7 @@ from optim.update import Update
 from process.group import Process
 from process.signals import Stopped
 from report import evaluation
+from report.history import History
 from report.meter import Meter, means, new_tally
 from report.plots import draw_curves, draw_rate
 from report.testing import Tester
@@ -51,7 +52,7 @@ class Trainer:
         self.tested = True              # whether the test of the last epoch is done
         self.sound = True               # whether the weights may be saved: not within an update, not if it diverged
         self.saved = self.drawn = time.monotonic()  # when the last checkpoint and curves were written
-        self.history = {'losses': {}}  # {'losses': {name: [one an epoch]}, metric: {test set: [one an epoch]}}
+        self.history = History()
 
     def fit(self) -> None:
         """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it; whatever else goes
@@ -86,7 +87,7 @@ class Trainer:
         """The rest of epoch `epoch`, from where self.batch says."""
         self.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
-        rate, threshold = self.rate(epoch), self.threshold()
+        rate, threshold = self.rate(epoch), self.args.skip_threshold * self.history.last_loss()
         meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, self.run.leader)
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
         try:
@@ -109,7 +110,15 @@ class Trainer:
             self.networks.clear()  # lets the wrappers of the encoder's epochs go
             self.networks = {name: self.wrap(name) for name in self.updates}
         if self.args.ema and self.ema is None:
-            self.ema = EMA(self.stage.trained, self.args.ema)
+            self.ema = self.average()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Of all updates."""
+        return [p for update in self.updates.values() for p in update.parameters]
+
+    def average(self) -> EMA:
+        """A moving average that begins as the trained network is now."""
+        return EMA(self.stage.trained, self.parameters(), self.args.ema)
 
     def wrap(self, update: str) -> nn.Module:
         """The stage as one update calls it: shared by GPUs or ranks where there are several."""
@@ -201,14 +210,9 @@ class Trainer:
         """Of the step that comes next, over all epochs."""
         return self.epoch * self.args.test_every + self.batch
 
-    def threshold(self) -> float:
-        """A batch whose loss reaches this is skipped: --skip_threshold times the mean of the last epoch with any."""
-        past = [mean for mean in self.history['losses'].get('loss', []) if not math.isnan(mean)]
-        return self.args.skip_threshold * past[-1] if past else math.inf
-
     def finish_epoch(self) -> None:
         """Count the epoch as done: its losses into the history, its weights and checkpoint on disk, before any test."""
-        self.note('losses', self.epoch + 1, means(self.tally))
+        self.history.note('losses', self.epoch + 1, means(self.tally))
         rate = next(iter(self.updates.values())).optimizer.param_groups[0]['lr']
         self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=rate, skipped=self.tally['skipped'])
         self.epoch, self.batch, self.tally, self.tested = self.epoch + 1, 0, new_tally(), False
@@ -230,21 +234,13 @@ class Trainer:
         self.run.log(f'Protocol: {self.tester.evaluator.protocol(self.stage.oracle)}')
         means = {name: evaluation.overall(several) for name, several in scored.items()}
         for metric in self.tester.evaluator.metrics:
-            self.note(metric, self.epoch, {name: values[metric] for name, values in means.items()})
+            self.history.note(metric, self.epoch, {name: values[metric] for name, values in means.items()})
         self.save()
         if time.monotonic() - self.drawn >= REDRAW or self.epoch == self.args.epochs_sr:
-            draw_curves(self.run.folder, self.history, self.run.log)
+            draw_curves(self.run.folder, self.history.content, self.run.log)
             draw_rate(self.run.folder, self.journal.rates(), self.run.log)
             self.drawn = time.monotonic()
         self.run.log()
-
-    def note(self, kind: str, epoch: int, values: dict[str, float]) -> None:
-        """Add an epoch's values to the history; nan stands for epochs in which a loss or test set was not there yet,
-        such as the student's SR loss, or where every batch was skipped."""
-        series = self.history.setdefault(kind, {})
-        for name in series.keys() | values.keys():
-            past = series.setdefault(name, [])
-            past += [math.nan] * (epoch - 1 - len(past)) + [values.get(name, math.nan)]
 
     def save(self) -> None:
         """Write a checkpoint. Raises UserError rather than save weights that are not finite."""
@@ -256,7 +252,7 @@ class Trainer:
 
     def check_weights(self) -> None:
         """Raises UserError if they are not finite: before anything of them is saved."""
-        if not all(p.isfinite().all() for update in self.updates.values() for p in update.parameters):
+        if not all(p.isfinite().all() for p in self.parameters()):
             raise UserError(f'weights are not finite after step {self.number - 1}; what was saved before is intact. A '
                             'lower learning rate usually helps: resume with another --lr_sr and --accept_changes')
 
@@ -271,7 +267,7 @@ class Trainer:
                 'stage': self.args.stage, 'options': self.options(),
                 'passing': continuity.passing(self.args, self.group.size), 'networks': self.stage.state_dict(),
                 'updates': {name: update.state_dict() for name, update in self.updates.items()},
-                'ema': self.ema.state_dict() if self.ema else {}, 'history': self.history}
+                'ema': self.ema.state_dict() if self.ema else {}, 'history': self.history.content}
 
     def options(self) -> dict:
         """What the result follows from, for continuity.check()."""
@@ -279,8 +275,7 @@ class Trainer:
 
     def checkpoint_bytes(self) -> int:
         """About how large a checkpoint is: every network, and two moments and an average of what is trained."""
-        moved = [p for update in self.updates.values() for p in update.parameters]
-        tensors = [*self.stage.state_dict().values(), *(3 if self.args.ema else 2) * moved]
+        tensors = [*self.stage.state_dict().values(), *(3 if self.args.ema else 2) * self.parameters()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 1_000_000
 
     def restore(self, state: dict) -> None:
@@ -288,10 +283,10 @@ class Trainer:
         for name, update in self.updates.items():
             update.load_state_dict(state['updates'][name])
         if self.args.ema:
-            self.ema = EMA(self.stage.trained, self.args.ema)
+            self.ema = self.average()
             self.ema.load_state_dict(state['ema'] or self.ema.state_dict())  # --ema may have been added since
         self.epoch, self.batch, self.tested = state['epoch'], state['batch'], state['tested']
-        self.tally, self.history = state['tally'], state['history']
+        self.tally, self.history = state['tally'], History(state['history'])
 
 
 def keeps_weights(args: Namespace, epoch: int) -> bool:

@@ -1,5 +1,5 @@
 """The exponential moving average of weights (EMA): steadier than any single step's weights."""
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -8,13 +8,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA:
-    """The average e of the learning weights w of `network`: e ← decay · e + (1 − decay) · w after each step.
+    """The average e of those weights w of `network` that are among `learning`: e ← decay · e + (1 − decay) · w after
+    each step.
 
     It begins as the weights are now, in their own dtype, which is float32 whatever --precision computes in.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self._learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    def __init__(self, network: nn.Module, learning: Iterable[nn.Parameter], decay: float) -> None:
+        moved = set(map(id, learning))
+        self._learning = {name: p for name, p in network.named_parameters() if id(p) in moved}
         self._average = {name: p.detach().clone() for name, p in self._learning.items()}
         self._step = get_ema_multi_avg_fn(decay)
 

@@ -18,8 +18,7 @@ FLAGS = ['--stage', 1, '--ema', 0.5, '--lr_sr', '1e-3']
 
 def test_the_average_follows_its_equation():
     network = nn.Linear(3, 2)
-    network.bias.requires_grad_(False)
-    ema, expected = EMA(network, 0.9), network.weight.detach().clone()
+    ema, expected = EMA(network, [network.weight], 0.9), network.weight.detach().clone()
     for _ in range(5):
         with torch.no_grad():
             network.weight.add_(torch.randn(2, 3))
@@ -31,7 +30,7 @@ def test_the_average_follows_its_equation():
 
 def test_the_weights_come_back_bit_for_bit_after_the_average_was_applied():
     network = nn.Linear(3, 2)
-    ema, own = EMA(network, 0.9), [p.clone() for p in network.parameters()]
+    ema, own = EMA(network, network.parameters(), 0.9), [p.clone() for p in network.parameters()]
     with torch.no_grad():
         network.weight.mul_(2)
     moved, average = network.weight.clone(), ema.state_dict()['weight'].clone()

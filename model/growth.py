@@ -1,0 +1,58 @@
+"""Growing an SR network: more blocks that compute the same function, so that a small network's training is not lost."""
+import torch
+from torch import Tensor, nn
+
+from model.common import Blocks
+from model.weights import Found, fit_weights, recognise
+from utility import UserError
+
+
+def sources(n_old: int, n_new: int) -> list[tuple[int, bool]]:
+    """For each of n_new blocks (old block that it copies, whether it is that block itself); the old ones keep their
+    order and are spread evenly."""
+    places = {index * n_new // n_old: index for index in range(n_old)}
+    found, last = [], 0
+    for place in range(n_new):
+        last = places.get(place, last)
+        found.append((last, place in places))
+    return found
+
+
+def grow(weights: dict[str, Tensor], n_blocks: int, path: object) -> dict[str, Tensor]:
+    """`weights` of a student or teacher, {key: tensor} read from `path`, with n_blocks blocks and the same function.
+
+    A new block is a copy of the one before it whose last convolution is zero: the skip around it passes its input on,
+    and that convolution's gradient is not zero, so it learns from the first step. dtypes stay. Raises UserError if the
+    weights are of no network with a chain of blocks, or would lose blocks.
+    """
+    found = recognise(weights)
+    if not found or 'n_blocks' not in found.sizes:
+        raise UserError(f'{path}: holds no student or teacher whose blocks could be added to')
+    n_old = found.sizes['n_blocks']
+    if n_blocks <= n_old:
+        raise UserError(f'--n_blocks {n_blocks}: {path} has {n_old} blocks already; give more')
+    old, new = _built(found), _built(found._replace(sizes={**found.sizes, 'n_blocks': n_blocks}))
+    fit_weights(old, weights, path)
+    small, large = _chain(old), _chain(new)
+    state = {key: tensor for key, tensor in old.state_dict().items() if key in new.state_dict()}
+    new.load_state_dict(state, strict=False)
+    for block, (source, same) in zip(large.body, sources(n_old, n_blocks), strict=True):
+        block.load_state_dict(small.body[source].state_dict())
+        if not same:
+            last = [module for module in block.modules() if isinstance(module, nn.Conv2d)][-1]
+            for parameter in last.parameters():
+                parameter.data.zero_()
+    kind = next(iter(weights.values())).dtype
+    return {key: tensor.to(kind) for key, tensor in new.state_dict().items()}
+
+
+def _built(found: Found) -> nn.Module:
+    return found.build().requires_grad_(False)
+
+
+def _chain(network: nn.Module) -> Blocks:
+    """The blocks of a network. Raises UserError if it has none."""
+    for module in network.modules():
+        if isinstance(module, Blocks):
+            return module
+    raise UserError('a network without a chain of blocks (model.common.Blocks) cannot be grown')
