@@ -1,5 +1,4 @@
 """Growing an SR network: more blocks that compute the same function, so that a small network's training is not lost."""
-import torch
 from torch import Tensor, nn
 
 from model.common import Blocks

@@ -1,6 +1,7 @@
 """Teams of processes on this machine, as torchrun would start them, and what one of them computes."""
 import multiprocessing
 import os
+import runpy
 import socket
 import sys
 from multiprocessing import forkserver
@@ -74,6 +75,11 @@ def _member(folder, rank, size, port, task, arguments):
 def train(*flags):
     """main.py with a small network."""
     return program.main([*SMALL, *flags])
+
+
+def extension(script, *flags):
+    """A script of docs/extending.md with a small network."""
+    return runpy.run_path(script)['main']([*SMALL, *flags])
 
 
 def hasty(*flags):
