@@ -5,6 +5,7 @@ import sys
 from itertools import product
 from re import fullmatch, sub
 
+from data.degradation import DEGRADATIONS
 from data.protocol import PROTOCOLS
 from model import FAMILIES
 from report.metric import DEFAULT, METRICS, metric_names
@@ -61,6 +62,7 @@ OPTIONS = [
     ('rgb_range', 1, (1, 255), 'value of white inside the networks: 1 or 255'),
     ('n_colors', 3, (3,), 'colour channels: 3'),
     'degradation',
+    ('degradation', 'classic', (*DEGRADATIONS,), 'classic: blur, downsampling and noise as the options below say'),
     ('blur_type', 'iso_gaussian', ('iso_gaussian', 'aniso_gaussian'), 'round or elongated blur'),
     ('blur_kernel', 21, odd, 'side of the blur kernel, in high-resolution pixels'),
     ('mode', 'bicubic', ('bicubic', 's-fold'), 'shrinking: antialiased bicubic, or every s-th pixel'),
@@ -118,7 +120,7 @@ OPTIONS = [
     ('chop', False, boolean, 'enlarge in tiles, which takes less memory'),
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
     ('save_results', False, boolean, 'write the enlarged test images'),
-    ('protocol', 'single', PROTOCOLS, 'degradations to test: the one of the options, or a named series'),
+    ('protocol', 'single', (*PROTOCOLS,), 'degradations to test: the one of the options, or a named series'),
     ('metrics', ','.join(DEFAULT), metric_names, f'scores of a test, joined by commas: {", ".join(METRICS)}'),
     ('test_lr', None, expanded, 'folder of low-resolution test images to use instead of making them'),
     ('dir_demo', None, expanded, 'photos to enlarge instead of a test set: a file, a folder or a glob'),

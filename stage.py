@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.degradation import Degradation, DegradationRange, Degrader
+from data.degradation import DEGRADATIONS
 from loss import Loss
 from optim.update import make_optimizer
 from utility import ROUNDED, arithmetic, place
@@ -35,10 +35,9 @@ class Stage(nn.Module):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__()
-        self.degrader = Degrader(args.scale, args.blur_kernel, args.mode, args.rgb_range)
-        self.draws = DegradationRange(args.blur_type, args.sig_min, args.sig_max,
-                                      args.lambda_min, args.lambda_max, args.noise)
-        self.test_degradation = fixed_degradation(args)
+        self.degradation = DEGRADATIONS[args.degradation](args, testing=False)
+        self.test_degradation = DEGRADATIONS[args.degradation](args, testing=True)
+        self.rgb_range = args.rgb_range
         self.per_sample = args.degradation_per == 'sample'
         self.loss = Loss(args.loss, args.rgb_range)
         self.rounded = ROUNDED[args.precision]
@@ -105,12 +104,4 @@ class Stage(nn.Module):
     def degrade(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample
         → lq (B, 3, h, w), up (B, 3, sh, sw)."""
-        degradation = self.draws.sample(generator, len(hr) if self.per_sample else 1)
-        return self.degrader(hr, degradation, generator)
-
-
-def fixed_degradation(args: Namespace) -> Degradation:
-    """The degradation of the tests, as the options fix it."""
-    if args.blur_type == 'iso_gaussian':
-        return Degradation.iso(args.sig, args.noise)
-    return Degradation.aniso(args.lambda_1, args.lambda_2, args.theta, args.noise)
+        return self.degradation(hr, generator, self.rgb_range, self.per_sample)

@@ -4,19 +4,19 @@ from argparse import Namespace
 import torch
 from torch import Tensor
 
-from data.degradation import Degradation, DegradationRange, Degrader
+from data.degradation import bicubic
 from model import build
 from stage import Source, Stage
 
 
 class Stage1(Stage):
-    """Minimises L1(MLN(lq, up), hr), lq and up by bicubic resizing alone, whatever --mode, blur and noise say."""
+    """Minimises L1(MLN(lq, up), hr). With --degradation classic, lq and up by bicubic resizing alone, whatever --mode,
+    blur and noise say."""
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
-        self.degrader = Degrader(args.scale, args.blur_kernel, 'bicubic', args.rgb_range)
-        self.draws = DegradationRange()                     # none: plain bicubic pairs in training
-        self.test_degradation = Degradation.bicubic()       # and in tests
+        if args.degradation == 'classic':
+            self.degradation = self.test_degradation = bicubic(args.scale, args.blur_kernel)
         self.trained = self.mln = build(args, 'mln')
 
     def sources(self, testing: bool) -> list[Source]:

@@ -11,7 +11,7 @@ import skimage
 import torch
 
 from data.cache import PixelCache
-from data.degradation import DegradationRange, Degrader
+from data.degradation import AnisoGaussian, Blur, IsoGaussian, classic
 from data.images import read_rgb, write_rgb
 from data.sampling import PatchDataset
 from model import FAMILIES
@@ -77,10 +77,10 @@ def plain_step(size, number, encoder_only=False):
     """The same step by reference/method.py."""
     args, device = size.options(number), choose_device(size.device)
     hr, draw = patches(size), generator('cpu', 'plain')
-    ranges = DegradationRange(args.blur_type, args.sig_min, args.sig_max)
+    sigmas = IsoGaussian((args.sig_min, args.sig_max))
 
     def degrade(hr):
-        sigma = ranges.sample(draw).lambda_1.item()
+        sigma = sigmas.draw(draw)[0].sigma.item()
         return plain.degrade(hr, size.scale, None if number == 1 else plain.gaussian(sigma, sigma, 0))
 
     networks = {'mln': size.model == 'mrda' and plain.MLN(size.n_feats, size.scale),
@@ -124,26 +124,25 @@ def plain_enlargement(size):
     return torch.no_grad()(lambda: student(lq, lq)[0].cpu())
 
 
-def degradations(isotropic, n=16):
+def degradations(size, isotropic, n=16):
     """The first random degradations of a training without noise; both sides take them in turn."""
-    kind = 'iso_gaussian' if isotropic else 'aniso_gaussian'
-    draws = DegradationRange(kind, 0.2, 4.0, 0.2, 4.0)
-    return itertools.cycle([draws.sample(generator('cpu', 'benchmark', i)) for i in range(n)])
+    spread = 0.2, 4.0
+    blur = IsoGaussian(spread) if isotropic else AnisoGaussian(spread, spread, (0.0, math.pi))
+    return itertools.cycle([classic(blur, size.scale).draw(generator('cpu', 'benchmark', i)) for i in range(n)])
 
 
 def our_degradation(size, isotropic):
-    degrade, draws = Degrader(size.scale), degradations(isotropic)
-    hr = patches(size).to(choose_device(size.device)).float() / 255
-    return lambda: degrade(hr, next(draws))[1][0, 0, 0, 0].item()
+    draws, hr = degradations(size, isotropic), patches(size).to(choose_device(size.device)).float() / 255
+    return lambda: next(draws)(hr)[1][0, 0, 0, 0].item()
 
 
 def plain_degradation(size, isotropic):
-    draws, hr = degradations(isotropic), patches(size).to(choose_device(size.device)).float() / 255
+    draws, hr = degradations(size, isotropic), patches(size).to(choose_device(size.device)).float() / 255
 
     def degrade():
-        d = next(draws)
-        kernel = plain.gaussian(d.lambda_1.item(), d.lambda_2.item(), d.theta.item())
-        return plain.degrade(hr, size.scale, kernel)[1][0, 0, 0, 0].item()
+        blur = next(draws).find(Blur)
+        values = (blur.sigma, blur.sigma, 0.0) if isotropic else (blur.lambda_1, blur.lambda_2, blur.theta)
+        return plain.degrade(hr, size.scale, plain.gaussian(*map(float, values)))[1][0, 0, 0, 0].item()
     return degrade
 
 

@@ -5,28 +5,30 @@ from pathlib import Path
 import torch
 
 from data.dataset import listed
-from data.degradation import resize
+from data.degradation import Pipeline, resize
 from data.images import ImageError, read_rgb, read_size
 from utility import UserError, generator, quantize, shown
 
 
-def slug(set_name, degradation):
+def slug(set_name: str, degradation: Pipeline) -> str:
     """The name of a test set under a degradation, fit for a file or folder: Set5_sigma_2.6_noise_0."""
     return f'{set_name}_' + re.sub(r'[^\w.-]+', '_', str(degradation))
 
 
 class Degraded:
-    """Makes lq and up from hr. Noise is drawn per image from (seed, image's name), on the CPU for every device."""
+    """Makes lq and up from hr. What is random follows from (seed, image's name), on the CPU for every device."""
 
-    def __init__(self, degrader, seed):
-        self.degrader, self.seed = degrader, seed
+    def __init__(self, seed: int, rgb_range: float = 1) -> None:
+        self.seed, self.rgb_range = seed, rgb_range
 
-    def __call__(self, set_name, image, hr, degradation):
+    def __call__(self, set_name: str, image: str, hr: torch.Tensor,
+                 degradation: Pipeline) -> tuple[torch.Tensor, torch.Tensor]:
         """hr (1, 3, H, W) → lq (1, 3, h, w), up (1, 3, H, W)."""
-        return self.degrader(hr, degradation, generator('cpu', self.seed, 'test noise', image))
+        return degradation(hr, generator('cpu', self.seed, 'test noise', image), self.rgb_range)
 
-    def __str__(self):
-        return str(self.degrader)
+    def label(self, degradation: Pipeline) -> str:
+        """How lq came about, apart from the numbers of the degradation."""
+        return degradation.setting
 
 
 class Files:
@@ -86,5 +88,6 @@ class Files:
             return None
         return f'{shown(path)} is {size[1]}x{size[0]} pixels, but the ground truth needs {width}x{height}'
 
-    def __str__(self):
+    def label(self, degradation: Pipeline) -> str:
+        """How lq came about."""
         return f'lq read from {shown(self.folder)}, x1/{self.scale}'

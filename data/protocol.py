@@ -1,18 +1,14 @@
-"""Which degradations a test runs, and what was published for them."""
+"""Which degradations a test runs, and what was published for them: PROTOCOLS, one entry each."""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import NamedTuple
 
 from data.dataset import canonical
-from data.degradation import Degradation
+from data.degradation import AnisoGaussian, Blur, Downsample, IsoGaussian, Pipeline, classic
 from utility import UserError
 
-PROTOCOLS = ('single', 'gaussian8', 'dasr9', 'mrda9')
-LABELS = {
-    'single': 'single: the one degradation of the options',
-    'gaussian8': 'gaussian8: eight round blurs without noise',
-    'dasr9': 'dasr9: the nine anisotropic blurs of DASR, noise 0/5/10',
-    'mrda9': 'mrda9: the nine anisotropic blurs of MRDA, recovered from the figure, noise 0/10/20',
-}
 GAUSSIAN8 = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.8, 3.2)}  # scale: first and last of eight evenly spaced sigma
 # lambda_1 and lambda_2 (standard deviations in pixels), theta in degrees; x4 only.
 DASR9 = ((2, 0.5, 0), (2, 1, 10), (3.5, 1.5, 30), (3.5, 2, 45), (3.5, 2, 90), (4, 1.5, 120), (4, 2, 135), (4, 3, 165),
@@ -20,7 +16,6 @@ DASR9 = ((2, 0.5, 0), (2, 1, 10), (3.5, 1.5, 30), (3.5, 2, 45), (3.5, 2, 90), (4
 # Printed nowhere as numbers: recovered by fitting the papers' pictures of the kernels.
 MRDA9 = ((4, 1, 0), (3.5, 1.5, 20), (3, 2, 40), (2.5, 2.5, 60), (3, 2, 0), (3.5, 1.5, 20), (4, 1, 40), (3.5, 2.5, 60),
          (4, 4, 0))
-NINE = {'dasr9': (DASR9, (0, 5, 10)), 'mrda9': (MRDA9, (0, 10, 20))}  # kernels, noise in grey levels (0-255)
 
 SOURCE = 'MRDA (TIP 2023, arXiv 2207.13963) and KDSR (ICLR 2023, arXiv 2211.16928)'
 SETS = ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109')
@@ -53,33 +48,69 @@ class Published(NamedTuple):
     each: tuple = ()
 
 
-def label(name):
-    """What a protocol is, in a few words, to be shown wherever it is used."""
-    return LABELS[name]
+@dataclass(frozen=True)
+class Protocol:
+    """A named series of degradations.
 
-
-def degradations(name, scale, single=None):
-    """The degradations of protocol `name` in order: for each noise level, the kernels. single: the one of 'single'.
-
-    gaussian8 and dasr9 are DASR's (CVPR 2021), mrda9 MRDA's. Raises UserError where it is not defined at `scale`.
+    title: what it is, in a few words. scales: those it is defined at. degradations: the Pipeline of 'single', which the
+    options fix → the Pipelines of the protocol, in order. published: {(scale, test set): [Published]}.
     """
-    if name == 'single':
-        return [single]
-    if name == 'gaussian8' and scale in GAUSSIAN8:
-        first, last = GAUSSIAN8[scale]
-        return [Degradation.iso((first * (7 - i) + last * i) / 7) for i in range(8)]
-    if name in NINE and scale == 4:
-        kernels, levels = NINE[name]
-        return [Degradation.aniso(*kernel, noise) for noise in levels for kernel in kernels]
-    raise UserError(f'--protocol {name} is not defined at --scale {scale}: gaussian8 is at 2, 3 and 4, '
-                    'dasr9 and mrda9 at 4 only')
+    title: str
+    scales: tuple[int, ...]
+    degradations: Callable[[Pipeline], list[Pipeline]]
+    published: dict[tuple[int, str], list[Published]] = field(default_factory=dict)
 
 
-def published(name, scale, set_name):
-    """What was published for a protocol on a test set, a list of Published; [] if nothing was. All of it is x4."""
-    known = canonical(set_name)
-    if scale == 4 and name == 'gaussian8' and known in SETS:
-        return [Published(method, *scores[SETS.index(known)]) for method, scores in GAUSSIAN8_X4.items()]
-    if scale == 4 and name == 'mrda9' and known == 'Set14':
-        return [Published(method, fmean(each), None, each) for method, each in MRDA9_SET14_X4.items()]
-    return []
+def alike(single: Pipeline, blur: Blur, noise: float = 0.0) -> Pipeline:
+    """classic() with the scale, the size of the kernel and the mode of downsampling that `single` has."""
+    own, downsampling = single.find(Blur), single.find(Downsample)
+    blur = replace(blur, size=own.size) if own else blur
+    return classic(blur, single.scale, noise, downsampling.mode if downsampling else 'bicubic')
+
+
+def gaussian8(single: Pipeline) -> list[Pipeline]:
+    """The eight isotropic blurs of DASR (CVPR 2021), without noise."""
+    first, last = GAUSSIAN8[single.scale]
+    return [alike(single, IsoGaussian((first * (7 - i) + last * i) / 7)) for i in range(8)]
+
+
+def nine(kernels: tuple, levels: tuple) -> Callable[[Pipeline], list[Pipeline]]:
+    """For each noise level, the anisotropic kernels (lambda_1, lambda_2, theta in degrees)."""
+    blurs = [AnisoGaussian(float(along), float(across), math.radians(theta)) for along, across, theta in kernels]
+    return lambda single: [alike(single, blur, level) for level in levels for blur in blurs]
+
+
+PROTOCOLS = {
+    'single': Protocol('the one degradation of the options', (2, 3, 4), lambda single: [single]),
+    'gaussian8': Protocol(
+        'eight isotropic blurs without noise', tuple(GAUSSIAN8), gaussian8,
+        {(4, name): [Published(method, *scores[i]) for method, scores in GAUSSIAN8_X4.items()]
+         for i, name in enumerate(SETS)}),
+    'dasr9': Protocol('the nine anisotropic blurs of DASR, noise 0/5/10', (4,), nine(DASR9, (0.0, 5.0, 10.0))),
+    'mrda9': Protocol(
+        'the nine anisotropic blurs of MRDA, recovered from the figure, noise 0/10/20', (4,),
+        nine(MRDA9, (0.0, 10.0, 20.0)),
+        {(4, 'Set14'): [Published(method, fmean(each), None, each) for method, each in MRDA9_SET14_X4.items()]}),
+}
+
+
+def label(name: str) -> str:
+    """What a protocol is, in a few words, to be shown wherever it is used."""
+    return f'{name}: {PROTOCOLS[name].title}'
+
+
+def degradations(name: str, single: Pipeline) -> list[Pipeline]:
+    """The degradations of protocol `name` in order. single: the one that the options fix, whose scale they have.
+
+    Raises UserError where the protocol is not defined at that scale.
+    """
+    protocol = PROTOCOLS[name]
+    if single.scale not in protocol.scales:
+        raise UserError(f'--protocol {name} is not defined at --scale {single.scale}, only at '
+                        f'{", ".join(map(str, protocol.scales))}')
+    return protocol.degradations(single)
+
+
+def published(name: str, scale: int, set_name: str) -> list[Published]:
+    """What was published for a protocol on a test set; [] if nothing was."""
+    return PROTOCOLS[name].published.get((scale, canonical(set_name)), [])

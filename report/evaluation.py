@@ -1,13 +1,14 @@
 """Scoring a stage on test sets: {metric: value} of each image, means of each set, the images themselves."""
 import csv
 import io
+import json
 from collections.abc import Iterator
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
 
-from data.degradation import Degradation
+from data.degradation import Pipeline
 from data.images import write_rgb
 from data.pairs import slug
 from model.inference import self_ensemble
@@ -23,9 +24,9 @@ class Score(NamedTuple):
 
 
 class SetScores(NamedTuple):
-    """Scores of one test set under one Degradation. by_step: a list of Score per adaptation step that is shown."""
+    """Scores of one test set under one degradation. by_step: a list of Score per adaptation step that is shown."""
     name: str
-    degradation: Degradation
+    degradation: Pipeline
     by_step: list
 
     def mean(self, step: int = -1) -> dict[str, float]:
@@ -94,7 +95,8 @@ class Evaluator:
     def protocol(self, oracle):
         """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""
         single = f'{self.degradations[0]}; ' if len(self.degradations) == 1 else ''
-        return (f'{single}{self.pairs}; noise on the 0-255 scale; HR cropped to a multiple of {self.scale}, '
+        return (f'{single}{self.pairs.label(self.degradations[0])}; noise on the 0-255 scale; '
+                f'HR cropped to a multiple of {self.scale}, '
                 f'LR rounded to 8 bits; {metric.definitions(self.metrics)}, of 8-bit images, '
                 f'{self.scale} border pixels shaved'
                 + '; self-ensemble x8' * self.ensemble
@@ -106,11 +108,11 @@ def write_csv(folder, scores):
 
     Raises UserError if it cannot be written.
     """
-    text = io.StringIO()
+    text, pipeline = io.StringIO(), json.dumps(scores.degradation.to_dict())
     rows = csv.writer(text)
-    rows.writerow(['set', 'degradation', 'image', *scores.by_step[-1][0].values])
+    rows.writerow(['set', 'degradation', 'image', *scores.by_step[-1][0].values, 'pipeline'])
     rows.writerows([scores.name, scores.degradation, score.image,
-                    *(metric.number(name, value, 2) for name, value in score.values.items())]
+                    *(metric.number(name, value, 2) for name, value in score.values.items()), pipeline]
                    for score in scores.by_step[-1])
     data = text.getvalue().encode(errors='backslashreplace')
     write_bytes(folder / f'{slug(scores.name, scores.degradation)}.csv', data)

@@ -2,17 +2,12 @@
 import csv
 import io
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-from data.degradation import Degradation
 from option import NAMES, build_parser
 from store.checkpoint import Run
 from utility import UserError, shown
-
-DEGRADATION = re.compile(r'(?:sigma (\S+)|lambda ([^/\s]+)/(\S+), theta (\S+)), noise (\S+)')
-NUMBER = re.compile(r'\d+\.?\d*')
 
 
 class Start(NamedTuple):
@@ -41,10 +36,11 @@ class Start(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The newest test of a set under a degradation. degradation: text; scores: {image: {metric: value}};
-    images: {image: file} of those that were kept."""
+    """The newest test of a set under a degradation. degradation: text; pipeline: the dict of the same;
+    scores: {image: {metric: value}}; images: {image: file} of those that were kept."""
     set_name: str
     degradation: str
+    pipeline: dict
     scores: dict
     images: dict
 
@@ -92,28 +88,24 @@ def read_scores(folder):
             continue
         try:
             scores = {row.pop('image'): row for row in rows}
-            (name, degradation), *_ = [(row.pop('set'), row.pop('degradation')) for row in rows]
+            (name, degradation, pipeline), *_ = [[row.pop(key) for key in ('set', 'degradation', 'pipeline')]
+                                                 for row in rows]
             scores = {image: {metric: float(value) for metric, value in row.items()} for image, row in scores.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{shown(path)}: no table of image scores ({error}); test again') from error
         kept = {image: file for image in scores for file in [_kept(path.with_suffix(''), image)] if file}
-        found.append(Scored(name, degradation, scores, kept))
-    return sorted(found, key=lambda each: (each.set_name, list(map(float, NUMBER.findall(each.degradation)))))
+        found.append(Scored(name, degradation, json.loads(pipeline), scores, kept))
+    return sorted(found, key=lambda each: (each.set_name, _numbers(each.pipeline)))
+
+
+def _numbers(pipeline):
+    """The numbers of a Pipeline's dict in its order."""
+    return [value for step in pipeline['steps'] for value in step.values() if isinstance(value, int | float)]
 
 
 def _kept(folder, image):
     """The file of a super-resolved image, None if it was not kept."""
     return next((file for scale in (2, 3, 4) if (file := folder / f'{image}_x{scale}.png').is_file()), None)
-
-
-def parse_degradation(text):
-    """The Degradation that str() shows as `text`. Raises UserError if none does."""
-    match = DEGRADATION.fullmatch(text)
-    try:
-        *blur, noise = (float(part) for part in match.groups() if part is not None)
-    except (AttributeError, ValueError) as error:
-        raise UserError(f'{text!r} is no degradation') from error
-    return Degradation.iso(*blur, noise) if len(blur) == 1 else Degradation.aniso(*blur, noise)
 
 
 def _text(path):

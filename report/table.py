@@ -75,8 +75,7 @@ def table(run):
     groups, rows = list(_groups(run)), []
     degradations = [degradation for degradation, *_ in next(iter(run.sets.values()))]
     for degradation, *numbers in zip(degradations, *(group.numbers for group in groups), strict=True):
-        blur = str(degradation).rpartition(', noise ')[0]
-        rows.append(Row(blur, degradation.noise.item(), [number for part in numbers for number in part]))
+        rows.append(Row(*degradation.columns(), [number for part in numbers for number in part]))
     levels = list(dict.fromkeys(row.noise for row in rows))
     overall = levels[0] if len(levels) == 1 else None
     means = [_mean(level, [row for row in rows if row.noise == level]) for level in levels if len(levels) > 1]

@@ -166,11 +166,11 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process) -> tuple:
     """(loader of training patches or None, Tester) of a stage, which is placed on its device, all images found and
     checked. Raises UserError about what does not fit together."""
     check_shares(args, process)
-    series = degradations(args.protocol, args.scale, stage.test_degradation)
+    series = degradations(args.protocol, stage.test_degradation)
     group = process.group
     rank = Rank(group.rank, group.size, group.local_rank)
     train_loader, tests = group.in_turn(lambda: make_loaders(args, rank))
-    pairs = Degraded(stage.degrader, args.seed)
+    pairs = Degraded(args.seed, args.rgb_range)
     if args.test_lr:
         pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)
         pairs.check(tests, series)

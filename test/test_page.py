@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from browser import opened, programs
 
-from data.degradation import Degradation
+from data.degradation import AnisoGaussian, IsoGaussian, Pipeline, bicubic, classic
 from data.images import write_rgb
 from data.protocol import degradations
 from model import mrda
@@ -64,7 +64,7 @@ def put_run(folder, data, names=('d', 'e'), stage=4, **changes):
     run.open(config_text(parse(flags)))
     run.open(config_text(parse([*flags, '--test_only', '--sig', '1.2', '--noise', '5'])))
     rng = np.random.default_rng(0)
-    degradation = Degradation.iso(1.2, 5)
+    degradation = classic(IsoGaussian(1.2), 2, 5.0)
     scores = SetScores('Set2', degradation, [[Score(name, {'psnr_y': 27.5, 'ssim_y': 0.8}) for name in names]])
     write_csv(run.results, scores)
     for name in names:
@@ -125,7 +125,7 @@ def test_what_the_run_holds_is_shown(run):
 
 
 def test_published_numbers_stand_beside_ours(run):
-    blurs = degradations('gaussian8', 4)
+    blurs = degradations('gaussian8', bicubic(4))
     scores = {'Set5': [(blur, {'psnr_y': 30 + i, 'ssim_y': 0.9}) for i, blur in enumerate(blurs)],
               'Mine': [(blur, {'psnr_y': math.inf, 'ssim_y': 1.0}) for blur in blurs]}
     write_tables(run / 'results', TestRun('gaussian8', 4, 'how they were made', scores))
@@ -134,7 +134,7 @@ def test_published_numbers_stand_beside_ours(run):
     assert 'published: MRDA_S' in text and '31.98' in text and 'how they were made' in text and 'inf' in text
     spans = [int(attributes['colspan']) for attributes in found.all('th') + found.all('td') if 'colspan' in attributes]
     assert 2 in spans
-    blurs = degradations('mrda9', 4)
+    blurs = degradations('mrda9', bicubic(4))
     scores = {'Set14': [(blur, {'psnr_y': 25.0, 'ssim_y': 0.7}) for blur in blurs]}
     write_tables(run / 'results', TestRun('mrda9', 4, 'line', scores))
     assert 'Set14 published PSNR' in ' '.join(made(run)[1].text)
@@ -197,24 +197,26 @@ def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
 def test_scores_are_in_the_order_of_their_numbers(tmp_path):
     sigmas = [2.0, 1.8, 10.0, 2.2]
     for sigma in sigmas:
-        write_csv(tmp_path / 'results', SetScores('Set2', Degradation.iso(sigma), [[Score('d', {'psnr_y': 20})]]))
+        degradation = classic(IsoGaussian(sigma), 2)
+        write_csv(tmp_path / 'results', SetScores('Set2', degradation, [[Score('d', {'psnr_y': 20})]]))
     found = [each.degradation for each in record.read_scores(tmp_path)]
     assert found == [f'sigma {sigma:g}, noise 0' for sigma in sorted(sigmas)]
 
 
 def test_images_are_spread_over_what_was_tested():
-    sets = [record.Scored(f'S{i}', '', {}, {f'{i}{name}': None for name in 'abc'}) for i in range(4)]
+    sets = [record.Scored(f'S{i}', '', {}, {}, {f'{i}{name}': None for name in 'abc'}) for i in range(4)]
     assert [name for _, name in make_report.spread(sets[:2], 5)] == ['0a', '1a', '0b', '1b', '0c']
     assert [name[0] for _, name in make_report.spread(sets, 2)] == ['0', '3']
     assert len(make_report.spread(sets[:1], 9)) == 3 and make_report.spread([], 3) == []
 
 
-@pytest.mark.parametrize('degradation', [Degradation.iso(2.6), Degradation.aniso(3.5, 1.5, 20, 10),
-                                         Degradation.iso(0.9143, 12.5)])
-def test_degradations_are_read_back(degradation):
-    read = record.parse_degradation(str(degradation))
-    assert str(read) == str(degradation) and read.isotropic == degradation.isotropic
-    assert read.noisy == degradation.noisy
+@pytest.mark.parametrize('degradation', [
+    classic(IsoGaussian(2.6), 2), classic(AnisoGaussian(3.5, 1.5, 0.35, 15), 3, 10.0, 's-fold'),
+    classic(IsoGaussian(0.8 + 0.8 / 7), 4, 12.5)], ids=str)
+def test_degradations_are_read_back(tmp_path, degradation):
+    write_csv(tmp_path / 'results', SetScores('Set2', degradation, [[Score('d', {'psnr_y': 20})]]))
+    found, = record.read_scores(tmp_path)
+    assert found.degradation == str(degradation) and Pipeline.from_dict(found.pipeline) == degradation
 
 
 def test_options_are_read_back(tmp_path):

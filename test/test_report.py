@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 
 from data import protocol
-from data.degradation import Degradation
+from data.degradation import AnisoGaussian, bicubic, classic
 from report import table
 from utility import UserError, derive_seed
 
@@ -19,7 +19,7 @@ TITLES = {'psnr_y': 'PSNR', 'ssim_y': 'SSIM'}
 
 def run(name, scale=4, sets=('Set5',)):
     """A TestRun with made-up scores."""
-    made = protocol.degradations(name, scale, Degradation.aniso(3.5, 1.5, 20, 10))
+    made = protocol.degradations(name, classic(AnisoGaussian(3.5, 1.5, 0.35), scale, 10.0))
     scores = {test: [(each, {'psnr_y': 20 + derive_seed(test, i) % 9973 / 1000,
                              'ssim_y': derive_seed(i, test) % 9973 / 1e4})
                      for i, each in enumerate(made)] for test in sets}
@@ -130,7 +130,7 @@ def test_columns_are_aligned():
 
 
 def test_no_number_breaks_a_format():
-    degradation = Degradation.iso(0)
+    degradation = bicubic(4)
     for psnr, ssim in ((math.inf, 1.0), (math.nan, math.nan)):
         tested = table.TestRun('single', 4, LINE, {'a|b': [(degradation, {'psnr_y': psnr, 'ssim_y': ssim})]})
         content = json.loads(table.table_json(tested), parse_constant=pytest.fail)

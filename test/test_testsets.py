@@ -13,7 +13,7 @@ import pytest
 from conftest import SMALL
 
 from data.dataset import TestSet
-from data.degradation import Degradation
+from data.degradation import IsoGaussian, classic
 from data.images import write_rgb
 from data.pairs import Files, slug
 from data.protocol import GAUSSIAN8
@@ -86,7 +86,7 @@ def test_wrong_test_sets_are_refused(cli, tested, capsys, library):
 
 
 def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path):
-    series = [Degradation.iso(1.2, 0), Degradation.iso(2.4, 0)]
+    series = [classic(IsoGaussian(sigma), 2) for sigma in (1.2, 2.4)]
     for name in 'abc':
         write_rgb(tmp_path / 'hr' / f'{name}.png', np.zeros((41, 30, 3), np.uint8))
         for degradation in series:
@@ -108,7 +108,7 @@ def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path
 
 def test_names_that_utf8_cannot_hold_are_written_as_escapes(tmp_path):
     name = os.fsdecode(b'caf\xe9')
-    scores = SetScores(name, Degradation.iso(1.2, 0), [[Score(name, {'psnr_y': 30., 'ssim_y': .9})]])
+    scores = SetScores(name, classic(IsoGaussian(1.2), 2), [[Score(name, {'psnr_y': 30., 'ssim_y': .9})]])
     write_csv(tmp_path, scores)
     run = TestRun('single', 2, f'lq read from {name}', {name: [(scores.degradation, scores.mean())]}, comparable=False)
     for path in [*write_tables(tmp_path, run), *tmp_path.glob('*.csv')]:

@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import make_tests
-from data.degradation import Degrader
+from data.degradation import Pipeline
 from data.images import read_rgb
 from data.pairs import Degraded, Files
 from option import Parser, parse, whole
@@ -201,10 +201,8 @@ def inputs(scored, image, starts, dir_data):
     args, testset, path = find_truth(scored, image, starts, dir_data)
     height, width = testset.cropped(read_rgb(path).shape[:2])
     hr = to_float(torch.from_numpy(read_rgb(path)[:height, :width]).permute(2, 0, 1)[None], 1, torch.device('cpu'))
-    mode = 'bicubic' if args.stage == 1 else args.mode
-    pair = (Files(args.test_lr, args.scale, 1, flat=True) if args.test_lr
-            else Degraded(Degrader(args.scale, args.blur_kernel, mode), args.seed))
-    _, up = pair(scored.set_name, image, hr, record.parse_degradation(scored.degradation))
+    pair = Files(args.test_lr, args.scale, 1, flat=True) if args.test_lr else Degraded(args.seed)
+    _, up = pair(scored.set_name, image, hr, Pipeline.from_dict(scored.pipeline))
     return hr, up
 
 

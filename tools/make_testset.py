@@ -32,11 +32,11 @@ def main(argv=None):
 
 def write(args):
     stage = STAGES[args.stage](args)
-    pair = Degraded(stage.degrader, args.seed)
+    pair = Degraded(args.seed, args.rgb_range)
     for testset in make_loaders(args)[1]:
         for image, hr8 in testset:
             hr = to_float(hr8, args.rgb_range, torch.device('cpu'))
-            for degradation in degradations(args.protocol, args.scale, stage.test_degradation):
+            for degradation in degradations(args.protocol, stage.test_degradation):
                 lq, _ = pair(testset.name, image, hr, degradation)
                 write_rgb(Path(args.dir_out) / slug(testset.name, degradation) / f'{image}.png',
                           to_uint8(lq, args.rgb_range))

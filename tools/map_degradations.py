@@ -10,6 +10,7 @@ holds the coordinates. All other flags are main.py's.
 import argparse
 import csv
 import io
+import math
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +25,9 @@ from scipy.spatial.distance import cdist
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import make_loaders
-from data.degradation import Degradation
+from data.degradation import AnisoGaussian, IsoGaussian, classic_of
 from data.pairs import Degraded
+from data.protocol import alike
 from option import Parser, amount, level, parse, positive
 from report.evaluation import to_float
 from run.pretrained import initialise
@@ -103,9 +105,10 @@ def degradations(mine, args):
     noises = mine.noises or ([0.0, args.noise / 2, args.noise] if args.noise >= 2 else [args.noise])
     if len(noises) > len(MARKERS):
         raise UserError(f'--noises: at most {len(MARKERS)} levels, one for each kind of marker')
-    grid = [degradation for noise in noises
-            for degradation in (*(Degradation.iso(sigma, noise) for sigma in sigmas or ()),
-                                *(Degradation.aniso(*kernel, noise) for kernel in kernels or ()))]
+    single = classic_of(args, testing=True)
+    blurs = [*map(IsoGaussian, sigmas or ()),
+             *(AnisoGaussian(along, across, math.radians(theta)) for along, across, theta in kernels or ())]
+    grid = [alike(single, blur, noise) for noise in noises for blur in blurs]
     if len({str(degradation) for degradation in grid}) < max(2, len(grid)):
         raise UserError('--sigmas, --kernels, --noises: two or more degradations are needed, each of them once')
     return grid
@@ -114,7 +117,7 @@ def degradations(mine, args):
 @torch.no_grad()
 def represent(stage, sets, grid, args):
     """Names of the images, and what the encoder says of each under each degradation: float64 (images · grid, F)."""
-    pair = Degraded(stage.degrader, args.seed)
+    pair = Degraded(args.seed, args.rgb_range)
     device, names, rows = choose_device(args.device), [], []
     for testset in sets:
         for image, hr8 in testset:
@@ -181,8 +184,9 @@ def picture(title, maps, ways, kind):
     figure = Figure(figsize=(5.2 * len(maps) + 0.6, 5.4), layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, parse_math=False)
-    blurs = np.array([(way.lambda_1.item(), way.lambda_2.item(), way.theta.item()) for way in ways])  # (n, 3)
-    sizes, noises = np.sqrt(blurs[:, 0] * blurs[:, 1]), np.array([way.noise.item() for way in ways])
+    numbers = np.array([_numbers(way) for way in ways])                         # (n, 4)
+    blurs, noises = numbers[:, :3], numbers[:, 3]
+    sizes = np.sqrt(blurs[:, 0] * blurs[:, 1])
     levels = np.unique(noises)
     limits = {'vmin': sizes.min(), 'vmax': max(sizes.max(), sizes.min() + 1e-6)}
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
@@ -217,7 +221,7 @@ def strokes(axes, points, blurs):
     """A stroke through each point whose blur is elongated, along its longer axis; rows of an image go down."""
     at = blurs[:, 0] != blurs[:, 1]
     if at.any():
-        theta = blurs[at, 2] + np.pi / 2 * (blurs[at, 1] > blurs[at, 0])
+        theta = np.radians(blurs[at, 2]) + np.pi / 2 * (blurs[at, 1] > blurs[at, 0])
         axes.quiver(*points[at].T, np.cos(theta), -np.sin(theta), pivot='mid', angles='uv', scale_units='inches',
                     scale=7, headwidth=0, headlength=0, headaxislength=0, width=0.0025, color='0.1')
 
@@ -229,10 +233,16 @@ def coordinates(maps, names, ways):
     axes = [f'{name.lower().replace("-", "")}_{i}' for name in maps for i in (1, 2)]
     writer.writerow(['image', 'degradation', 'lambda_1', 'lambda_2', 'theta_degrees', 'noise', *axes])
     for row, (name, way) in enumerate(zip(names, ways, strict=True)):
-        values = way.lambda_1, way.lambda_2, way.theta.rad2deg(), way.noise
         points = [f'{value:.6g}' for points, _ in maps.values() for value in points[row]]
-        writer.writerow([name, way, *(f'{value.item():.6g}' for value in values), *points])
+        writer.writerow([name, way, *(f'{value:.6g}' for value in _numbers(way)), *points])
     return text.getvalue().encode(errors='backslashreplace')
+
+
+def _numbers(way):
+    """lambda_1, lambda_2, theta in degrees and noise of a degradation of the grid."""
+    blur, _, noise, _ = (step.to_dict() for step in way.steps)
+    sigma = blur.get('sigma')
+    return blur.get('lambda_1', sigma), blur.get('lambda_2', sigma), blur.get('theta', 0.0), noise['level']
 
 
 if __name__ == '__main__':

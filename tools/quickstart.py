@@ -89,7 +89,7 @@ def report(args):
     runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
             for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
     bicubic = Bicubic(args)
-    evaluator = Evaluator(Degraded(bicubic.degrader, args.seed), [bicubic.test_degradation], args.scale,
+    evaluator = Evaluator(Degraded(args.seed, args.rgb_range), [bicubic.test_degradation], args.scale,
                           args.rgb_range, torch.device('cpu'), results=OUT)
     for testset in make_loaders(args)[1]:
         for scores in evaluator.score(bicubic, testset):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from draw_kernels import draw, kernels
 
 from data import protocol
-from data.degradation import Degradation, Degrader
+from data.degradation import IsoGaussian, classic
 from store.files import write_bytes
 
 FOLDER = Path('assets')
@@ -96,7 +96,7 @@ def example(sigma):
     """What a blur and shrinking leave of a crop of Chelsea, and that crop, both uint8 (side, side, 3)."""
     crop = photos.chelsea()[80:176, 120:216].copy()
     hr = torch.from_numpy(crop).permute(2, 0, 1)[None] / 255
-    lq, _ = Degrader(4)(hr, Degradation.iso(sigma))
+    lq, _ = classic(IsoGaussian(sigma), 4)(hr)
     return (lq[0].permute(1, 2, 0) * 255).byte().numpy(), crop
 
 

@@ -4,6 +4,7 @@ python tools/maintain/draw_kernels.py --protocol mrda9 [--scale 4] [--out kernel
 """
 import io
 import sys
+from math import degrees
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +14,7 @@ from matplotlib.patches import Ellipse
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from data import protocol
-from data.degradation import kernel
+from data.degradation import AnisoGaussian, Blur, bicubic
 from option import Parser, scale
 from store.files import write_bytes
 from utility import command_line
@@ -26,7 +27,8 @@ COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are
 def main(argv=None):
     parser = Parser(prog='tools/maintain/draw_kernels.py',
                     description='Draw the blur kernels of a test protocol with their numbers.')
-    parser.add_argument('--protocol', required=True, choices=protocol.PROTOCOLS[1:], help='which kernels')
+    names = [name for name in protocol.PROTOCOLS if name != 'single']
+    parser.add_argument('--protocol', required=True, choices=names, help='which kernels')
     parser.add_argument('--scale', type=scale, default=4, help='enlargement: 2, 3 or 4')
     parser.add_argument('--out', default='kernels.png', help='the picture')
     args = parser.parse_args(argv)
@@ -35,18 +37,15 @@ def main(argv=None):
     write_bytes(args.out, picture(title, blurs))
     print(title)
     for number, blur in enumerate(blurs, 1):
-        print(f'{number}  {numbers(blur)}')
+        print(f'{number}  {blur}')
     print(f'Standard deviations in pixels of the large image, theta in degrees; drawn in {args.out}')
 
 
 def kernels(name, scale):
-    """The degradations of a protocol at its first noise level: each kernel once."""
-    degradations = protocol.degradations(name, scale)
-    return [each for each in degradations if each.noise == degradations[0].noise]
-
-
-def numbers(blur):
-    return str(blur).rpartition(', noise ')[0]
+    """The blurs of a protocol at its first noise level."""
+    degradations = protocol.degradations(name, bicubic(scale, SIZE))
+    _, first = degradations[0].columns()
+    return [each.find(Blur) for each in degradations if each.columns()[1] == first]
 
 
 def picture(title, blurs):
@@ -68,12 +67,13 @@ def picture(title, blurs):
 
 def draw(axes, number, blur):
     """One kernel with its number and its standard deviations above it."""
-    axes.imshow(kernel(blur, SIZE)[0].numpy(), cmap='magma', interpolation='nearest')
-    along, across, theta = blur.lambda_1.item(), blur.lambda_2.item(), blur.theta.rad2deg().item()
+    axes.imshow(blur.kernels()[0].numpy(), cmap='magma', interpolation='nearest')
+    turned = isinstance(blur, AnisoGaussian)
+    along, across, theta = (blur.lambda_1, blur.lambda_2, degrees(blur.theta)) if turned else (blur.sigma,) * 2 + (0,)
     axes.add_patch(Ellipse((SIZE // 2, SIZE // 2), 2 * along, 2 * across, angle=theta, fill=False,
                            edgecolor='white', linewidth=0.8))
-    axes.set_title(f'{number}:  σ {along:.4g}' if blur.isotropic else
-                   f'{number}:  λ {along:g} / {across:g}   θ {theta:.4g}°', fontsize=9)
+    axes.set_title(f'{number}:  λ {along:g} / {across:g}   θ {theta:.4g}°' if turned else
+                   f'{number}:  σ {along:.4g}', fontsize=9)
     axes.set_axis_off()
 
 

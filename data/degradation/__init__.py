@@ -1,0 +1,31 @@
+"""How a low-resolution image comes about: pipelines of steps, drawn and applied on the device of hr.
+
+DEGRADATIONS[name](args, testing) makes the pipeline of --degradation name from the options: with the ranges that
+training draws from, or with the numbers that a test fixes.
+"""
+import math
+from argparse import Namespace
+from collections.abc import Callable
+
+from data.degradation.pipeline import Pipeline, bicubic, classic
+from data.degradation.resize import resize
+from data.degradation.step import Step, Value
+from data.degradation.steps import AnisoGaussian, Blur, Downsample, IsoGaussian, Noise, Round
+
+__all__ = ['DEGRADATIONS', 'AnisoGaussian', 'Blur', 'Downsample', 'IsoGaussian', 'Noise', 'Pipeline', 'Round', 'Step',
+           'Value', 'bicubic', 'classic', 'classic_of', 'resize']
+
+
+def classic_of(args: Namespace, testing: bool) -> Pipeline:
+    """classic(), with blur and noise as the options say."""
+    if args.blur_type == 'iso_gaussian':
+        blur = IsoGaussian(args.sig if testing else (args.sig_min, args.sig_max), args.blur_kernel)
+    elif testing:
+        blur = AnisoGaussian(args.lambda_1, args.lambda_2, math.radians(args.theta), args.blur_kernel)
+    else:
+        spread = args.lambda_min, args.lambda_max
+        blur = AnisoGaussian(spread, spread, (0.0, math.pi), args.blur_kernel)
+    return classic(blur, args.scale, args.noise if testing or not args.noise else (0.0, args.noise), args.mode)
+
+
+DEGRADATIONS: dict[str, Callable[[Namespace, bool], Pipeline]] = {'classic': classic_of}

@@ -1,0 +1,135 @@
+"""A degradation as a named list of steps, applied to hr on its device: lq, and its bicubic upsampling."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from data.degradation.resize import resize
+from data.degradation.step import Step
+from data.degradation.steps import Blur, Downsample, IsoGaussian, Noise, Round
+from utility import UserError, derive_seed
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A degradation of images to 1 / scale of their size. Its steps may hold ranges, as in training, or numbers alone.
+
+    Raises ValueError if the last step is not Round().
+    """
+    name: str
+    scale: int
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps[-1], Round):
+            raise ValueError(f'degradation {self.name}: the last step must be Round()')
+
+    @property
+    def per_image(self) -> bool:
+        """Whether every step can hold a number of its own for each image."""
+        return all(step.per_image for step in self.steps)
+
+    def draw(self, generator: torch.Generator | None, n: int = 1) -> Pipeline:
+        """The pipeline with numbers in place of ranges: n of each, or one where a step's images share them."""
+        host = None if generator is None or self.per_image else _on_host(generator)
+        drawn = [each for step in self.steps for each in step.draw(generator if step.per_image else host, n)]
+        return Pipeline(self.name, self.scale, tuple(drawn))
+
+    @torch.no_grad()
+    def __call__(self, hr: torch.Tensor, generator: torch.Generator | None = None, rgb_range: float = 1,
+                 per_sample: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """hr (B, 3, H, W) in [0, rgb_range] → lq (B, 3, H/s, W/s) and its bicubic upsampling up (B, 3, H, W), 8-bit.
+
+        up is made before lq is rounded. generator, on the device of hr, draws what is random: numbers for the whole
+        batch or, per_sample, for each image, and noise. ValueError if H or W is no multiple of the scale.
+        """
+        if hr.shape[-2] % self.scale or hr.shape[-1] % self.scale:
+            raise ValueError(f'height and width of {tuple(hr.shape)} are no multiples of scale {self.scale}: crop it')
+        if per_sample and not self.per_image:
+            pairs = (self(image, generator, rgb_range) for image in hr.split(1))
+            lq, up = map(torch.cat, zip(*pairs, strict=True))
+            return lq, up
+        *steps, last = _fused(self.draw(generator, len(hr) if per_sample else 1).steps)
+        lq = hr
+        for step in steps:
+            lq = step(lq.clone() if lq is hr and step.in_place else lq, generator, rgb_range)
+        up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
+        return last(lq.clone() if lq is hr else lq, generator, rgb_range), last(up, generator, rgb_range)
+
+    def then(self, *steps: Step) -> Pipeline:
+        """The same with more steps, before the last rounding."""
+        return Pipeline(self.name, self.scale, (*self.steps[:-1], *steps, self.steps[-1]))
+
+    def find(self, kind: type[Step]) -> Step | None:
+        """The first step of a class, None if there is none."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
+
+    def columns(self) -> tuple[str, float | None]:
+        """What a table shows: the text of all steps but the noise; the noise level, None where it is no one number."""
+        noise = self.find(Noise)
+        level = noise and noise.to_dict()['level']
+        if not isinstance(level, int | float):
+            return str(self), None
+        return ', '.join(str(step) for step in self.steps if step is not noise and str(step)), level
+
+    def to_dict(self) -> dict:
+        """Plain content that json keeps and from_dict() reads."""
+        return {'name': self.name, 'scale': self.scale, 'steps': [step.to_dict() for step in self.steps]}
+
+    @classmethod
+    def from_dict(cls, content: dict) -> Pipeline:
+        """The pipeline that to_dict() described. Raises UserError if it describes none."""
+        try:
+            return cls(content['name'], content['scale'], tuple(map(Step.from_dict, content['steps'])))
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise UserError(f'{content} is no degradation ({error!r})') from error
+
+    def __str__(self) -> str:
+        """'sigma 2.6, noise 0' or 'lambda 3.5/1.5, theta 20, noise 10'."""
+        return ', '.join(filter(None, map(str, self.steps)))
+
+    @property
+    def setting(self) -> str:
+        """'21x21 kernel, bicubic x1/4': what the degradations of a series have in common."""
+        return ', '.join(step.setting for step in self.steps if step.setting)
+
+
+@dataclass(frozen=True)
+class _BlurAndDownsample:
+    """Both as one step."""
+    blur: Blur
+    downsample: Downsample
+    in_place = False
+
+    def __call__(self, image, generator, rgb_range):
+        return self.blur.downsampled(image, self.downsample.scale, self.downsample.mode)
+
+
+def _fused(steps):
+    """The steps, each blur that is followed by downsampling in one with it."""
+    fused = []
+    for step in steps:
+        if isinstance(step, Downsample) and fused and isinstance(fused[-1], Blur):
+            step = _BlurAndDownsample(fused.pop(), step)
+        fused.append(step)
+    return fused
+
+
+def _on_host(generator):
+    """A generator on the CPU that follows from the state of `generator`, which moves on. Nothing waits for a device."""
+    if generator.device.type == 'cpu':
+        return generator
+    state = generator.get_state().numpy().tobytes()
+    torch.rand(1, generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(derive_seed('host', state))
+
+
+def classic(blur: Blur, scale: int, noise: float | tuple[float, float] = 0.0, mode: str = 'bicubic') -> Pipeline:
+    """The papers' y = Q(bicubic↓s(x ⊗ k) + n). noise: on the 0-255 scale; mode: 'bicubic' or 's-fold'."""
+    return Pipeline('classic', scale, (blur, Downsample(scale, mode), Noise(noise), Round()))
+
+
+def bicubic(scale: int, size: int = 21) -> Pipeline:
+    """classic() without blur and noise."""
+    return classic(IsoGaussian(0.0, size), scale)

@@ -1,0 +1,105 @@
+"""The contract of a step: draws its numbers, applies itself to images, converts to and from a plain dict and text."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import torch
+
+from utility import UserError
+
+# A number of a step: fixed; drawn uniformly from (low, high); or, once drawn, one for each image, (n,).
+Value = float | tuple[float, float] | torch.Tensor
+DEGREES = {'unit': 'degrees'}  # metadata of a field that is kept in radians, and written in degrees
+STEPS: dict[str, type[Step]] = {}  # by the name that dicts hold
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a degradation. A subclass is a frozen dataclass that says `class JPEG(Step, name='jpeg')`; its fields
+    are Values, or settings of other types that are not drawn; it implements __call__.
+
+    per_image: True, and drawn values are tensors (n,), one for each image, on the device of the generator; False, and
+    they are plain numbers that all images of one call share.
+    in_place: whether the result may share memory with the image that was given.
+    """
+    name: ClassVar[str]
+    per_image: ClassVar[bool] = False
+    in_place: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str | None = None) -> None:
+        if name:
+            cls.name, STEPS[name] = name, cls
+
+    def __call__(self, image: torch.Tensor, generator: torch.Generator | None, rgb_range: float) -> torch.Tensor:
+        """(B, C, H, W) in [0, rgb_range] → the same after this step. generator: what else is drawn, such as noise."""
+        raise NotImplementedError
+
+    def draw(self, generator: torch.Generator | None, n: int = 1) -> tuple[Step, ...]:
+        """The step with numbers in place of its ranges, drawn in the order of its fields. Usually one step; none or
+        several where it is drawn what is done. ValueError if there is something to draw and no generator."""
+        ranges = {name: value for name, value in vars(self).items() if isinstance(value, tuple)}
+        if ranges and generator is None:
+            raise ValueError(f'{self.name}: a range needs a generator to draw from')
+        return (replace(self, **{name: self._uniform(*ends, generator, n) for name, ends in ranges.items()}),)
+
+    def _uniform(self, low, high, generator, n):
+        if self.per_image:
+            return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
+        return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+    def to_dict(self) -> dict:
+        """{'step': name, field: number, [low, high] or setting}: what json keeps, and from_dict() reads.
+
+        Angles are in degrees. ValueError if a value was drawn for more than one image.
+        """
+        return {'step': self.name} | {each.name: _plain(getattr(self, each.name), each.metadata == DEGREES)
+                                      for each in fields(self)}
+
+    @staticmethod
+    def from_dict(content: dict) -> Step:
+        """The step that to_dict() described. Raises UserError if there is none of that name with these fields."""
+        kind = STEPS.get(content.get('step'))
+        angles = {each.name for each in fields(kind) if each.metadata == DEGREES} if kind else ()
+        try:
+            return kind(**{name: _parsed(value, name in angles) for name, value in content.items() if name != 'step'})
+        except TypeError as error:
+            raise UserError(f'{content} describes no step of a degradation; there are {", ".join(STEPS)}') from error
+
+    def __str__(self) -> str:
+        """Its numbers, as tables and names of files show them: 'noise 10'; '' where there are none to tell apart."""
+        numbers = (value for key, value in self.to_dict().items() if key != 'step')
+        return ' '.join([self.name, *map(text, numbers)])
+
+    @property
+    def setting(self) -> str:
+        """What is the same in every degradation of a series, as the line beneath a table says it: 'bicubic x1/4'."""
+        return ''
+
+
+def text(value: float | list | str) -> str:
+    """A number in four digits, a range as low-high, anything else as it is."""
+    if isinstance(value, list):
+        return '-'.join(map(text, value))
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def tensors(*values: Value, device: torch.device | None = None) -> list[torch.Tensor]:
+    """Drawn or fixed values as float32 tensors (n,)."""
+    return [value if isinstance(value, torch.Tensor) else torch.tensor([value], dtype=torch.float32, device=device)
+            for value in values]
+
+
+def _plain(value, degrees):
+    if isinstance(value, tuple):
+        return [_plain(each, degrees) for each in value]
+    if isinstance(value, torch.Tensor):
+        value = value.item()
+    return round(math.degrees(value), 9) if degrees else value
+
+
+def _parsed(value, degrees):
+    if isinstance(value, list):
+        return tuple(_parsed(each, degrees) for each in value)
+    return math.radians(value) if degrees else value
