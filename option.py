@@ -31,7 +31,7 @@ decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|lin
 run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
 folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
-# A heading, then its flags: (name, published default, type or choices, help). Defaults of a stage: presets.py.
+# A heading, then its flags: (name, published default, type, choices or registry, help). Of a stage: presets.py.
 OPTIONS = [
     'run',
     ('stage', None, ('1', '2', '3', '4', 'all'), 'what to train or test; required; all = one after the other'),
@@ -62,7 +62,7 @@ OPTIONS = [
     ('rgb_range', 1, (1, 255), 'value of white inside the networks: 1 or 255'),
     ('n_colors', 3, (3,), 'colour channels: 3'),
     'degradation',
-    ('degradation', 'classic', (*DEGRADATIONS,), 'classic: blur, downsampling and noise as the options below say'),
+    ('degradation', 'classic', DEGRADATIONS, 'classic: blur, downsampling and noise as the options below say'),
     ('blur_type', 'iso_gaussian', ('iso_gaussian', 'aniso_gaussian'), 'round or elongated blur'),
     ('blur_kernel', 21, odd, 'side of the blur kernel, in high-resolution pixels'),
     ('mode', 'bicubic', ('bicubic', 's-fold'), 'shrinking: antialiased bicubic, or every s-th pixel'),
@@ -120,7 +120,7 @@ OPTIONS = [
     ('chop', False, boolean, 'enlarge in tiles, which takes less memory'),
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
     ('save_results', False, boolean, 'write the enlarged test images'),
-    ('protocol', 'single', (*PROTOCOLS,), 'degradations to test: the one of the options, or a named series'),
+    ('protocol', 'single', PROTOCOLS, 'degradations to test: the one of the options, or a named series'),
     ('metrics', ','.join(DEFAULT), metric_names, f'scores of a test, joined by commas: {", ".join(METRICS)}'),
     ('test_lr', None, expanded, 'folder of low-resolution test images to use instead of making them'),
     ('dir_demo', None, expanded, 'photos to enlarge instead of a test set: a file, a folder or a glob'),
@@ -175,8 +175,8 @@ def build_parser(stage=None, model='mrda'):
             continue
         name, default, kind, text = row
         extra = {'nargs': '?', 'const': True} if kind is boolean else {}
-        if isinstance(kind, tuple):
-            kind, extra = type(kind[0]), {'choices': kind}
+        if isinstance(kind, tuple | dict):  # of a registry, what it holds by now
+            kind, extra = type(next(iter(kind))), {'choices': tuple(kind)}
         group.add_argument(f'--{name}', default=default, type=kind, help=text, **extra)
     for name in RETIRED:
         parser.add_argument(f'--{name}', nargs='?', help=argparse.SUPPRESS)

@@ -45,10 +45,12 @@ class Group(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line: what it shows, at which noise level (None: all of them), a number or None for each column."""
+    """One line: what it shows, at which noise level (None: all of them), a number or None for each column, and the
+    dict of the one degradation that it is about."""
     blur: str
     noise: float | None
     cells: list
+    degradation: dict | None = None
 
 
 class Table(NamedTuple):
@@ -75,7 +77,7 @@ def table(run):
     groups, rows = list(_groups(run)), []
     degradations = [degradation for degradation, *_ in next(iter(run.sets.values()))]
     for degradation, *numbers in zip(degradations, *(group.numbers for group in groups), strict=True):
-        rows.append(Row(*degradation.columns(), [number for part in numbers for number in part]))
+        rows.append(Row(*degradation.columns(), [number for part in numbers for number in part], degradation.to_dict()))
     levels = list(dict.fromkeys(row.noise for row in rows))
     overall = levels[0] if len(levels) == 1 else None
     means = [_mean(level, [row for row in rows if row.noise == level]) for level in levels if len(levels) > 1]
@@ -216,7 +218,7 @@ def table_json(run):
 def _json_row(row, groups):
     cells = iter(str(value) if value is not None and not math.isfinite(value) else value for value in row.cells)
     scores = {group.heading: {name: next(cells) for name in group.names} for group in groups}
-    return {'blur': row.blur, 'noise': row.noise, 'scores': scores}
+    return {'blur': row.blur, 'noise': row.noise, 'degradation': row.degradation, 'scores': scores}
 
 
 def write_tables(folder, run):

@@ -284,7 +284,7 @@ class Darker(Step, name='darker'):
 
 
 def test_a_step_whose_images_share_numbers_is_drawn_for_each_image_alone():
-    hr, random = torch.ones(3, 3, 8, 8), bicubic(4).then(Darker())
+    hr, random = torch.ones(3, 3, 8, 8), bicubic(4).then(Darker(), name='mine')
     lq, _ = random(hr, generator('cpu', 1), per_sample=True)
     assert len({each.mean().item() for each in lq}) == 3
     lq, _ = random(hr, generator('cpu', 1))
@@ -294,7 +294,7 @@ def test_a_step_whose_images_share_numbers_is_drawn_for_each_image_alone():
 @pytest.mark.parametrize('degradation', [
     classic(IsoGaussian(2.6), 4), classic(AnisoGaussian(3.5, 1.5, math.radians(20), 15), 3, 10.0, 's-fold'),
     classic(IsoGaussian(SPREAD), 2, (0.0, 25.0)), classic(AnisoGaussian(SPREAD, SPREAD, (0.0, math.pi)), 4),
-    bicubic(4).then(Darker())], ids=str)
+    bicubic(4).then(Darker(), name='mine')], ids=str)
 def test_dicts_are_plain_and_exact(degradation):
     written = json.dumps(degradation.to_dict())
     assert Pipeline.from_dict(json.loads(written)) == degradation
@@ -323,8 +323,8 @@ def test_texts():
     aniso = classic(AnisoGaussian(3.5, 1.5, math.radians(20)), 4, 10.0)
     assert str(aniso) == 'lambda 3.5/1.5, theta 20, noise 10' and aniso.setting == '21x21 kernel, bicubic x1/4'
     assert aniso.columns() == ('lambda 3.5/1.5, theta 20', 10.0)
-    assert str(bicubic(4).then(Darker(0.5))) == 'sigma 0, noise 0, darker 0.5'
-    assert str(bicubic(4).then(Darker())) == 'sigma 0, noise 0, darker 0.2-0.9'
+    assert str(bicubic(4).then(Darker(0.5), name='mine')) == 'sigma 0, noise 0, darker 0.5'
+    assert str(bicubic(4).then(Darker(), name='mine')) == 'sigma 0, noise 0, darker 0.2-0.9'
 
 
 def test_the_last_step_rounds():

@@ -57,9 +57,9 @@ class Pipeline:
         up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
         return last(lq.clone() if lq is hr else lq, generator, rgb_range), last(up, generator, rgb_range)
 
-    def then(self, *steps: Step) -> Pipeline:
-        """The same with more steps, before the last rounding."""
-        return Pipeline(self.name, self.scale, (*self.steps[:-1], *steps, self.steps[-1]))
+    def then(self, *steps: Step, name: str) -> Pipeline:
+        """The pipeline `name`: this one with more steps, before the last rounding."""
+        return Pipeline(name, self.scale, (*self.steps[:-1], *steps, self.steps[-1]))
 
     def find(self, kind: type[Step]) -> Step | None:
         """The first step of a class, None if there is none."""

@@ -45,7 +45,7 @@ def text():
 
 def values(kind):
     """What an option takes, in words."""
-    if isinstance(kind, tuple):
+    if isinstance(kind, tuple | dict):
         return ', '.join(f'`{choice}`' for choice in kind)
     words = {'int': 'whole number', 'float': 'number', 'str': 'text', 'path': 'path'}
     return 'True, False' if kind is boolean else words[kind.__name__]
