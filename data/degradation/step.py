@@ -96,7 +96,13 @@ def _plain(value, degrees):
         return [_plain(each, degrees) for each in value]
     if isinstance(value, torch.Tensor):
         value = value.item()
-    return round(math.degrees(value), 9) if degrees else value
+    return _in_degrees(value) if degrees else value
+
+
+def _in_degrees(radians):
+    """With as few digits as lead back to the same number."""
+    exact = math.degrees(radians)
+    return next((short for n in range(17) if math.radians(short := round(exact, n)) == radians), exact)
 
 
 def _parsed(value, degrees):
