@@ -127,7 +127,7 @@ def test_the_metrics_command_refuses_what_it_cannot_pair_or_score(tmp_path, monk
     assert script('metrics', 'sr', 'hr') == 0
     for *argv, said in (('more', 'hr', 'more/a.png and more/a_x2.png are both of the image a'),
                         ('sr', 'twice', 'twice/a.png and twice/old/a.png are both of the image a'),
-                        ('sr', 'hr', '--border', -1, 'whole number, 0 or more'),
+                        ('sr', 'hr', '--border', -1, 'is not a whole number from 0'),
                         ('sr', 'hr', '--border', 5, 'too few for the 11x11 window')):
         capsys.readouterr()
         assert script('metrics', *argv) == 2
