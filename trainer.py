@@ -271,7 +271,7 @@ class Trainer:
 
     def options(self) -> dict:
         """What the result follows from, for continuity.check()."""
-        return continuity.binding(self.args) | {'images': continuity.describe(self.train.dataset.files)}
+        return continuity.binding(self.args) | {'images': continuity.describe(self.train.dataset.checksums)}
 
     def checkpoint_bytes(self) -> int:
         """About how large a checkpoint is: every network, and two moments and an average of what is trained."""

@@ -45,13 +45,14 @@ def make_loaders(args: Namespace, rank: Rank = ALONE) -> tuple[TrainLoader | Non
 def _checked_loader(args, tested, rank):
     """The TrainLoader. Raises UserError about what cannot be used of the training images and of those `tested`."""
     files = _find(args, args.data_train, train=True)
-    cache = PixelCache(None if args.ext == 'img' else args.dir_cache or default_cache())
+    folder, warning = (None, '') if args.ext == 'img' else (args.dir_cache, '') if args.dir_cache else default_cache()
+    cache = PixelCache(folder, verify=not rank.local)  # once on each machine
     cache.reserve(files)
-    remake = args.ext == 'sep_reset' and not rank.local  # once on each machine
+    remake = args.ext == 'sep_reset' and not rank.local
     refuse({**_scan_tests(args, tested), **_scan_training(args, files, partial(cache.read, remake=remake))},
            tested + files)
-    if cache.trouble and not rank.local:
-        print(f'warning: {cache.trouble}', file=sys.stderr)
+    if (cache.trouble or warning) and not rank.local:
+        print(f'warning: {cache.trouble or warning}', file=sys.stderr)
     return _train_loader(args, files, cache, rank)
 
 
@@ -91,6 +92,7 @@ def _label(name):
 
 def _train_loader(args, files, cache, rank):
     dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, augment=not args.no_augment)
+    dataset.checksums = [cache.checksums[path] for path in files]
     sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (rank.rank, rank.size))
     n_threads = min(args.n_threads, os.cpu_count() or 1)  # more only cost; the patches are the same for any number
     return TrainLoader(dataset, sampler, n_threads, pin_memory=torch.cuda.is_available())

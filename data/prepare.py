@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
+from data.cache import old_copies
 from data.dataset import SHOWN, find_images, listed, scan
 from data.download import Unfit, demand, fetch, length, mirror_sums, unpack, verify
 from data.images import is_image, read_rgb, read_size
@@ -246,3 +247,18 @@ def _is_joined(source, target):
     if not target.exists():
         return False
     return os.path.samefile(source, target) or filecmp.cmp(source, target, shallow=False)
+
+
+# ---- cache ----
+
+def tidy(folder: Path, clean: bool) -> None:
+    """Print how many decoded images the cache in `folder` holds and how many are of no further use; remove these if
+    `clean`. To be called while nothing trains."""
+    every, old = old_copies(folder)
+    sizes = {path: path.stat().st_size for path in every}
+    print(f'{shown(folder)}: {len(every):,} decoded images, {sum(sizes.values()):,} bytes')
+    freed = sum(sizes[path] for path in old)
+    for path in old if clean else ():
+        path.unlink(missing_ok=True)
+    more = 'removed' if clean else 'cache --clean removes them' if old else 'nothing to remove'
+    print(f'{len(old):,} of them, {freed:,} bytes, of images that are gone or have changed: {more}')

@@ -24,6 +24,7 @@ class PatchDataset(Dataset):
     def __init__(self, files: list[Path], size: int, seed: int, read: Callable[[Path], np.ndarray] = read_rgb,
                  augment: bool = True):
         self.files, self.size, self.seed, self.read, self.augment = files, size, seed, read, augment
+        self.checksums: list[str] = []  # of the images' pixels, where they are known
         self.progress: torch.Tensor | None = None  # of the workers, see data.loader
 
     def __getitem__(self, key: Key) -> torch.Tensor:

@@ -79,8 +79,9 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
     loader, tester = prepare(args, stage, run, process)
     trainer = Trainer(args, stage, loader, tester, run, process)
     if state:
-        notes += continuity.check(run.folder, {'images': state['options']['images']},
-                                  {'images': trainer.options()['images']}, args.accept_changes)
+        images = loader.dataset
+        notes += continuity.check_images(run.folder, state['options']['images'], images.files, images.checksums,
+                                         args.accept_changes)
         trainer.restore(state)
         more = f' and {trainer.batch} batches' * (trainer.batch > 0)
         notes.append(f'Resuming after epoch {trainer.epoch}{more}.')

@@ -1,5 +1,6 @@
 """What a run must keep when it goes on: the options and images that its result follows from."""
 from hashlib import blake2b
+from pathlib import Path
 
 from utility import UserError
 
@@ -37,10 +38,29 @@ def passing(args, n_processes):
     return {name: getattr(args, name) for name in PASSING} | {'processes': n_processes}
 
 
-def describe(files):
-    """The images of a training set in a few words that change if one is added, taken away or changed in size."""
-    digest = blake2b(repr([(path.name, path.stat().st_size) for path in files]).encode(), digest_size=4)
-    return f'{len(files)} images (fingerprint {digest.hexdigest()})'
+def describe(checksums: list[str]) -> str:
+    """The images of a training set in a few words that change with any of their pixels, and with their order."""
+    return f'{len(checksums)} images (fingerprint of pixels {_digest(checksums)})'
+
+
+def describe_files(files: list[Path]) -> str:
+    """The same as checkpoints of older versions have it, by names and sizes."""
+    return f'{len(files)} images (fingerprint {_digest([(path.name, path.stat().st_size) for path in files])})'
+
+
+def _digest(facts):
+    return blake2b(repr(facts).encode(), digest_size=4).hexdigest()
+
+
+def check_images(folder: Path, old: str, files: list[Path], checksums: list[str], accept: bool) -> list[str]:
+    """Notes on the training set of a resumed run, a list of text; old: its description in the checkpoint.
+
+    Raises UserError if it has changed, unless `accept`.
+    """
+    if 'pixels' in old:
+        return check(folder, {'images': old}, {'images': describe(checksums)}, accept)
+    found = check(folder, {'images': old}, {'images': describe_files(files)}, accept)
+    return found or ['The checkpoint knows its images by name and size only, and these fit; from now on pixels count.']
 
 
 def differences(old, new):

@@ -4,8 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data.cache import PixelCache, default_cache
+from data.cache import PixelCache, default_cache, old_copies
 from data.images import read_rgb, write_rgb
 from utility import UserError
 
@@ -60,6 +61,68 @@ def test_changed_source_is_decoded_again(files, tmp_path, decodes):
     files[0].unlink()
     with pytest.raises(UserError, match=files[0].name):
         cache.read(files[0])
+
+
+def same_but_for_the_pixels(path, pixels):
+    """Put another image of the same size, bytes and modification time in the place of `path`, as rsync -t does."""
+    stat = path.stat()
+    other = path.with_name('other.bmp')
+    Image.fromarray(pixels).save(other)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert other.stat().st_size == stat.st_size
+    other.replace(path)
+
+
+def test_image_of_the_same_name_size_and_time_is_decoded_again(tmp_path):
+    path = tmp_path / 'a.bmp'
+    Image.fromarray(noise(20, 30)).save(path)
+    PixelCache(tmp_path / 'cache').read(path)
+    same_but_for_the_pixels(path, noise(20, 30, 1))
+    assert np.array_equal(PixelCache(tmp_path / 'cache').read(path), noise(20, 30, 1))
+
+
+@pytest.mark.parametrize('position', [128, 128 + 900, 128 + 1799, -1, -8])
+def test_damaged_pixels_or_checksum_are_seen_when_a_run_first_opens_a_copy(files, tmp_path, position):
+    PixelCache(tmp_path / 'cache').read(files[0])
+    data = bytearray(entry(tmp_path / 'cache').read_bytes())
+    whole = bytes(data)
+    data[position] ^= 1
+    entry(tmp_path / 'cache').write_bytes(data)
+    cache = PixelCache(tmp_path / 'cache')
+    assert np.array_equal(cache.read(files[0]), noise(20, 30))
+    assert entry(tmp_path / 'cache').read_bytes() == whole and cache.checksums[files[0]].encode() == whole[-8:]
+
+
+def test_checksums_are_of_pixels_whatever_the_file_and_the_cache(files, tmp_path):
+    Image.fromarray(noise(20, 30)).save(tmp_path / 'same.bmp')
+    found = []
+    for folder in (None, tmp_path / 'cache', tmp_path / 'cache'):
+        cache = PixelCache(folder)
+        for path in (files[0], tmp_path / 'same.bmp', files[1]):
+            cache.read(path)
+        found.append(list(cache.checksums.values()))
+    assert found[0] == found[1] == found[2] and found[0][0] == found[0][1] != found[0][2]
+    wide, high = PixelCache(), PixelCache()
+    for cache, shape in ((wide, (20, 30)), (high, (30, 20))):
+        Image.fromarray(noise(20, 30).reshape(*shape, 3)).save(tmp_path / 'same.bmp')
+        cache.read(tmp_path / 'same.bmp')
+    assert wide.checksums != high.checksums
+
+
+def test_copies_of_gone_or_changed_images_are_known(files, tmp_path):
+    cache, folder = PixelCache(tmp_path / 'cache'), tmp_path / 'cache'
+    for path in files:
+        cache.read(path)
+    every, old = old_copies(folder)
+    assert len(every) == 5 and not old
+    files[0].unlink()
+    write_rgb(files[1], noise(20, 31))
+    cache._path(files[2]).write_bytes(b'damaged')
+    (folder / '.writing.now').touch()
+    (folder / '.writing.killed').touch()
+    os.utime(folder / '.writing.killed', (0, 0))
+    every, old = old_copies(folder)
+    assert len(every) == 7 and {*old} == {*map(cache._path, files[:3]), folder / '.writing.killed'}
 
 
 def test_links_share_one_raw_copy(files, tmp_path, decodes):
@@ -135,9 +198,29 @@ def test_disk_that_fills_up_costs_speed_only(files, tmp_path, monkeypatch):
 
 def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    assert default_cache() == tmp_path / 'mrda'
+    assert default_cache() == (tmp_path / 'mrda', '')
     monkeypatch.setenv('XDG_CACHE_HOME', '')
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    assert default_cache() == tmp_path / 'home' / '.cache' / 'mrda'
+    assert default_cache() == (tmp_path / 'home' / '.cache' / 'mrda', '')
     with pytest.raises(UserError, match='~no-such-user/x: no such user'):
         PixelCache('~no-such-user/x')
+
+
+def unknown(_):
+    raise RuntimeError('no home')
+
+
+def test_without_a_home_folder_a_temporary_one_serves(monkeypatch, tmp_path):
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
+    monkeypatch.setattr('pathlib.Path.expanduser', unknown)
+    folder, warning = default_cache()
+    assert folder.parent == tmp_path / 'tmp' and folder.is_dir()
+    assert 'no home folder' in warning and str(folder) in warning
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))   # a home that cannot be written: Docker's --user
+    other, warning = default_cache()
+    assert other == folder and str(tmp_path / 'file') in warning
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'file'))
+    folder, warning = default_cache()
+    assert folder is None and 'slow' in warning and '--dir_cache' in warning

@@ -4,11 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import prepare_data
 import pytest
 from mirror import SMALL_SETS, Mirror, archives, files, png, sums
 
 from data import sources
+from data.cache import PixelCache
 from data.dataset import find_images
+from data.images import write_rgb
 from utility import UserError
 
 # ---- downloading ----
@@ -233,3 +237,21 @@ def test_full_counts_from_a_mirror(prepare, monkeypatch):
         status, out, err = prepare('download', '--mirror', mirror.url)
     assert status == 0, out + err
     assert 'DF2K: 3,450 of 3,450 images in data/DF2K/HR' in out
+
+
+def test_cache_shows_and_removes_what_is_of_no_further_use(tmp_path, capsys):
+    cache = PixelCache(tmp_path / 'cache')
+    for name in 'ab':
+        write_rgb(tmp_path / f'{name}.png', np.zeros((10, 20, 3), np.uint8))
+        cache.read(tmp_path / f'{name}.png')
+    (tmp_path / 'a.png').unlink()
+    sizes = [cache._path(tmp_path / f'{name}.png').stat().st_size for name in 'ab']
+    for words, left in (((), 2), (('--clean',), 1), (('--clean',), 1)):
+        assert prepare_data.main(['cache', '--dir_cache', str(tmp_path / 'cache'), *words]) == 0
+        assert len(list((tmp_path / 'cache').iterdir())) == left
+    lines, words = capsys.readouterr().out.splitlines(), 'of images that are gone or have changed'
+    assert lines[0].endswith(f'cache: 2 decoded images, {sum(sizes):,} bytes')
+    assert lines[1] == f'1 of them, {sizes[0]:,} bytes, {words}: cache --clean removes them'
+    assert lines[3] == f'1 of them, {sizes[0]:,} bytes, {words}: removed'
+    assert lines[5] == f'0 of them, 0 bytes, {words}: removed'
+    assert np.array_equal(cache.read(tmp_path / 'b.png'), np.zeros((10, 20, 3)))

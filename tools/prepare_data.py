@@ -4,6 +4,7 @@
     python tools/prepare_data.py download Set5 Set14 --dir_data datasets
     python tools/prepare_data.py link                         # DIV2K and Flickr2K as DF2K
     python tools/prepare_data.py check                        # what is there, what is missing, how to mend it
+    python tools/prepare_data.py cache --clean                # remove decoded images of no further use
 
 Exit status: 0 if all that was asked for is there, 2 if not, 130 after Ctrl-C; then run it again to go on.
 """
@@ -14,16 +15,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.prepare import USUAL, check, download, link
+from data.cache import default_cache
+from data.prepare import USUAL, check, download, link, tidy
 from data.sources import PARTS
 from option import Parser
-from utility import command_line, expand
+from utility import UserError, command_line, expand
 
 
 def build_parser() -> Parser:
     parser = Parser(prog='tools/prepare_data.py', description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest='command', required=True, metavar='download|link|check')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='download|link|check|cache')
     loading = commands.add_parser('download', help='download, verify and unpack sets')
     loading.add_argument('--mirror', default=os.environ.get('MRDA_MIRROR'), metavar='URL',
                          help='folder to take the archives from instead (default: $MRDA_MIRROR); its SHA256SUMS, if it '
@@ -37,12 +39,20 @@ def build_parser() -> Parser:
         command.add_argument('names', nargs='*', metavar='set', help=f'{", ".join(PARTS)} (default: {usual})')
     for command in (loading, joining, looking):
         command.add_argument('--dir_data', default='datasets', metavar='FOLDER', help='default: datasets')
+    tidying = commands.add_parser('cache', help='show the cache of decoded images')
+    tidying.add_argument('--clean', action='store_true', help='remove those whose image is gone or has changed')
+    tidying.add_argument('--dir_cache', metavar='FOLDER', help='default: mrda in $XDG_CACHE_HOME or ~/.cache')
     return parser
 
 
 @command_line('; the same command goes on')
 def main(argv: list[str] | None = None) -> int | None:
     args = build_parser().parse_args(argv)
+    if args.command == 'cache':
+        folder = args.dir_cache or default_cache()[0]
+        if not folder:
+            raise UserError('no folder takes a cache here; name it by --dir_cache')
+        return tidy(expand(folder), args.clean)
     root = expand(args.dir_data)
     if args.command == 'download':
         return 0 if download(root, args.names, args.mirror, args.keep, args.again) else 2
