@@ -9,7 +9,7 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_
 from argparse import Namespace
 
 from option import parse
-from process.group import ALONE, Process, Team, leave, lost, report_loss
+from process.group import SINGLE, Process, ProcessGroup, leave, lost, report_loss
 from process.signals import Stopper
 from run.session import run_stages
 from utility import UserError, choose_device, command_line, present_gpus
@@ -19,20 +19,20 @@ from utility import UserError, choose_device, command_line, present_gpus
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: as of any program, but 75 for a training that a signal stopped and that resumes when run
     again, 128 + its number for anything else that a signal stopped."""
-    args, group, orderly = None, ALONE, False
+    args, group, orderly = None, SINGLE, False
     with Stopper() as stopper:
         try:
-            group = Team.from_environment()
+            group = ProcessGroup.from_environment()
             args = parse(argv)
             if args.test_only:
-                if not group.leader:
+                if not group.is_rank0:
                     return 0
-                group = ALONE  # it works alone
-            if args.retired and group.leader:
+                group = SINGLE  # it works alone
+            if args.retired and group.is_rank0:
                 print(f'warning: these flags no longer do anything: {", ".join(args.retired)}', file=sys.stderr)
             device = group.open(choose_device(args.device), args.dist_timeout)
             if group.size > 1:
-                stopper.join(group.leader)
+                stopper.join(group.is_rank0)
             n_gpus = present_gpus(args.n_GPUs, device) if group.size == 1 else 1
             run_stages(argv, args, Process(device, stopper, n_gpus, group))
             orderly = True
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             return report_loss(group, error)
         except KeyboardInterrupt:
             training = args is not None and not args.test_only
-            if group.leader:
+            if group.is_rank0:
                 print('\ninterrupted' + how_to_resume(args) * training, file=sys.stderr)
             return stopper.status(training)
         finally:

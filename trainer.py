@@ -59,7 +59,7 @@ class Trainer:
         wrong outside an update's step is raised after a checkpoint, too."""
         self.run.prepare(self.checkpoint_bytes())
         self.journal.begin(self.epoch, self.batch, self.tested)
-        self.group.await_leader()
+        self.group.wait_for_rank0()
         self.saved = time.monotonic()
         self.stopper.deferred = True
         try:
@@ -73,7 +73,7 @@ class Trainer:
         except Stopped:
             if self.batch:
                 self.save()
-            self.group.await_leader()  # torchrun ends all ranks as soon as one ends
+            self.group.wait_for_rank0()  # torchrun ends all ranks as soon as one ends
             raise
         except Exception:
             if self.batch and self.sound:
@@ -88,7 +88,7 @@ class Trainer:
         self.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
         rate, threshold = self.rate(epoch), self.args.skip_threshold * self.history.last_loss()
-        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, self.run.leader)
+        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, self.run.is_rank0)
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
         try:
             for hr in meter.waiting(self.train):
@@ -223,8 +223,8 @@ class Trainer:
     def test_epoch(self) -> None:
         """Score the weights, and with --ema their average, after the last epoch; then draw the curves."""
         self.tested = True
-        if not self.run.leader:
-            self.group.follow(self.stopper)
+        if not self.run.is_rank0:
+            self.group.wait_for_test(self.stopper)
             return
         scored = self.tester.score(self.stage, self.epoch)
         if self.ema:
@@ -244,7 +244,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint. Raises UserError rather than save weights that are not finite."""
-        if not self.run.leader:
+        if not self.run.is_rank0:
             return
         self.check_weights()
         self.run.save((self.epoch, self.batch), self.checkpoint(), self.args.keep_states)

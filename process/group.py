@@ -30,15 +30,15 @@ if 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).paramete
 LOST = ('gloo', 'nccl', 'connection', 'timed out', 'broken pipe', 'socket', 'tcpstore')  # words of errors of theirs
 
 
-class Team:
+class ProcessGroup:
     """The processes that train together, this one being `rank` of `size`, and number local_rank on its machine.
 
-    A team of one needs no connection; all its methods are trivial. Rank 0, the leader, alone tests, saves and logs.
+    A group of one needs no connection; all its methods are trivial. Only rank 0 tests, saves and logs.
     """
 
     def __init__(self, rank=0, size=1, local_rank=0):
         self.rank, self.size, self.local_rank = rank, size, local_rank
-        self.leader = rank == 0
+        self.is_rank0 = rank == 0
         self.restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0 and size > 1
         self._store = self._guard = None
         self._device = torch.device('cpu')
@@ -47,7 +47,7 @@ class Team:
 
     @classmethod
     def from_environment(cls):
-        """The team that torchrun describes. Raises UserError if it describes none that can be."""
+        """The process group that torchrun describes. Raises UserError if its variables contradict each other."""
         names = 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'
         if not all(name in os.environ for name in names):
             return cls()
@@ -91,7 +91,7 @@ class Team:
             self._guard.close()
             if orderly:
                 dist.destroy_process_group()
-            elif self.leader and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+            elif self.is_rank0 and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
                 time.sleep(20 * LOOK)  # the store ends with this process, and the others have yet to look
             self._guard = None
 
@@ -119,22 +119,21 @@ class Team:
             return (values / self.size).tolist()
 
     def share(self, state):
-        """The leader's `state`, dicts of tensors and basic types or None, on every rank."""
+        """Rank 0's `state`, dicts of tensors and basic types or None, on every rank."""
         if self.size == 1:
             return state
-        data = bytearray(serialize(state)) if self.leader else b''
-        size = int(self._from_leader(str(len(data))))
+        data = bytearray(serialize(state)) if self.is_rank0 else b''
+        size = int(self._from_rank0(str(len(data))))
         with self.waiting():
-            tensor = torch.frombuffer(data, dtype=torch.uint8) if self.leader else torch.empty(size, dtype=torch.uint8)
-            tensor = tensor.to(self._device)
+            tensor = torch.frombuffer(data or bytearray(size), dtype=torch.uint8).to(self._device)
             dist.broadcast(tensor, 0)
-        if self.leader:
+        if self.is_rank0:
             return state
         return torch.load(io.BytesIO(tensor.cpu().numpy()), map_location='cpu', weights_only=True)
 
     def wrap(self, stage):
-        """`stage` so that gradients are means over the ranks; the leader's weights become those of all. To be done anew
-        when other parameters begin to learn."""
+        """`stage` so that gradients are means over the ranks; all ranks get the weights of rank 0. To be done anew when
+        other parameters begin to learn."""
         gc.collect()  # an earlier wrapper is part of a cycle, and would take part in each step
         with self.waiting():
             for buffer in stage.buffers():  # older versions leave these to the forward passes
@@ -156,14 +155,14 @@ class Team:
         return done
 
     def tick(self, stopper, done=False):
-        """Whether the leader is done testing. While it tests, it calls this before each image, and the others again
-        and again: so nobody waits too long, and a signal to any rank reaches all."""
+        """Whether rank 0 is done testing. While it tests, it calls this before each image, and the others call it
+        repeatedly: so no rank waits too long, and a signal to any rank reaches all."""
         done, stop = self.mean([done, stopper.number is not None])
         self.agree(stopper, stop)
         return done > 0
 
-    def follow(self, stopper):
-        """Wait until the leader has tested. Raises Stopped if a signal has come to any rank."""
+    def wait_for_test(self, stopper):
+        """Wait until rank 0 has tested. Raises Stopped if a signal has come to any rank."""
         while not self.tick(stopper):
             stopper.check()
 
@@ -172,10 +171,10 @@ class Team:
         if self.size > 1:
             stopper.agree(stop > 0)
 
-    def await_leader(self):
-        """Wait, however long it takes, until the leader comes here too."""
+    def wait_for_rank0(self):
+        """Wait, however long it takes, until rank 0 comes here too."""
         if self.size > 1:
-            self._from_leader()
+            self._from_rank0()
 
     def told(self):
         """Whether a rank has told by what error all end."""
@@ -187,16 +186,16 @@ class Team:
         """Whether this rank is to print the error `text`: not if another has printed it. Others that wait for this
         rank without a limit learn of it."""
         if self._store is None:
-            return self.leader  # all ranks are given the same command line
+            return self.is_rank0  # all ranks are given the same command line
         with suppress(RuntimeError):  # the store may be gone
             rank, _, told = self._store.compare_set('failed', '', f'{self.rank} {text}').decode().partition(' ')
             return rank == str(self.rank) or text != told
         return True
 
-    def _from_leader(self, text='done'):
-        """The leader's `text`, as soon as it comes here."""
+    def _from_rank0(self, text='done'):
+        """Rank 0's `text`, as soon as it comes here."""
         self._waits += 1
-        if self.leader:
+        if self.is_rank0:
             self._store.set(f'{self._waits}', text)
             return text
         self._wait_for(f'{self._waits}')
@@ -214,8 +213,8 @@ class Guard:
     """Ends this process if it was asked to stop but waits for others, in which no signal handler of Python runs; asks
     it to stop if the torchrun that started it is gone."""
 
-    def __init__(self, team):
-        self._team = team
+    def __init__(self, group):
+        self._group = group
         self._heard, self._signalled = socket.socketpair()
         self._signalled.setblocking(False)
         self._before = None
@@ -236,8 +235,9 @@ class Guard:
             if self._launcher not in (None, os.getppid()):
                 self._launcher = None
                 os.kill(os.getpid(), signal.SIGTERM)
-            if asked and self._team.stuck():
-                os.write(2, f'error: rank {self._team.rank}: asked to stop while it waited for another rank\n'.encode())
+            if asked and self._group.stuck():
+                text = f'error: rank {self._group.rank}: asked to stop while it waited for another rank\n'
+                os.write(2, text.encode())
                 os._exit(AGAIN)
 
     def close(self):
@@ -246,7 +246,7 @@ class Guard:
         self._signalled.close()
 
 
-ALONE = Team()
+SINGLE = ProcessGroup()
 
 
 class Process(NamedTuple):
@@ -254,7 +254,7 @@ class Process(NamedTuple):
     device: torch.device
     stopper: Stopper
     n_gpus: int = 1
-    group: Team = ALONE
+    group: ProcessGroup = SINGLE
 
 
 def lost(error):
@@ -262,18 +262,18 @@ def lost(error):
     return isinstance(error, getattr(dist, 'DistError', ())) or any(word in str(error).lower() for word in LOST)
 
 
-def report_loss(team, error):
+def report_loss(group, error):
     """One line about it, unless another rank has said why it ends. Returns the exit status."""
-    if team.told():
+    if group.told():
         return 2
     reason = str(error).strip().splitlines()[0][:200]
-    print(f'error: rank {team.rank} of {team.size} lost another rank ({reason}); the same command goes on from the '
+    print(f'error: rank {group.rank} of {group.size} lost another rank ({reason}); the same command goes on from the '
           'last full state', file=sys.stderr)
     return AGAIN
 
 
 def leave(status):
-    """End this process of a team at once, with `status`. Python's own end would wait for threads that wait for a lost
+    """End this process of a group at once, with `status`. Python's own exit would wait for threads that wait for a lost
     rank; and gloo's threads, which give back the last tensors, abort if they need an interpreter that has ended."""
     try:
         for child in multiprocessing.active_children():

@@ -43,9 +43,9 @@ class Stopper:
         if self.number and self.agreed is not False:
             raise Stopped
 
-    def join(self, leader):
+    def join(self, is_rank0):
         """From now on one of several ranks, which stop together."""
-        self.agreed, self.quiet = False, not leader
+        self.agreed, self.quiet = False, not is_rank0
 
     def agree(self, stop):
         """stop: whether a signal has come to any rank, the same on all."""

@@ -31,7 +31,7 @@ from utility import UserError
 
 def run_stages(argv: list[str] | None, args: Namespace, process: Process) -> None:
     """All stages that were asked for, one after the other. argv: the command line that `args` were parsed from."""
-    for stage in stages(args) if args.stage == 'all' and process.group.leader else ():
+    for stage in stages(args) if args.stage == 'all' and process.group.is_rank0 else ():
         check_named(stage_options(argv, stage))  # told before an earlier one trains
     for stage in stages(args):
         own = stage_options(argv, stage)
@@ -44,7 +44,7 @@ def run_stage(args: Namespace, process: Process) -> None:
     """Build everything for one stage, then upscale photos, test or train."""
     stage = STAGES[args.stage](args)
     run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage,
-              process.group.leader)
+              process.group.is_rank0)
     notes = present_notes(args, process)
     if args.dir_demo is not None:
         upscale_photos(args, stage, run, process, notes)
@@ -66,7 +66,7 @@ def test(args: Namespace, stage: Stage, run: Run, process: Process, notes: list[
 def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list[str]) -> None:
     """Train from where the run is. Nothing of it is changed before all that was given is known to be good."""
     group = process.group
-    state = group.share(run.start(args.resume, args.reset, notes.append) if group.leader else None)
+    state = group.share(run.start(args.resume, args.reset, notes.append) if group.is_rank0 else None)
     if state:
         state = upgraded(state, run.folder)
         notes += check_options(args, stage, run, state, process)
@@ -85,7 +85,7 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
         trainer.restore(state)
         more = f' and {trainer.batch} batches' * (trainer.batch > 0)
         notes.append(f'Resuming after epoch {trainer.epoch}{more}.')
-    elif group.leader:  # the others take its weights
+    elif group.is_rank0:  # the others take its weights
         initialise(stage, args, notes.append)
         notes.append(f'Training on {trainer.options()["images"]}.')
     open_run(run, args, notes)

@@ -26,11 +26,11 @@ class Run:
     """One run's folder. Nothing is written before open().
 
     A position is (epochs done, batches done of the next one): what of the training a full state stands for.
-    leader: whether this process writes it; on other ranks nothing is written or said.
+    is_rank0: whether this process writes it; other ranks write and print nothing.
     """
 
-    def __init__(self, folder, stage, leader=True):
-        self.leader = leader
+    def __init__(self, folder, stage, is_rank0=True):
+        self.is_rank0 = is_rank0
         self.folder = Path(folder)
         self.results = self.folder / 'results'
         self._weights = WEIGHTS[stage]
@@ -38,11 +38,11 @@ class Run:
 
     def lock(self):
         """A context in which no other training may use the folder. Raises UserError if one does."""
-        return lock.locked(self.folder) if self.leader else nullcontext()
+        return lock.locked(self.folder) if self.is_rank0 else nullcontext()
 
     def open(self, config, clear=False):
         """Create the folder, emptied first if `clear`, and note the options of this start in config.txt."""
-        if not self.leader:
+        if not self.is_rank0:
             return
         try:
             for entry in self.folder.iterdir() if clear and self.folder.is_dir() else ():
@@ -57,7 +57,7 @@ class Run:
 
     def prepare(self, n_bytes):
         """Before a training: remove what a killed one left half written; see that a state of n_bytes can be written."""
-        if not self.leader:
+        if not self.is_rank0:
             return
         for folder in self.folder, self._model:
             sweep(folder)
@@ -65,7 +65,7 @@ class Run:
 
     def log(self, text=''):
         """Print `text` and append it to log.txt."""
-        if not self.leader:
+        if not self.is_rank0:
             return
         say(text)
         append_text(self.folder / 'log.txt', text + '\n')
@@ -123,14 +123,14 @@ class Run:
 
     def supersede(self, position):
         """Put the states after `position` aside, the newest first, so that going on from it is not undone later."""
-        for later in reversed(self.positions()) if self.leader else ():
+        for later in reversed(self.positions()) if self.is_rank0 else ():
             if later > position:
                 self._state(later).replace(self._state(later).with_suffix('.superseded'))
 
     def save(self, position, state, n_states):
         """The full state of `position`. Only then are older ones removed: the n_states newest of whole epochs stay (all
         if it is 0), and the two newest of all; so are those put aside that the run has come past."""
-        if not self.leader:
+        if not self.is_rank0:
             return
         save_state(self._state(position), state)
         positions = self.positions()
@@ -145,7 +145,7 @@ class Run:
     def save_weights(self, epoch, weights, keep_weights):
         """The weights under their published name and, if keep_weights, under the epoch's number as well. To be called
         before save(), so that the state of a whole epoch stands for its weights too."""
-        if not self.leader:
+        if not self.is_rank0:
             return
         save_weights(self._model / f'{self._weights}_last.pt', weights)
         if keep_weights:

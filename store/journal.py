@@ -27,10 +27,10 @@ class Journal:
     """
 
     def __init__(self, args, run, device):
-        self.args, self.device, self.leader = args, device, run.leader
+        self.args, self.device, self.is_rank0 = args, device, run.is_rank0
         self.path, self.curves = run.folder / NAME, run.folder / 'tensorboard'
         self.training = not args.test_only
-        self.drawn = args.tensorboard and self.training and run.leader
+        self.drawn = args.tensorboard and self.training and run.is_rank0
         self.writer = self.picture = None
         if self.drawn:
             _summary_writer()
@@ -38,7 +38,7 @@ class Journal:
     def begin(self, epoch, batch, tested=True):
         """Drop what was written after the position (epochs done, batches done of the next one), and torn lines; so is
         the last epoch's test unless it was `tested`."""
-        if not self.leader:
+        if not self.is_rank0:
             return
         old = self.path.read_bytes() if self.path.exists() else b''
         kept = b''.join(line for line in old.splitlines(keepends=True) if _stands(line, (epoch, batch, tested)))
@@ -82,7 +82,7 @@ class Journal:
             self.writer = None
 
     def _add(self, kind, epoch, batch, values):
-        if not self.leader:
+        if not self.is_rank0:
             return
         step = None if epoch is None else (epoch - 1) * self.args.test_every + batch
         row = {'kind': kind, 'time': time.strftime('%Y-%m-%dT%H:%M:%S'), 'stage': self.args.stage, 'epoch': epoch,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL
+from ranks import example, finish, gradients, hasty, launch, mistaken, printed, train
 from survival import alive, check_equal, wait_for
-from team import example, finish, gradients, hasty, launch, mistaken, printed, train
 
 from store.tensors import load_weights
 
@@ -31,7 +31,7 @@ def test_ranks_learn_what_one_process_does(library, tmp_path):
     for size, folder in zip((1, 2, 4), make(tmp_path, 'one', 'two', 'four'), strict=True):
         assert finish(folder, size, train, *flags) == [0] * size, printed(folder)
         found.append(load_weights(folder / 'experiment/stage1_x2_bicubic_iso/model/model_last.pt'))
-        assert all(not printed(folder, rank) for rank in range(1, size))       # the leader alone speaks
+        assert all(not printed(folder, rank) for rank in range(1, size))       # rank 0 alone speaks
     for several in found[1:]:
         assert several.keys() == found[0].keys()
         assert all(torch.allclose(several[name], found[0][name], atol=1e-6) for name in several)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import finish
+from ranks import train as train_ranks
 from survival import same
-from team import finish
-from team import train as train_ranks
 from torch import nn
 
 from optim.ema import EMA

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import extension, finish, printed
 from survival import same
-from team import extension, finish, printed
 
 from store.tensors import load_state
 

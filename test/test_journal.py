@@ -34,11 +34,11 @@ WHOLE = [('step', 1, 1), ('step', 1, 2), ('step', 1, 3), ('epoch', 1, 3), ('test
          ('step', 2, 4), ('step', 2, 5), ('step', 2, 6), ('epoch', 2, 6), ('test', 2, 6)]
 
 
-def make(folder, leader=True, **more):
+def make(folder, is_rank0=True, **more):
     """A Journal of a run with 3 batches an epoch."""
     args = SimpleNamespace(stage=1, test_every=3, rgb_range=1, test_only=False, tensorboard=False, **more)
     folder.mkdir(exist_ok=True)
-    return Journal(args, Run(folder, 1, leader), torch.device('cpu'))
+    return Journal(args, Run(folder, 1, is_rank0), torch.device('cpu'))
 
 
 def write_all(journal):
@@ -68,7 +68,7 @@ def test_what_is_no_number_is_text_and_other_ranks_write_nothing(tmp_path):
     journal.test(1, {'Set5': {'psnr_y': math.inf, 'ssim_y': math.nan}})
     row, = rows(tmp_path)
     assert row['scores'] == {'Set5': {'psnr_y': 'inf', 'ssim_y': 'nan'}} and row['peak_memory_bytes'] > 2**20
-    other = make(tmp_path / 'other', leader=False)
+    other = make(tmp_path / 'other', is_rank0=False)
     other.begin(0, 0)
     write_all(other)
     assert not list((tmp_path / 'other').iterdir())

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from ranks import free_port
 from slurm import hostnames, put
 from survival import wait_for
-from team import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 NODES = '127.0.0.[1-2]'  # names that lead to this machine

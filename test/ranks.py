@@ -1,4 +1,4 @@
-"""Teams of processes on this machine, as torchrun would start them, and what one of them computes."""
+"""Process groups on this machine, as torchrun would start them, and what one of them computes."""
 import multiprocessing
 import os
 import runpy
@@ -14,13 +14,13 @@ from conftest import SMALL
 
 import main as program
 from process import group as distributed
-from process.group import Team
+from process.group import ProcessGroup
 from stages import STAGES
 from trainer import Trainer
 from utility import UserError
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['team'])
+CONTEXT.set_forkserver_preload(['ranks'])
 
 
 def free_port():
@@ -30,7 +30,7 @@ def free_port():
 
 
 def launch(folder, size, task, *arguments, missing=0):
-    """The processes of a team of `size` that run task(*arguments) in `folder`; rank R prints into printed.R. The last
+    """The processes of a group of `size` that run task(*arguments) in `folder`; rank R prints into printed.R. The last
     `missing` ranks never start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
@@ -104,16 +104,16 @@ def mistaken(*flags):
 
 def gradients(stage, model):
     """Write grads.pt: the gradient of one step of a stage on this rank's part of the batch."""
-    team = Team.from_environment()
-    team.open(torch.device('cpu'), 30)
+    group = ProcessGroup.from_environment()
+    group.open(torch.device('cpu'), 30)
     built, hr, seeds = example(stage, model)
     built.begin_epoch(2)
-    part = slice(len(hr) * team.rank // team.size, len(hr) * (team.rank + 1) // team.size)
-    network = team.wrap(built)
+    part = slice(len(hr) * group.rank // group.size, len(hr) * (group.rank + 1) // group.size)
+    network = group.wrap(built)
     network(hr[part], {hr.device: seeds[part.start]}, 'sr')['loss'].mean().backward()
-    if team.leader:
+    if group.is_rank0:
         torch.save([p.grad for p in built.trained.parameters() if p.requires_grad], 'grads.pt')
-    team.close(True)
+    group.close(True)
 
 
 def example(stage, model):
