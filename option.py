@@ -9,8 +9,18 @@ from data.degradation import DEGRADATIONS
 from data.protocol import PROTOCOLS
 from model import FAMILIES
 from report.metric import DEFAULT, METRICS, metric_names
-from utility import UserError, boolean, checked, expanded, within
+from utility import UserError, boolean, checked, expanded, import_files, within
 
+
+def family(text: str) -> str:
+    """A name of FAMILIES, or blindsr, as the public code of both families says."""
+    if text in (*FAMILIES, 'blindsr'):
+        return text
+    raise argparse.ArgumentTypeError(f'{text!r} is no family of networks: {", ".join(FAMILIES)}, or one that '
+                                     '--extension adds')
+
+
+family.__name__ = 'str'
 LARGE = 10 ** 9
 whole, count = within(int, 0, LARGE), within(int, 1, LARGE)
 amount, positive = within(float, 0, LARGE), within(float, 1e-9, LARGE)
@@ -35,7 +45,8 @@ folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 
 OPTIONS = [
     'run',
     ('stage', None, ('1', '2', '3', '4', 'all'), 'what to train or test; required; all = one after the other'),
-    ('model', 'mrda', (*FAMILIES, 'blindsr'), 'family of networks; kdsr has stages 3 and 4; blindsr: mrda'),
+    ('model', 'mrda', family, 'family of networks: mrda (blindsr in public code), kdsr (stages 3 and 4), or your own'),
+    ('extension', None, str, 'Python file to import first, which adds losses or families of networks; A,B for two'),
     ('scale', 4, scale, 'enlargement: 2, 3 or 4'),
     ('test_only', False, boolean, 'test the weights, train nothing'),
     ('seed', 1, within(int, 0, 2 ** 63 - 1), 'every random draw follows from it'),
@@ -196,6 +207,9 @@ def parse(argv=None, stage=None):
             for token in (sys.argv[1:] if argv is None else argv)]
     given = [token[2:].partition('=')[0] for token in argv if token.startswith('--')]
     _refuse_unknown(given)
+    first = Parser(prog='main.py', add_help=False, allow_abbrev=False)
+    first.add_argument('--extension', type=import_files)  # before anything is looked up in a table that it adds to
+    first.parse_known_args(argv)
     asked, model = _peek(argv)
     chosen = stage or (int(asked) if asked in ('1', '2', '3', '4') else asked)
     args = build_parser(chosen, model).parse_args(argv)
@@ -252,7 +266,7 @@ def _peek(argv):
     """(stage as text or None, model): what the defaults of the other options depend on."""
     parser = Parser(prog='main.py', add_help=False, allow_abbrev=False)  # or --mode would be --model
     parser.add_argument('--stage')
-    parser.add_argument('--model', choices=(*FAMILIES, 'blindsr'), default='mrda')
+    parser.add_argument('--model', type=family, default='mrda')
     parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3
     parser.add_argument('--save')
     seen, _ = parser.parse_known_args(argv)

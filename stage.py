@@ -18,7 +18,7 @@ class Source(NamedTuple):
     network: nn.Module
     stage: int
     required: bool = True
-    may_be_teacher: bool = False  # a teacher's file serves too: its SR network is taken over
+    takes_other_role: bool = False  # a student's file serves for a teacher, and vice versa: its SR network is taken
 
 
 class Stage(nn.Module):

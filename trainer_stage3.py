@@ -19,7 +19,7 @@ class Stage3(Stage):
 
     def sources(self, testing: bool) -> list[Source]:
         meta = [Source('pre_train_meta', self.mln, stage=2)] if self.mln else []
-        return [*meta, Source('pre_train_TA', self.teacher, stage=3, required=testing)]
+        return [*meta, Source('pre_train_TA', self.teacher, stage=3, required=testing, takes_other_role=not testing)]
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
         lq, up = self.degrade(hr, generator)        # (B, 3, h, w), (B, 3, H, W)

@@ -34,7 +34,7 @@ class Stage4(Stage):
             return [Source('pre_train_ST', self.student, stage=4)]
         meta = [Source('pre_train_meta', self.mln, stage=2)] if self.mln else []
         return [*meta, Source('pre_train_TA', self.teacher, stage=3),
-                Source('pre_train_ST', self.student, stage=3, may_be_teacher=True)]
+                Source('pre_train_ST', self.student, stage=3, takes_other_role=True)]
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
         lq, up = self.degrade(hr, generator)                               # (B, 3, h, w), (B, 3, H, W)

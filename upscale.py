@@ -27,7 +27,7 @@ from photo.image import photo_of, read_photo, to_pillow
 from photo.targets import targets
 from photo.upscaler import Upscaler
 from store.files import reserve
-from utility import ROUNDED, UserError, choose_device, command_line, expand, shown
+from utility import ROUNDED, UserError, choose_device, command_line, expand, import_files, shown
 
 AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor
 
@@ -103,6 +103,8 @@ def build_parser() -> Parser:
     parser.add_argument('-o', '--out', default='enlarged', metavar='FOLDER',
                         help='where results go, as <name>_x<scale>.png (default: enlarged/)')
     parser.add_argument('--weights', metavar='NAME_OR_FILE', help='shipped weights, or a file of your own')
+    parser.add_argument('--extension', metavar='FILE', type=import_files,
+                        help='Python file to import first, which adds the family of your weights')
     parser.add_argument('--scale', type=scale, help='2, 3 or 4: take shipped weights of this scale')
     parser.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
                         help='work in tiles of N LR pixels (default: only above a million pixels, or where memory '

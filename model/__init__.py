@@ -1,30 +1,38 @@
-"""The table of networks. Only this file of model/ reads options."""
+"""The table of families of networks. Only this file of model/ reads options."""
+from argparse import Namespace
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from model import kdsr, mrda, presets
 from model.adapt import AdaptedFeatures, adaptable
-from model.common import Blocks
+from model.common import CONVOLUTIONS, Blocks
 from model.mln import MLN
 from utility import derive_seed
 
 
 class Family(NamedTuple):
-    """What tells one family of networks from another; the first four make something from the options.
+    """What tells one family of networks from another. teacher, student, mln and cue make something from the options.
 
     mln: the meta-learning network, or None for a family without stages 1 and 2.
     cue: from (options, mln) to what gives the teacher's encoder its input from (lq, up, hr).
+    sizes: from ({key: tensor}, role) to the options {name: value} that a network of the family is built from, as its
+        weights show them. It returns {} or raises LookupError for weights of another family. role: see model.shapes.
     feature_l1: weight of the L1 between the distilled features in stage 4's loss.
     presets: {stage: its published options}, for the stages that the family has.
+    overlap: pixels of lq around a tile that the student's SR network needs to compute the tile as in the whole image;
+        CONVOLUTIONS: as many as its convolutions see; None: it must see the whole image, as attention must.
     """
-    mln: Callable | None
-    teacher: Callable
-    student: Callable
-    cue: Callable
-    feature_l1: float
+    teacher: Callable[[Namespace], nn.Module]
+    student: Callable[[Namespace], nn.Module]
+    cue: Callable[[Namespace, nn.Module | None], nn.Module]
+    sizes: Callable[[dict, str], dict]
     presets: dict
+    feature_l1: float = 0.0
+    mln: Callable[[Namespace], nn.Module] | None = None
+    overlap: int | str | None = None
 
 
 FAMILIES = {
@@ -33,25 +41,34 @@ FAMILIES = {
         teacher=lambda args: mrda.teacher(args.scale, args.n_feats, args.n_blocks, args.rgb_range),
         student=lambda args: mrda.student(args.scale, args.n_blocks, args.rgb_range),
         cue=lambda args, mln: AdaptedFeatures(mln, args.test_iter, freeze_tail=args.stage == 4),
+        sizes=mrda.sizes,
         feature_l1=0.1,
-        presets=presets.MRDA),
+        presets=presets.MRDA,
+        overlap=CONVOLUTIONS),
     'kdsr': Family(
-        mln=None,
         teacher=lambda args: kdsr.teacher(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
         student=lambda args: kdsr.student(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
         cue=lambda args, mln: kdsr.PairCue(args.scale),
-        feature_l1=0.0,
-        presets=presets.KDSR),
+        sizes=kdsr.sizes,
+        presets=presets.KDSR,
+        overlap=CONVOLUTIONS),
 }
 
 
-def build(args, role):
-    """The network for `role` ('mln', 'teacher' or 'student') of --model, initialised from --seed alone."""
+def make(model: str, role: str, args: Namespace) -> nn.Module:
+    """The network for `role` ('mln', 'teacher' or 'student') of the family `model`, built from the options `args`."""
+    network = getattr(FAMILIES[model], role)(args)
+    if role == 'mln':
+        return adaptable(network)
+    network.overlap = FAMILIES[model].overlap
+    return network
+
+
+def build(args: Namespace, role: str) -> nn.Module:
+    """The network for `role` of --model, initialised from --seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(args.seed, 'initial weights', role))
-        network = getattr(FAMILIES[args.model], role)(args)
-    if role == 'mln':
-        adaptable(network)
+        network = make(args.model, role, args)
     for chain in (module for module in network.modules() if isinstance(module, Blocks)):
         chain.recompute = args.recompute
         for block in chain.body if args.compile else ():
@@ -59,7 +76,7 @@ def build(args, role):
     return network
 
 
-def build_cue(args):
+def build_cue(args: Namespace) -> tuple[nn.Module, nn.Module | None]:
     """What the teacher looks at, and with it the MLN of a family that has one (None otherwise)."""
     family = FAMILIES[args.model]
     mln = build(args, 'mln') if family.mln else None

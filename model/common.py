@@ -8,6 +8,7 @@ from model.tail import Tail
 
 SLOPE = 0.1  # of every LeakyReLU
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+CONVOLUTIONS = 'convolutions'  # as BlindSR.overlap
 
 
 def conv3x3(n_in, n_out, stride=1):
@@ -115,7 +116,9 @@ class BlindSR(nn.Module):
 
     The teacher's encoder reads a cue that needs the ground truth; the student's reads `lq` itself.
     Published files call them `E` and `E_st`, and the SR network `G`.
+    overlap: how far tiles must overlap, see model.Family.
     """
+    overlap: int | str | None = CONVOLUTIONS
 
     def __init__(self, encoder, generator, student):
         super().__init__()

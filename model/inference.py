@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from model.common import DynamicConv
+from model.common import CONVOLUTIONS, DynamicConv
 from utility import UserError, out_of_memory
 
 TILE, SMALLEST = 512, 32  # pixels of lq
@@ -101,7 +101,8 @@ def super_resolve_parts(student: nn.Module, lq: Tensor, scale: int, tile: int | 
     """The student's sr of lq (B, 3, h, w), in parts as parts() yields them; in tiles of TILE where lq is large.
 
     ensemble: the mean over the eight flips and rotations, taken tile by tile. One representation of the whole image
-    (eight, with `ensemble`) serves all tiles. Raises UserError if memory does not suffice.
+    (eight, with `ensemble`) serves all tiles. A student that must see the whole image is given it, whatever `tile`
+    says. Raises UserError if memory does not suffice.
     """
     if tile is None and lq.shape[-2] * lq.shape[-1] > LARGE:
         tile = TILE
@@ -113,7 +114,11 @@ def super_resolve_parts(student: nn.Module, lq: Tensor, scale: int, tile: int | 
         turned = iter(reps)
         return self_ensemble(lambda image: student.G(image, next(turned)), part)
 
-    return parts(compute, lq, scale, tile, overlap(student.G))
+    around = overlap(student)
+    if around is None:
+        h, w = lq.shape[-2:]
+        return ((whole(compute, lq), slice(0, h * scale), slice(0, w * scale)) for _ in range(1))
+    return parts(compute, lq, scale, tile, around)
 
 
 def represent(encoder: nn.Module, lq: Tensor, tile: int | None = None) -> Tensor:
@@ -140,10 +145,13 @@ def _up(n: int, step: int) -> int:
     return -(-n // step)
 
 
-def overlap(network: nn.Module) -> int:
-    """How many pixels of lq around a tile the SR network is given too: what it can see, but OVERLAP at most; further
-    ones change nothing that could be seen."""
-    return min(reach(network)[0], OVERLAP)
+def overlap(student: nn.Module) -> int | None:
+    """How many pixels of lq around a tile the SR network is given too, None if it must see the whole image.
+
+    As the student's family states; what its convolutions see, but OVERLAP at most, where these say all: further pixels
+    change nothing that could be seen.
+    """
+    return min(reach(student.G)[0], OVERLAP) if student.overlap == CONVOLUTIONS else student.overlap
 
 
 def reach(net: nn.Module) -> tuple[int, int]:

@@ -1,8 +1,13 @@
 """The first weights of a stage's networks: from the files named by options, or from where earlier stages wrote them."""
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
+from model import zoo
+from model.shapes import role_of
 from model.weights import fit_weights
 from option import run_names
+from stage import Source, Stage
 from store.checkpoint import WEIGHTS, run_folder
 from store.tensors import distrust, holed, load_weights
 from utility import UserError, shown
@@ -10,13 +15,12 @@ from utility import UserError, shown
 FLAGS = ('pre_train', 'pre_train_meta', 'pre_train_TA', 'pre_train_ST')
 
 
-def initialise(stage, args, log):
+def initialise(stage: Stage, args: Namespace, log: Callable[[str], None]) -> None:
     """Load every network of `stage` that starts from a file, and log which one it took.
 
     Raises UserError if a file that is needed is not there or belongs to another network.
     """
     sources = stage.sources(args.test_only)
-    check_named(args, [source.flag for source in sources])
     for flag in FLAGS:
         if given(args, flag) and flag not in {source.flag for source in sources}:
             log(f'--{flag}: not used by ' + ('this test' if args.test_only else 'this stage'))
@@ -24,24 +28,33 @@ def initialise(stage, args, log):
         path = find(source, args)
         if path:
             taken = load(source, path)
-            if holed() and Path('experiment').resolve() not in path.resolve().parents:
+            if holed() and not _own(path):
                 log(distrust(path))
             log(f'--{source.flag}: {taken} from {path}')
 
 
-def check_named(args, flags=FLAGS):
-    """Raises UserError if a weights file that one of the options `flags` names is not there."""
-    for flag in flags:
-        named = given(args, flag)
-        if named and not Path(named).is_file():
-            raise UserError(f'--{flag} {shown(named)}: no such file')
+def check_named(args: Namespace) -> None:
+    """Raises UserError if weights that an option names are not there."""
+    for flag in FLAGS:
+        if given(args, flag):
+            named_file(flag, given(args, flag))
 
 
-def find(source, args):
+def named_file(flag: str, name: str) -> Path:
+    """The weights file `name` of option `flag`: a path, or the name of shipped weights. Raises UserError."""
+    found = zoo.locate(name)
+    if not found:
+        raise UserError(f'--{flag} {shown(name)}: no such file or shipped weights; {zoo.shipped()}')
+    return found[0]
+
+
+def find(source: Source, args: Namespace) -> Path | None:
     """The file for `source`: the option's, else what its stage wrote; None if there is none and none is needed."""
-    named = given(args, source.flag) or (source.may_be_teacher and given(args, 'pre_train_TA'))
-    if named:
-        return Path(named)
+    flag = source.flag
+    if source.takes_other_role and not given(args, flag) and given(args, 'pre_train_TA'):
+        flag = 'pre_train_TA'
+    if given(args, flag):
+        return named_file(flag, given(args, flag))
     if not source.required:
         return None
     looked = [folder / 'model' / f'{WEIGHTS[source.stage]}_last.pt' for folder in _folders(args, source.stage)]
@@ -53,7 +66,7 @@ def find(source, args):
                     f'run stage {source.stage} first or name the file by --{source.flag}')
 
 
-def given(args, flag):
+def given(args: Namespace, flag: str) -> str | None:
     """The value of a --pre_train option, None for '.' and '', by which published scripts say: none."""
     value = getattr(args, flag)
     return None if value in (None, '.', '') else value
@@ -69,14 +82,26 @@ def _folders(args, stage):
     return [run_folder(name, args, blur) for name in run_names(args, stage) for blur in blurs]
 
 
-def load(source, path):
-    """Load `path` into the source's network; returns in words what was taken."""
-    weights = load_weights(path)
-    if source.may_be_teacher and any(key.startswith('E.') for key in weights):
-        generator = {key: tensor for key, tensor in weights.items() if key.startswith('G.')}
-        fresh = {key: tensor for key, tensor in source.network.state_dict().items() if key.startswith('E_st.')}
-        fit_weights(source.network, fresh | generator, path)
-        return (f"the teacher's SR network G ({len(generator)} tensors; its encoder E, {len(weights) - len(generator)} "
-                'tensors, is not taken: E_st starts afresh)')
-    fit_weights(source.network, weights, path)
-    return f'{len(weights)} tensors'
+def _own(path):
+    """Whether this program wrote the file `path`, or the project came with it."""
+    folders = path.resolve().parents
+    return Path('experiment').resolve() in folders or zoo.ZOO.resolve() in folders
+
+
+def load(source: Source, path: Path) -> str:
+    """Load `path` into the source's network; returns in words what was taken.
+
+    One rule for teacher and student: where the source allows it, weights of the other role give their SR network G, and
+    the encoder, which sees something else, stays as it is.
+    """
+    weights, own = load_weights(path), source.network.state_dict()
+    others = {'teacher': 'student', 'student': 'teacher'}.get(role_of(own))
+    if not (source.takes_other_role and role_of(weights) == others):
+        fit_weights(source.network, weights, path)
+        return f'{len(weights)} tensors'
+    generator = {key: tensor for key, tensor in weights.items() if key.startswith('G.')}
+    fresh = {key: tensor for key, tensor in own.items() if not key.startswith('G.')}
+    fit_weights(source.network, fresh | generator, path)
+    theirs, ours = ('E', 'E_st') if others == 'teacher' else ('E_st', 'E')
+    return (f"the {others}'s SR network G ({len(generator)} tensors; its encoder {theirs}, "
+            f'{len(weights) - len(generator)} tensors, is not taken: {ours} starts afresh)')

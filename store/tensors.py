@@ -15,6 +15,7 @@ LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how torch.save began fil
 FOLDER = 0x10  # attribute of a record in a zip file
 NEEDED = 'a plain state dict saved by torch.save is needed'
 PREFIXES = ('module.', '_orig_mod.')  # left by DataParallel and torch.compile
+WRAPPERS = ('params_ema', 'params', 'state_dict', 'model')  # keys under which published files hold the state dict
 
 
 def serialize(content):
@@ -53,13 +54,18 @@ def load_state(path):
 
 
 def load_weights(path):
-    """{key: tensor} of a weights file, prefixes of wrappers removed. Raises UserError if it holds anything else."""
+    """{key: tensor} of a weights file, prefixes of wrappers removed. Raises UserError if it holds anything else.
+
+    Of a dict that holds the state dict under a key of WRAPPERS, as published files do, the first of these is taken.
+    """
     try:
         with open(path, 'rb') as file:  # one opening for check and reading: what was checked is what is read
             weights = _load(path, file, 'weights', NEEDED)
             size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
+    if isinstance(weights, dict):
+        weights = next((weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
         raise UserError(f'{path}: holds something else than a plain state dict of tensors; {NEEDED}')
     for key, value in weights.items():

@@ -7,7 +7,7 @@ import torch
 
 from model import kdsr, mrda
 from model.mln import MLN
-from model.weights import fit_weights, portrait
+from model.weights import fit_weights, recognise
 from utility import UserError
 
 KEYS = json.loads((goldens.FOLDER / 'keys.json').read_text())
@@ -20,11 +20,14 @@ NETWORKS = {'mln': lambda scale=2: MLN(4, scale),
 
 @pytest.mark.parametrize('name', KEYS)
 def test_published_files_are_recognised(name):
-    shown = portrait({key: torch.empty(shape, device='meta') for key, shape in KEYS[name].items()})
-    blocks = {'mrda': 27, 'kdsr_m': 53, 'kdsr_l': 28}.get(name.rpartition('_')[0])
-    assert shown['--scale'] == 4 and shown.get('--n_blocks') == blocks
-    assert shown['network'] == ('MRDA MLN' if name == 'mln' else f'{name[:4].upper()} {name.rpartition("_")[2]}')
-    assert shown.get('--n_resblocks') == {'kdsr_m': 9, 'kdsr_l': 5}.get(name.rpartition('_')[0])
+    found = recognise({key: torch.zeros(shape) for key, shape in KEYS[name].items()})
+    size, _, role = name.rpartition('_')
+    assert (found.family, found.role) == ('mrda' if name == 'mln' else name[:4], role)
+    expected = {'mrda': {'n_blocks': 27, 'rgb_range': 1}, '': {'n_feats': 128},
+                'kdsr_m': {'n_feats': 64, 'n_blocks': 53, 'n_resblocks': 9, 'rgb_range': 1},
+                'kdsr_l': {'n_feats': 128, 'n_blocks': 28, 'n_resblocks': 5, 'rgb_range': 1}}[size]
+    assert found.sizes == {'scale': 4, **expected, **({'n_feats': 128} if name == 'mrda_teacher' else {})}
+    assert {key: list(tensor.shape) for key, tensor in found.build().state_dict().items()} == KEYS[name]
 
 
 def test_weights_that_are_not_finite_are_refused():

@@ -37,8 +37,8 @@ def test_what_was_shipped_comes_back_in_single_precision(shelf):
         assert equal(found, net.state_dict(), exactly=False) and name in notes[0]
     entry = zoo.index()['two']
     assert entry['trained'] == 'not at all' and entry['model'] == 'mrda' and entry['rgb_range'] == 1
-    assert {key: zoo.index()['four'][key] for key in zoo.OPTIONS} == {
-        'model': 'kdsr', 'scale': 4, 'n_blocks': 1, 'n_feats': 8, 'n_resblocks': 2, 'rgb_range': 255}
+    assert zoo.index()['four'].items() >= {
+        'model': 'kdsr', 'scale': 4, 'n_blocks': 1, 'n_feats': 8, 'n_resblocks': 2, 'rgb_range': 255}.items()
 
 
 def test_the_default_and_the_scale(shelf, tmp_path):
@@ -46,7 +46,7 @@ def test_the_default_and_the_scale(shelf, tmp_path):
     assert zoo.load_student(scale=2)[1]['scale'] == 2
     zoo.ship('other', shelf['two'].state_dict(), {}, default=True)
     assert [name for name, facts in zoo.index().items() if facts['default']] == ['other']
-    assert zoo.load_student()[1]['file'] == 'other.pt'
+    assert 'other' in zoo.load_student()[2][0]
     with pytest.raises(UserError, match=r'--scale 3.*two \(x2\), four \(x4\)'):
         zoo.load_student(scale=3)
     with pytest.raises(UserError, match='--scale 3: two enlarges 2 times'):
@@ -101,12 +101,12 @@ def test_a_file_shows_what_it_is_of(shelf, tmp_path, family, scale, white, half)
     assert torch.equal(random, torch.random.get_rng_state())
     assert equal(found, net.state_dict(), exactly=not half)
     assert (facts['model'], facts['scale'], facts['n_blocks'], facts['rgb_range']) == (family, scale, 2, white)
-    assert f'model {family}, scale {scale}, n_blocks 2' in notes[0] and 'as its tensors show' in notes[0]
+    assert f'model {family}, scale {scale}, n_blocks 2' in notes[0] and 'own.pt' in notes[0]
 
 
 @pytest.mark.parametrize('content, said', [
     (mrda.teacher(2, 4, 1).state_dict(), 'MRDA teacher'), (MLN(4, 2).state_dict(), 'MRDA MLN'),
-    ({'a': torch.zeros(3)}, 'no student'), (b'text', 'no readable weights file')])
+    ({'a': torch.zeros(3)}, 'no student of a known family'), (b'text', 'no readable weights file')])
 def test_files_of_no_student(shelf, tmp_path, content, said):
     (tmp_path / 'own.pt').write_bytes(content if isinstance(content, bytes) else serialize(content))
     with pytest.raises(UserError, match=rf'own\.pt: .*{said}') as error:

@@ -1,0 +1,38 @@
+"""What the names and shapes of a state dict show of its network: from these a family tells its weights and their sizes.
+
+Each function raises LookupError for weights that do not show what it looks for.
+"""
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+def role_of(weights: Weights) -> str:
+    """'teacher' or 'student' by the name of the encoder (E, E_st), 'mln' where there is none."""
+    starts = {key.split('.')[0] for key in weights}
+    return 'teacher' if 'E' in starts else 'student' if 'E_st' in starts else 'mln'
+
+
+def tail_scale(weights: Weights, prefix: str) -> int:
+    """The scale of the Tail whose keys begin with `prefix`."""
+    out, into = weights[f'{prefix}0.0.weight'].shape[:2]
+    return {9: 3, 4: 4 if f'{prefix}0.2.weight' in weights else 2}[out // max(into, 1)]
+
+
+def data_range(weights: Weights) -> int:
+    """The --rgb_range that the bias (3,) of an SRNetwork's mean shift shows: a mean above 1 can only be one of 255."""
+    return 255 if weights['G.sub_mean.bias'].abs().max() > 1 else 1
+
+
+def count(weights: Weights, pattern: str) -> int:
+    """How many different numbers stand in the keys at the group of the regular expression `pattern`."""
+    return len({match[1] for match in (re.match(pattern, key) for key in weights) if match})
+
+
+def sr_sizes(weights: Weights) -> dict[str, int]:
+    """The options that an SRNetwork G shows: scale, n_blocks and rgb_range."""
+    return {'scale': tail_scale(weights, 'G.tail.'), 'n_blocks': count(weights, r'G\.body\.0\.body\.(\d+)\.'),
+            'rgb_range': data_range(weights)}
