@@ -142,6 +142,7 @@ OPTIONS = [
     ('load', '.', run_folder, "run folder in experiment/ to go on from; '.' = this run's own"),
     ('resume', -1, resume, '-1 = go on where the run stopped, if it did; 0 = from nothing; N = after epoch N'),
     ('reset', False, boolean, 'delete what the run folder holds and start anew'),
+    ('best', None, str, 'what picks model_*_best.pt: SET:METRIC, SET or :METRIC (default: the first of each)'),
     ('save_models', False, boolean, "keep every epoch's weights"),
     ('st_save_epoch', 550, epoch, "keep every epoch's weights after this one"),
     ('keep_states', 10, states, 'newest full states to keep for --resume; 0 = all'),

@@ -235,6 +235,7 @@ class Trainer:
         means = {name: evaluation.overall(several) for name, several in scored.items()}
         for metric in self.tester.evaluator.metrics:
             self.history.note(metric, self.epoch, {name: values[metric] for name, values in means.items()})
+        self.tester.keep_best(self.epoch, means, self.weights(), bool(self.ema))
         self.save()
         if time.monotonic() - self.drawn >= REDRAW or self.epoch == self.args.epochs_sr:
             draw_curves(self.run.folder, self.history.content, self.run.log)

@@ -1,13 +1,14 @@
 """The table of metrics: how close a super-resolved image is to its ground truth."""
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from report import perceptual
 from utility import quantize
 
 LUMA = torch.tensor([65.738, 129.057, 25.064], dtype=torch.float64)
@@ -18,13 +19,15 @@ class Metric(NamedTuple):
     """One entry of METRICS.
 
     function: (sr, hr, border, rgb_range) → float, for two images (1, 3, H, W) in [0, rgb_range] of which `border`
-    pixels are shaved on each side; unit: '' if there is none; decimals: in tables; definition: what it is computed on.
+    pixels are shaved on each side; unit: '' if there is none; decimals: in tables; definition: what it is computed on;
+    prepare: called before anything runs, raises UserError if the metric cannot be computed here.
     """
     function: Callable[[Tensor, Tensor, int, float], float]
     unit: str
     decimals: int
     higher_is_better: bool = True
     definition: str = ''
+    prepare: Callable[[], object] = bool
 
 
 def levels(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> tuple[Tensor, Tensor]:
@@ -77,10 +80,20 @@ def ssim_y(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> float:
                                        data_range=255))
 
 
+def perceptual_metric(name: str, definition: str) -> Metric:
+    """The Metric of an entry of perceptual.NETWORKS."""
+    def function(sr, hr, border, rgb_range=1):
+        pair = (image[None].float().to(sr.device) / 255 for image in levels(sr, hr, border, rgb_range))
+        return perceptual.distance(name, *pair)
+    return Metric(function, '', 4, False, definition, lambda: perceptual.network(name))
+
+
 METRICS = {
     'psnr_y': Metric(psnr_y, 'dB', 2, definition='BT.601 luma'),
     'ssim_y': Metric(ssim_y, '', 4, definition=f'BT.601 luma, {WINDOW}x{WINDOW} Gaussian window of sigma 1.5'),
     'psnr_rgb': Metric(psnr_rgb, 'dB', 2, definition='all three channels'),
+    'lpips': perceptual_metric('lpips', 'AlexNet, version 0.1'),
+    'dists': perceptual_metric('dists', 'VGG-16'),
 }
 DEFAULT = ('psnr_y', 'ssim_y')
 
@@ -99,7 +112,13 @@ def metric_names(text: str) -> str:
 metric_names.__name__ = 'str'  # what --help shows as the value
 
 
-def scores(names: list[str], sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> dict[str, float]:
+def prepare(names: Iterable[str]) -> None:
+    """To be called before anything runs. Raises UserError if a metric cannot be computed here."""
+    for name in names:
+        METRICS[name].prepare()
+
+
+def scores(names: Iterable[str], sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> dict[str, float]:
     """{metric: value} of sr against hr, both (1, 3, H, W) in [0, rgb_range]."""
     return {name: METRICS[name].function(sr, hr, border, rgb_range) for name in names}
 
@@ -130,7 +149,7 @@ def logged(name: str, value: float) -> str:
     return number(name, value, max(0, 3 - METRICS[name].decimals))
 
 
-def definitions(names: list[str]) -> str:
+def definitions(names: Iterable[str]) -> str:
     """One line: what each metric is computed on."""
     return ', '.join(f'{title(name)} ({METRICS[name].definition})' if METRICS[name].definition else title(name)
                      for name in names)

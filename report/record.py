@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +31,9 @@ class Start(NamedTuple):
                 if name in NAMES.values() and text != str(parser.get_default(name))}
 
     def argv(self):
-        """A command line that says the same, but for metrics, of which some may be registered elsewhere."""
+        """A command line that says the same, but for metrics, some of which may be registered elsewhere."""
         chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
-        return [f'--{name}={text}' for name, text in chosen.items() if name != 'metrics']
+        return [f'--{name}={text}' for name, text in chosen.items() if name not in ('metrics', 'best')]
 
 
 class Scored(NamedTuple):
@@ -45,7 +46,7 @@ class Scored(NamedTuple):
     images: dict
 
 
-def read_starts(folder):
+def read_starts(folder: Path) -> list[Start]:
     """The Starts that config.txt notes, oldest first. Raises UserError if it is not there or notes none."""
     path = Path(folder) / 'config.txt'
     starts = []
@@ -59,7 +60,7 @@ def read_starts(folder):
     return starts
 
 
-def read_history(folder, stage, note):
+def read_history(folder: Path, stage: int, note: Callable[[str], None]) -> dict:
     """{'losses': {name: [one an epoch]}, metric: {test set: [...]}} from the newest checkpoint; {} if none is left.
 
     note(text): called for each damaged one. Raises UserError if all of them are damaged.
@@ -68,7 +69,12 @@ def read_history(folder, stage, note):
     return run.start(-1, False, note)['history'] if run.positions() else {}
 
 
-def read_tables(folder):
+def read_best(folder: Path, stage: int) -> dict:
+    """{'epoch', 'set', 'metric', 'value'} of the best weights, {} if there are none."""
+    return Run(folder, stage).best()
+
+
+def read_tables(folder: Path) -> list[dict]:
     """The contents of every results/protocol_*.json, as report.table_json writes them. Raises UserError."""
     tables = []
     for path in sorted((Path(folder) / 'results').glob('protocol_*.json')):
@@ -79,7 +85,7 @@ def read_tables(folder):
     return tables
 
 
-def read_scores(folder):
+def read_scores(folder: Path) -> list[Scored]:
     """A Scored for each results/<set>_<degradation>.csv, by set and the degradation's numbers. Raises UserError."""
     found = []
     for path in sorted((Path(folder) / 'results').glob('*.csv')):

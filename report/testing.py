@@ -1,20 +1,43 @@
 """A test of a stage on all its test sets: scored, logged, written to files."""
+import math
 import time
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from process.group import Process
 from report import evaluation
 from report.evaluation import Evaluator, SetScores
+from report.metric import METRICS, logged, title
 from stage import Stage
 from store.checkpoint import Run
 from store.journal import Journal
+from utility import UserError, shown
+
+
+def criterion(text: str | None, sets: list[str], metrics: Sequence[str]) -> tuple[str, str]:
+    """(test set, metric) that --best names as SET:METRIC, SET or :METRIC; the first where one is left out.
+
+    Raises UserError if it is not tested.
+    """
+    name, _, metric = (text or '').partition(':')
+    name, metric = name or sets[0], metric or metrics[0]
+    if name not in sets or metric not in metrics:
+        raise UserError(f'--best {shown(text)}: tested are {shown(", ".join(sets))} by {", ".join(metrics)}')
+    return name, metric
 
 
 class Tester:
-    """Tests a stage after an epoch, or for --test_only. tests: list of TestSet."""
+    """Tests a stage after an epoch, or for --test_only. tests: list of TestSet; best: the text of --best.
 
-    def __init__(self, tests: list, evaluator: Evaluator, run: Run, journal: Journal, process: Process) -> None:
+    Raises UserError if --best names a test set or metric that is not tested.
+    """
+
+    def __init__(self, tests: list, evaluator: Evaluator, run: Run, journal: Journal, process: Process,
+                 best: str | None = None) -> None:
         self.tests, self.evaluator, self.run, self.journal = tests, evaluator, run, journal
         self._stopper, self._group = process.stopper, process.group
+        self._best = criterion(best, [testset.name for testset in tests], evaluator.metrics)
 
     def score(self, stage: Stage, epoch: int | None = None, suffix: str = '') -> dict[str, list[SetScores]]:
         """{test set + suffix: its SetScores, one for each degradation}; the means are logged, the images' written.
@@ -37,6 +60,22 @@ class Tester:
         means = {name: evaluation.overall(each) for name, each in scored.items()}
         self.journal.test(epoch, means, images=images, seconds=spent)
         return scored
+
+    def keep_best(self, epoch: int, means: dict[str, dict[str, float]], weights: dict[str, Tensor],
+                  averaged: bool) -> None:
+        """Keep the weights of an epoch as the best ones, if --best's score is the best so far.
+
+        means: {test set: {metric: mean}}; averaged: whether `weights` are those of the moving average.
+        """
+        name, metric = self._best
+        name += ' (EMA)' * averaged
+        value, sign, old = means[name][metric], 1 if METRICS[metric].higher_is_better else -1, self.run.best()
+        # What a later epoch left there comes from a run that was resumed before it.
+        rival = old and (old['set'], old['metric']) == (name, metric) and old['epoch'] < epoch
+        if math.isnan(value) or (rival and sign * value <= sign * old['value']):
+            return
+        path = self.run.save_best(weights, {'epoch': epoch, 'set': name, 'metric': metric, 'value': value})
+        self.run.log(f'Best so far: {name} {title(metric)}: {logged(metric, value)} after epoch {epoch} ({path.name})')
 
     def _check(self) -> None:
         """Before each image of a test. Raises Stopped if a signal asks for it."""

@@ -14,6 +14,7 @@ from photo.batch import upscale_files
 from photo.targets import targets
 from photo.upscaler import Upscaler
 from process.group import Process
+from report import metric
 from report.evaluation import Evaluator
 from report.table import TestRun, table_text, write_tables
 from report.testing import Tester
@@ -167,8 +168,10 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process) -> tuple:
     """(loader of training patches or None, Tester) of a stage, which is placed on its device, all images found and
     checked. Raises UserError about what does not fit together."""
     check_shares(args, process)
+    group, metrics = process.group, args.metrics.split(',')
+    if group.leader:
+        metric.prepare(metrics)
     series = degradations(args.protocol, stage.test_degradation)
-    group = process.group
     rank = Rank(group.rank, group.size, group.local_rank)
     train_loader, tests = group.in_turn(lambda: make_loaders(args, rank))
     pairs = Degraded(args.seed, args.rgb_range)
@@ -177,9 +180,9 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process) -> tuple:
         pairs.check(tests, series)
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, process.device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None,
-                          metrics=args.metrics.split(','))
+                          metrics=metrics)
     stage.place(process.device)
-    return train_loader, Tester(tests, evaluator, run, Journal(args, run, process.device), process)
+    return train_loader, Tester(tests, evaluator, run, Journal(args, run, process.device), process, args.best)
 
 
 def check_shares(args: Namespace, process: Process) -> None:

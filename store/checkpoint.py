@@ -1,4 +1,5 @@
 """The run folder: log, options, weights, full states. See the README for every file in it."""
+import json
 import re
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from store import lock
-from store.files import append_text, reserve, sweep
+from store.files import append_text, reserve, sweep, write_bytes
 from store.tensors import load_state, save_state, save_weights
 from utility import UserError
 
@@ -150,6 +151,20 @@ class Run:
         save_weights(self._model / f'{self._weights}_last.pt', weights)
         if keep_weights:
             save_weights(self._model / f'{self._weights}_{epoch}.pt', weights)
+
+    def save_best(self, weights: dict, facts: dict) -> Path:
+        """Write weights as the best ones, and what is known of them beside it; returns the path of the weights."""
+        path = self._model / f'{self._weights}_best.pt'
+        save_weights(path, weights)
+        write_bytes(self._model / 'best.json', json.dumps(facts).encode())
+        return path
+
+    def best(self) -> dict:
+        """What save_best() noted of the best weights, {} if there are none."""
+        try:
+            return json.loads((self._model / 'best.json').read_bytes())
+        except (OSError, ValueError):  # ValueError: damaged
+            return {}
 
     def _state(self, position):
         epoch, batch = position

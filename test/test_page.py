@@ -124,6 +124,12 @@ def test_what_the_run_holds_is_shown(run):
     assert 'n_blocks' in text and 'Other than the stage sets them' in text
 
 
+def test_the_best_epoch_is_shown(run):
+    assert 'Best epoch' not in made(run)[0]
+    Run(run, 4).save_best({}, {'epoch': 2, 'set': NASTY, 'metric': 'psnr_y', 'value': 24.25})
+    assert f'Best epoch: 2, {NASTY} PSNR 24.25' in ' '.join(made(run)[1].text)
+
+
 def test_published_numbers_stand_beside_ours(run):
     blurs = degradations('gaussian8', bicubic(4))
     scores = {'Set5': [(blur, {'psnr_y': 30 + i, 'ssim_y': 0.9}) for i, blur in enumerate(blurs)],

@@ -33,7 +33,7 @@ def test_all_stages_then_test_and_own_photos(cli, library, capsys):
     for stage, name in ((1, 'model'), (2, 'model_meta'), (3, 'model_TA'), (4, 'model_ST')):
         folder = Path('experiment') / f'stage{stage}_x2_bicubic_iso'
         assert {path.name for path in (folder / 'model').iterdir()} == {
-            f'{name}_last.pt', f'{name}_2.pt', 'state_1.pt', 'state_2.pt'}
+            f'{name}_last.pt', f'{name}_2.pt', f'{name}_best.pt', 'best.json', 'state_1.pt', 'state_2.pt'}
         assert {path.name for path in folder.iterdir()} == {
             'log.txt', 'log.jsonl', 'config.txt', 'model', 'results',
             *(f'{name}.{kind}' for name in ('loss', 'psnr', 'ssim', 'lr') for kind in ('png', 'pdf'))}

@@ -16,7 +16,7 @@ from metrics import pairs, score
 
 from data.images import read_rgb
 from option import Parser, count, whole
-from report.metric import DEFAULT, METRICS, metric_names, title, written
+from report.metric import DEFAULT, METRICS, metric_names, prepare, title, written
 from report.plots import draw_zooms, telling_crop
 from utility import UserError, command_line, expand, expanded, shown
 
@@ -52,6 +52,7 @@ def main(argv=None):
     parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
                         help=f'scores of the picture, joined by commas: {", ".join(METRICS)} (default: the first two)')
     args = parser.parse_args(argv)
+    prepare(args.metrics.split(','))
     for name, truth, restored in collected(args):
         for path in draw(args, name, truth, restored):
             print(shown(path))

@@ -72,7 +72,11 @@ def report(run, dir_data, images, notes):
     }
     days = [starts[0].date] + [starts[-1].date] * (len(starts) > 1)
     summary = f'Stage {stage}, {options["model"].upper()}: the {STAGES[stage]}. Scale x{options["scale"]}.'
+    best = record.read_best(run, stage)
     dates = f'{len(starts)} start{"s" * (len(starts) > 1)}, {" to ".join(days)}'
+    if best:
+        dates += (f'. Best epoch: {best["epoch"]}, {best["set"]} {metric.title(best["metric"])} '
+                  f'{metric.number(best["metric"], best["value"])}')
     text = Template(TEMPLATE.read_text(encoding='utf-8'))
     return text.substitute(
         title=escape(f'Report of {run.resolve().name}'), summary=escape(summary), dates=escape(dates),

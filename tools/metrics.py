@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.images import read_rgb
 from option import Parser, whole
 from photo.targets import find_photos
-from report.metric import DEFAULT, METRICS, WINDOW, definitions, logged, metric_names, scores, title
+from report.metric import DEFAULT, METRICS, WINDOW, definitions, logged, metric_names, prepare, scores, title
 from utility import UserError, command_line, expanded, shown
 
 
@@ -73,6 +73,7 @@ def main(argv=None):
                         help=f'joined by commas: {", ".join(METRICS)} (default: the first two)')
     args = parser.parse_args(argv)
     names = args.metrics.split(',')
+    prepare(names)
     found = [(shown(name), score(sr, hr, args.border, names))
              for name, sr, hr in pairs(args.restored, args.ground_truth)]
     found.append(('mean', {name: fmean(values[name] for _, values in found) for name in names}))
