@@ -169,7 +169,7 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process) -> tuple:
     checked. Raises UserError about what does not fit together."""
     check_shares(args, process)
     group, metrics = process.group, args.metrics.split(',')
-    if group.leader:
+    if group.is_rank0:
         metric.prepare(metrics)
     series = degradations(args.protocol, stage.test_degradation)
     rank = Rank(group.rank, group.size, group.local_rank)

@@ -12,6 +12,7 @@ from store.tensors import load_state
 PAGE = Path(__file__).parent.parent / 'docs' / 'extending.md'
 EXAMPLES = dict(re.findall(r'^```python\n# (\w+\.py)\n(.*?)^```$', PAGE.read_text(), re.M | re.S))
 FLAGS = {  # of a training that uses the example
+    'gradient_error.py': ['--stage', '1', '--metrics', 'psnr_y,gradient'],
     'adversarial.py': ['--stage', '4', '--epochs_encoder', '0', '--ema', '0.5'],
 }
 STATE = 'experiment/{}_x2_bicubic_iso/model/state_{}.pt'
