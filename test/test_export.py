@@ -1,5 +1,6 @@
 """A student as an ONNX file equals the network on images of any size, and says how it is to be used."""
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import export_onnx
 import pytest
 import torch
 
-from model import kdsr, mrda
+from model import FAMILIES, kdsr, make, mrda
+from model.weights import Sizes
 from store.tensors import save_weights
+from utility import import_files
 
 MISSING = [name for name in ('onnx', 'onnxruntime', *['onnxscript'] * export_onnx.DYNAMO)
            if not importlib.util.find_spec(name)]
@@ -18,7 +21,7 @@ NETWORKS = {'mrda': lambda scale, white: mrda.student(scale, 1, white),
 
 
 def write(model='mrda', scale=2, white=1):
-    """student.pt of a network whose every weight matters; returns the flags that describe it."""
+    """student.pt of a network whose every weight matters; returns the flag that names it."""
     torch.manual_seed(scale)
     network = NETWORKS[model](scale, white)
     with torch.no_grad():
@@ -26,8 +29,7 @@ def write(model='mrda', scale=2, white=1):
             if name.endswith('bias') and parameter.requires_grad:  # borders, where biases count differently, must show
                 parameter.normal_(std=0.1)
     save_weights('student.pt', network)
-    return ['--pre_train_ST', 'student.pt', '--model', model, '--scale', str(scale), '--n_blocks', '1',
-            '--rgb_range', str(white), *(['--n_feats', '8', '--n_resblocks', '1'] if model == 'kdsr' else [])]
+    return ['--pre_train_ST', 'student.pt']
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +68,11 @@ def test_from_a_run_folder_and_by_the_older_exporter(monkeypatch):
     if 'dynamo' in export.__code__.co_varnames:  # newer versions must be asked for it
         monkeypatch.setattr(torch.onnx, 'export', lambda *args, **more: export(*args, dynamo=False, **more))
     weights = Path('experiment/mine_x4_bicubic_iso/model/model_ST_last.pt')
-    flags = write('mrda', 4)[2:]
+    write('mrda', 4)
     weights.parent.mkdir(parents=True)
     Path('student.pt').rename(weights)
-    assert export_onnx.main([*flags, '--save', 'mine']) == 0 and weights.with_suffix('.onnx').is_file()
-    assert export_onnx.main([*flags, '--save', 'mine', '--out', 'out/x.onnx']) == 0 and Path('out/x.onnx').is_file()
+    assert export_onnx.main(['--save', 'mine']) == 0 and weights.with_suffix('.onnx').is_file()
+    assert export_onnx.main(['--save', 'mine', '--out', 'out/x.onnx']) == 0 and Path('out/x.onnx').is_file()
 
 
 @needs_onnx
@@ -95,7 +97,8 @@ def test_what_is_exported_is_the_network(model, scale):
 
 @pytest.mark.parametrize('flags, said', [
     (['--stage', '3'], '--stage 3'), (['--out', 'student.pt'], '.onnx'), (['--pre_train_ST', 'no.pt'], 'no.pt'),
-    (['--scale', '3'], '--scale 2 instead of 3')])
+    (['--scale', '3'], '--scale 3: student.pt is of --scale 2'), (['--n_blocks', '2'], 'is of --n_blocks 1'),
+    (['--model', 'kdsr'], 'is of --model mrda')])
 def test_mistakes_are_one_line(flags, said, capsys, monkeypatch):
     monkeypatch.setattr(export_onnx, 'packages', lambda: None)
     assert export_onnx.main([*write(), *flags]) == 2
@@ -110,3 +113,23 @@ def test_a_missing_package_is_named(name, monkeypatch, capsys):
     assert export_onnx.main(write()) == 2
     error = capsys.readouterr().err
     assert f'{name} is missing' in error and 'requirements-extra.txt' in error and error.count('\n') == 1
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_shipped_weights_are_exported_by_name_into_the_current_folder(capsys):
+    assert export_onnx.main(['--pre_train_ST', 'mrda_s_x4_iso_small']) == 0
+    assert Path('mrda_s_x4_iso_small.onnx').is_file() and 'n_blocks 8' in capsys.readouterr().out
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_family_of_an_extension_is_exported(tmp_path, monkeypatch):
+    page = (Path(__file__).parent.parent / 'docs/extending.md').read_text(encoding='utf-8')
+    (tmp_path / 'attentive.py').write_text(re.search(r'^```python\n(# attentive.py\n.*?)^```$', page, re.M | re.S)[1])
+    monkeypatch.setattr('sys.path', [*sys.path])
+    monkeypatch.setitem(FAMILIES, 'attentive', None)
+    import_files(str(tmp_path / 'attentive.py'))
+    save_weights('own.pt', make('attentive', 'student', Sizes(scale=2, n_feats=8, n_blocks=2, rgb_range=1)))
+    assert export_onnx.main(['--extension', 'attentive.py', '--pre_train_ST', 'own.pt']) == 0
+    assert Path('own.onnx').is_file()

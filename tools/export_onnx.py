@@ -2,25 +2,30 @@
 
     python tools/export_onnx.py --pre_train_ST weights.pt --out student.onnx
 
-Without --pre_train_ST it takes your own stage 4, as a test does. All other flags are main.py's. The file is compared
-with the network by onnxruntime before it is written. Packages: requirements-extra.txt
+--pre_train_ST names a file or shipped weights, from which family, scale and sizes are read; without it your own stage 4
+is taken, as a test does. All other flags are main.py's. The file is compared with the network by onnxruntime before it
+is written. Packages: requirements-extra.txt
 """
 import argparse
 import copy
 import io
 import sys
 import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model.tail import convolve, strips
+from model import zoo
+from model.tail import Tail, convolve, strips
 from option import Parser, parse
-from run.pretrained import find, initialise
-from stages import STAGES
+from run.pretrained import find, given
+from stage import Source
 from store.files import write_bytes
 from utility import UserError, command_line, derive_seed, expanded, shown
 
@@ -35,29 +40,32 @@ DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)  # the olde
 class FrozenTail(nn.Module):
     """A Tail whose weights are frozen, without what no graph can hold: the cache, and another way for tiny images."""
 
-    def __init__(self, tail):
+    def __init__(self, tail: Tail) -> None:
         super().__init__()
         self.fused, self.scale = tail.cached(), tail.scale
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return convolve(self.fused, self.scale, x, *strips(x))   # (B, 3, sh, sw)
 
 
 class Exportable(nn.Module):
     """A student on images in [0, 1]: lq (1, 3, h, w) → sr (1, 3, sh, sw), not clipped; h and w at least SMALLEST."""
 
-    def __init__(self, student, rgb_range):
+    def __init__(self, student: nn.Module, rgb_range: int) -> None:
         super().__init__()
         self.student, self.rgb_range = copy.deepcopy(student), rgb_range
-        self.student.G.tail = FrozenTail(student.G.tail)
+        for module in list(self.student.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, Tail):
+                    setattr(module, name, FrozenTail(child))
         self.eval().requires_grad_(False)
 
-    def forward(self, lq):
+    def forward(self, lq: Tensor) -> Tensor:
         sr, _ = self.student(lq * self.rgb_range)
         return sr / self.rgb_range                               # (1, 3, sh, sw)
 
 
-def packages():
+def packages() -> tuple[ModuleType, ModuleType]:
     """(onnx, onnxruntime). Raises UserError if one that the export needs is missing."""
     try:
         import onnx
@@ -71,11 +79,11 @@ def packages():
 
 
 @torch.no_grad()
-def graph(student, args):
-    """The student of `args` as an onnx.ModelProto, documented by its metadata."""
+def graph(student: nn.Module, facts: dict) -> object:
+    """The student as an onnx.ModelProto, documented by its metadata. facts: what its weights show, see model.zoo."""
     onnx, _ = packages()
     common = {'input_names': ['lq'], 'output_names': ['sr'], 'opset_version': OPSET}
-    network, lq, file = Exportable(student, args.rgb_range), torch.zeros(1, 3, *TRACED), io.BytesIO()
+    network, lq, file = Exportable(student, facts['rgb_range']), torch.zeros(1, 3, *TRACED), io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what tracing may bake in is told by compare()
         if DYNAMO:
@@ -86,18 +94,18 @@ def graph(student, args):
             free = {'lq': {2: 'height', 3: 'width'}, 'sr': {2: 'sr_height', 3: 'sr_width'}}
             torch.onnx.export(network, (lq,), file, dynamic_axes=free, **common)
             model = onnx.load_from_string(file.getvalue())
-    s = args.scale
-    model.doc_string = f'Blind super-resolution x{s}: the student of {args.model.upper()}'
+    s = facts['scale']
+    model.doc_string = f'Blind super-resolution x{s}: the student of {facts["model"].upper()}'
     onnx.helper.set_model_props(model, {
         'input': f'lq: float32 (1, 3, height, width), RGB in [0, 1], height and width at least {SMALLEST}',
         'output': f'sr: float32 (1, 3, {s} height, {s} width), RGB, white is 1; to be clipped to [0, 1]',
-        'scale': str(s), 'model': args.model})
+        'scale': str(s), 'model': facts['model']})
     onnx.checker.check_model(model)
     return model
 
 
 @torch.no_grad()
-def compare(data, student, rgb_range):
+def compare(data: bytes, student: nn.Module, rgb_range: int) -> Iterator[tuple[int, int, float]]:
     """Yields (height, width, max abs difference from `student`, white being 1) of the ONNX file `data` on noise of each
     size of CHECKED."""
     _, onnxruntime = packages()
@@ -110,16 +118,30 @@ def compare(data, student, rgb_range):
         yield height, width, (torch.from_numpy(sr) - wanted).abs().max().item()
 
 
-def export(args, out):
-    """Write the student of `args` to `out`, None for beside its weights. Raises UserError rather than write a file that
-    differs from the network."""
+def load(args: Namespace) -> tuple[nn.Module, dict, Path]:
+    """The student that `args` name, what its weights show, and the file to write beside them.
+
+    Raises UserError if a flag on the command line says something else than the weights.
+    """
+    path = find(Source('pre_train_ST', network=None, stage=4), args)
+    student, facts, notes = zoo.load_student(given(args, 'pre_train_ST') or path)
+    for note in notes:
+        print(note)
+    for name in facts.keys() & args.given:
+        if getattr(args, name) != facts[name]:
+            raise UserError(f'--{name} {getattr(args, name)}: {shown(path)} is of --{name} {facts[name]}; sizes are '
+                            f'read from the weights, leave --{name} out')
+    return student, facts, Path(path.name if path.is_relative_to(zoo.ZOO) else path).with_suffix('.onnx')
+
+
+def export(args: Namespace, out: str | None) -> None:
+    """Write the student of `args` to `out`, None for beside its weights, or here for shipped ones. Raises UserError
+    rather than write a file that differs from the network."""
     packages()
-    args.compile = False
-    stage = STAGES[args.stage](args)
-    initialise(stage, args, print)
-    path = Path(out) if out else find(stage.sources(testing=True)[0], args).with_suffix('.onnx')
-    data = graph(stage.student, args).SerializeToString()
-    for height, width, difference in compare(data, stage.student, args.rgb_range):
+    student, facts, path = load(args)
+    path = Path(out) if out else path
+    data = graph(student, facts).SerializeToString()
+    for height, width, difference in compare(data, student, facts['rgb_range']):
         print(f'lq {height}x{width}: max abs difference from PyTorch {difference:.1e}')
         if not difference < LIMIT:
             raise UserError(f'{shown(path)} is not written: on {height}x{width} pixels it differs from the network by '
@@ -129,7 +151,7 @@ def export(args, out):
 
 
 @command_line()
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     own = Parser(prog='tools/export_onnx.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     own.add_argument('--out', type=expanded, help='file to write, *.onnx (default: beside the weights)')
