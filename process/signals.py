@@ -1,63 +1,64 @@
-"""Signals that ask the program to stop: a training finishes its step, saves, and says by its exit status: run again."""
+"""Signals that ask the program to stop: a training finishes its step, saves, and its exit status says: run again."""
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from types import FrameType
 
 AGAIN = 75  # exit status of a training that was stopped: EX_TEMPFAIL of sysexits.h, "run me again"
 SIGNALS = {getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)}
-REPEATED = 30  # seconds in which torchrun may pass on what every rank was told already
+REPEATED = 30  # seconds in which torchrun may pass on a signal that every rank has had already
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked to stop. Not an Exception, so that nobody takes it for a damaged image or the like."""
+    """A signal asked to stop. Not an Exception, so that no `except Exception` takes it for a damaged image."""
 
 
 class Stopper:
     """As a context: the first SIGINT, SIGTERM or SIGHUP raises Stopped at once or, while `deferred`, at the next
-    check(); the second one ends the process as it would without this, whatever it is doing."""
+    check(); the second one ends the process as it would without this context."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number = None     # of the signal that came
         self.deferred = False  # whether there is something to finish and save first
-        self.agreed = None     # with several ranks: whether all know that one was told to stop
-        self.quiet = False     # whether another rank says what there is to say
+        self.agreed = None     # with several ranks: whether all know that one was asked to stop
+        self.quiet = False     # whether rank 0 prints instead
         self._since = 0.0
         self._before = {}
 
-    def __enter__(self):
+    def __enter__(self) -> 'Stopper':
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             for number in SIGNALS:                                 # Windows has no SIGHUP
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
                     self._before[number] = signal.signal(number, self._heard)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def check(self):
+    def check(self) -> None:
         """Raises Stopped if a signal has come; with several ranks, once all of them know."""
         if self.number and self.agreed is not False:
             raise Stopped
 
-    def join(self, is_rank0):
-        """From now on one of several ranks, which stop together."""
+    def join(self, is_rank0: bool) -> None:
+        """Become one of several ranks, which stop together."""
         self.agreed, self.quiet = False, not is_rank0
 
-    def agree(self, stop):
+    def agree(self, stop: bool) -> None:
         """stop: whether a signal has come to any rank, the same on all."""
         self.agreed = stop
         if stop:
             self.number = self.number or signal.SIGTERM
 
-    def status(self, training):
+    def status(self, training: bool) -> int:
         """The exit status of a program that was stopped."""
         return AGAIN if training else 128 + (self.number or signal.SIGINT)
 
-    def _heard(self, number, _):
+    def _heard(self, number: int, _: FrameType | None) -> None:
         if self.number and self.agreed is not None and time.monotonic() - self._since < REPEATED:
             return
         if self.number:

@@ -1,12 +1,15 @@
-"""The run folder: log, options, weights, full states. See the README for every file in it."""
+"""The run folder: log, options, weights, checkpoints. docs/reliability.md lists every file in it."""
 import json
 import re
 import shutil
 import sys
 import time
-from contextlib import nullcontext, suppress
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from store import lock
@@ -17,7 +20,10 @@ from utility import UserError
 WEIGHTS = {1: 'model', 2: 'model_meta', 3: 'model_TA', 4: 'model_ST'}  # published names, by the stage that writes them
 
 
-def run_folder(name, args, blur_type=None):
+Position = tuple[int, int]  # (epochs done, batches done of the next one): the place in a training
+
+
+def run_folder(name: str, args: Namespace, blur_type: str | None = None) -> Path:
     """experiment/<name>_x<scale>_<mode>_<iso|aniso>"""
     blur = (blur_type or args.blur_type).split('_')[0]
     return Path('experiment') / f'{name}_x{args.scale}_{args.mode}_{blur}'
@@ -26,22 +32,21 @@ def run_folder(name, args, blur_type=None):
 class Run:
     """One run's folder. Nothing is written before open().
 
-    A position is (epochs done, batches done of the next one): what of the training a full state stands for.
     is_rank0: whether this process writes it; other ranks write and print nothing.
     """
 
-    def __init__(self, folder, stage, is_rank0=True):
+    def __init__(self, folder: str | Path, stage: int, is_rank0: bool = True) -> None:
         self.is_rank0 = is_rank0
         self.folder = Path(folder)
         self.results = self.folder / 'results'
         self._weights = WEIGHTS[stage]
         self._model = self.folder / 'model'
 
-    def lock(self):
+    def lock(self) -> AbstractContextManager:
         """A context in which no other training may use the folder. Raises UserError if one does."""
         return lock.locked(self.folder) if self.is_rank0 else nullcontext()
 
-    def open(self, config, clear=False):
+    def open(self, config: str, clear: bool = False) -> None:
         """Create the folder, emptied first if `clear`, and note the options of this start in config.txt."""
         if not self.is_rank0:
             return
@@ -56,51 +61,54 @@ class Run:
         except OSError as error:
             raise UserError(f'{self.folder}: the run folder cannot be written ({error.strerror})') from error
 
-    def prepare(self, n_bytes):
-        """Before a training: remove what a killed one left half written; see that a state of n_bytes can be written."""
+    def prepare(self, n_bytes: int) -> None:
+        """Remove files that a killed training left half written; check that a checkpoint of n_bytes can be written.
+
+        Raises UserError if it cannot.
+        """
         if not self.is_rank0:
             return
         for folder in self.folder, self._model:
             sweep(folder)
-        reserve(self._model, f'the {n_bytes:,} bytes that a full state takes', n_bytes)
+        reserve(self._model, f'the {n_bytes:,} bytes that a checkpoint takes', n_bytes)
 
-    def log(self, text=''):
+    def log(self, text: str = '') -> None:
         """Print `text` and append it to log.txt."""
         if not self.is_rank0:
             return
         say(text)
         append_text(self.folder / 'log.txt', text + '\n')
 
-    def positions(self):
-        """Positions of which the full state is there, in order."""
+    def positions(self) -> list[Position]:
+        """The positions of all checkpoints, in order."""
         found = (re.fullmatch(r'state_(\d+)(?:_(\d+))?\.pt', path.name) for path in self._model.glob('state_*.pt'))
         return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
 
-    def start(self, resume, reset, note):
-        """The full state to go on from, or None to start. Changes nothing.
+    def start(self, resume: int, reset: bool, note: Callable[[str], None]) -> dict | None:
+        """The checkpoint to resume from, or None to start. Changes nothing.
 
-        resume: -1 = where the run stopped, 0 = from nothing, N = after epoch N; reset: what is there will be deleted;
-        note(text): called for each damaged state that an older one is taken instead of.
-        Raises UserError rather than overwrite an existing run, or start anew where all states are damaged.
+        resume: -1: where the run stopped, 0: start anew, N: after epoch N; reset: the run will be deleted;
+        note(text): called for each damaged checkpoint that is skipped for an older one.
+        Raises UserError rather than overwrite an existing run, or start anew where all checkpoints are damaged.
         """
         if reset:
             return None
         positions = self.positions()
         if resume > 0 and (resume, 0) not in positions:
             epochs = ', '.join(str(epoch) for epoch, batch in positions if not batch)
-            raise UserError(f'--resume {resume}: {self._model} holds the states of epochs {epochs or "(none)"}')
+            raise UserError(f'--resume {resume}: {self._model} holds checkpoints of epochs {epochs or "(none)"}')
         if resume == 0 and any(self._model.glob('*.pt')):
             raise UserError(f'--resume 0: {self.folder} holds a run already; add --reset to delete it, '
                             'or choose another --save')
         if resume == -1 and not positions and any(self._model.glob('*.pt')):
-            raise UserError(f'{self.folder} holds weights but no full state to go on from; add --reset to delete them, '
-                            'or choose another --save')
+            raise UserError(f'{self.folder} holds weights but no checkpoint to resume from; add --reset to delete '
+                            'them, or choose another --save')
         if resume > 0:
             return self._load((resume, 0))
         return self._newest(positions, note) if positions else None
 
-    def _newest(self, positions, note):
-        """The newest state that is whole."""
+    def _newest(self, positions: list[Position], note: Callable[[str], None]) -> dict:
+        """The newest checkpoint that is not damaged."""
         damaged = []
         for position in reversed(positions):
             try:
@@ -111,26 +119,26 @@ class Run:
             for each in damaged:
                 note(f'{each}; taking {self._state(position).name} instead')
             return state
-        raise UserError(f'{self._model}: every full state is damaged; put one back from a copy, or add --reset to '
+        raise UserError(f'{self._model}: every checkpoint is damaged; put one back from a copy, or add --reset to '
                         f'start anew ({damaged[0]})')
 
-    def _load(self, position):
-        """The state of `position`; scores of states from before --metrics are renamed."""
+    def _load(self, position: Position) -> dict:
+        """The checkpoint of `position`; scores in those of versions before --metrics are renamed."""
         state = load_state(self._state(position))
         for old, name in ('psnr', 'psnr_y'), ('ssim', 'ssim_y'):
             if old in state.get('history', {}):
                 state['history'][name] = state['history'].pop(old)
         return state
 
-    def supersede(self, position):
-        """Put the states after `position` aside, the newest first, so that going on from it is not undone later."""
+    def supersede(self, position: Position) -> None:
+        """Rename the checkpoints after `position`, the newest first, so that no later start resumes from them."""
         for later in reversed(self.positions()) if self.is_rank0 else ():
             if later > position:
                 self._state(later).replace(self._state(later).with_suffix('.superseded'))
 
-    def save(self, position, state, n_states):
-        """The full state of `position`. Only then are older ones removed: the n_states newest of whole epochs stay (all
-        if it is 0), and the two newest of all; so are those put aside that the run has come past."""
+    def save(self, position: Position, state: dict, n_states: int) -> None:
+        """Write the checkpoint of `position`; only then remove older ones, and superseded ones up to `position`. The
+        n_states newest of whole epochs stay (0: all of them), and the two newest of all."""
         if not self.is_rank0:
             return
         save_state(self._state(position), state)
@@ -143,9 +151,9 @@ class Run:
             if (epoch, batch) <= position:
                 aside.unlink()
 
-    def save_weights(self, epoch, weights, keep_weights):
-        """The weights under their published name and, if keep_weights, under the epoch's number as well. To be called
-        before save(), so that the state of a whole epoch stands for its weights too."""
+    def save_weights(self, epoch: int, weights: dict[str, torch.Tensor], keep_weights: bool) -> None:
+        """Write weights under their published name and, if keep_weights, under the epoch's number as well. To be called
+        before save(), so that where an epoch's checkpoint exists its weights do too."""
         if not self.is_rank0:
             return
         save_weights(self._model / f'{self._weights}_last.pt', weights)
@@ -166,13 +174,13 @@ class Run:
         except (OSError, ValueError):  # ValueError: damaged
             return {}
 
-    def _state(self, position):
+    def _state(self, position: Position) -> Path:
         epoch, batch = position
         return self._model / (f'state_{epoch}_{batch}.pt' if batch else f'state_{epoch}.pt')
 
 
-def say(text):
-    """Print `text`, above the progress bar if there is one. Once the reader has gone, the log alone is written."""
+def say(text: str) -> None:
+    """Print `text`, above the progress bar if there is one. Does nothing once the reader of stdout is gone."""
     with suppress(BrokenPipeError):
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()

@@ -1,4 +1,5 @@
-"""What a run must keep when it goes on: the options and images that its result follows from."""
+"""What must not change when a run resumes: the options and images that its result follows from."""
+from argparse import Namespace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,7 +25,7 @@ PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 
            'epochs_sr')
 
 
-def binding(args):
+def binding(args: Namespace) -> dict:
     """{option: value} of those that a training's result follows from."""
     found = {}
     for (stages, family, blur), names in BINDING.items():
@@ -33,7 +34,7 @@ def binding(args):
     return found
 
 
-def passing(args, n_processes):
+def passing(args: Namespace, n_processes: int) -> dict:
     """{option: value} of those that may change: what is tested, how long, and on what."""
     return {name: getattr(args, name) for name in PASSING} | {'processes': n_processes}
 
@@ -48,7 +49,7 @@ def describe_files(files: list[Path]) -> str:
     return f'{len(files)} images (fingerprint {_digest([(path.name, path.stat().st_size) for path in files])})'
 
 
-def _digest(facts):
+def _digest(facts: list) -> str:
     return blake2b(repr(facts).encode(), digest_size=4).hexdigest()
 
 
@@ -63,19 +64,19 @@ def check_images(folder: Path, old: str, files: list[Path], checksums: list[str]
     return found or ['The checkpoint knows its images by name and size only, and these fit; from now on pixels count.']
 
 
-def differences(old, new):
+def differences(old: dict, new: dict) -> list[str]:
     """'--name was a, is now b' for each entry of `new` that differs from `old`."""
     return [f'{"--" * (name not in ("images", "processes"))}{name} was {old[name]}, is now {value}'
             for name, value in new.items() if name in old and old[name] != value]
 
 
-def check(folder, old, new, accept):
-    """The differences between two dicts of binding entries, a list of text.
+def check(folder: Path, old: dict, new: dict, accept: bool) -> list[str]:
+    """The differences between two dicts of binding entries.
 
     Raises UserError with them if there are any, unless `accept`.
     """
     found = differences(old, new)
     if found and not accept:
         raise UserError(f'{folder}: the run that is there would change with these options: {"; ".join(found)}. '
-                        'Give them as they were, choose another --save, or go on regardless by --accept_changes')
+                        'Give them as they were, choose another --save, or add --accept_changes to resume with them')
     return found

@@ -49,13 +49,13 @@ def write_parts(path: str | Path, parts: Iterable[Buffer]) -> None:
         raise
 
 
-def _way_out(error):
+def _way_out(error: OSError) -> str:
     """What to do about an OSError while writing."""
     refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
     return 'choose another place' if refused else 'free some space or choose another place'
 
 
-def append_text(path, text):
+def append_text(path: str | Path, text: str) -> None:
     """Append `text` to a log; what UTF-8 cannot hold, such as a foreign file name, is written as an escape.
 
     Raises UserError with the path if it cannot be written.
@@ -68,7 +68,7 @@ def append_text(path, text):
                         ) from error
 
 
-def append_blocks(path, blocks):
+def append_blocks(path: str | Path, blocks: Iterable[Buffer]) -> None:
     """Append `blocks` of bytes to a file, each on its way to the disk when the next one is taken.
 
     What was appended stays, whatever `blocks` raises. Raises UserError with the path if it cannot be written.
@@ -88,7 +88,7 @@ def append_blocks(path, blocks):
                                 'or choose another place') from error
 
 
-def reserve(folder, what, n_bytes=0):
+def reserve(folder: Path, what: str, n_bytes: int = 0) -> None:
     """See that `folder`, made if need be, takes a file of `n_bytes`, by writing one and removing it.
 
     what: what an error calls that which is to be written. Raises UserError with the folder if it cannot be.
@@ -105,13 +105,13 @@ def reserve(folder, what, n_bytes=0):
                         ) from error
 
 
-def sweep(folder):
+def sweep(folder: Path) -> None:
     """Remove what a process that was killed while it wrote has left in `folder`. For the holder of its lock only."""
     for leftover in folder.glob(f'{TEMPORARY}*'):
         leftover.unlink(missing_ok=True)
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: Path) -> None:
     """Make a rename itself durable; Windows cannot open folders and needs no such step."""
     if os.name == 'posix':
         descriptor = os.open(folder, os.O_RDONLY)

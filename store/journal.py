@@ -1,11 +1,14 @@
-"""What a run tells programs: log.jsonl always, with --tensorboard curves and pictures too."""
+"""The log of a run for programs: log.jsonl always, with --tensorboard curves and pictures too."""
 import json
 import math
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Iterator
 
 import torch
 
+from store.checkpoint import Run
 from store.files import append_text, write_bytes
 from utility import UserError, quantize
 
@@ -15,18 +18,18 @@ except ImportError:  # Windows
     resource = None
 
 NAME = 'log.jsonl'
-SIDE = 256  # pixels: of a test image no more is shown, so that hundreds of tests stay small
+SIDE = 256  # pixels of a test image that TensorBoard keeps, so that hundreds of tests stay small
 
 
 class Journal:
-    """One JSON object a line: `kind` step, epoch or test, its place in the run, and what is known there.
+    """One JSON object a line: `kind` step, epoch or test, its place in the run, and its values.
 
-    A row's place is the position that its state would have, so that rows after the state which a run goes on from are
-    dropped: they come again. run: the Run in whose folder it lies; device: whose peak memory is told.
-    Raises UserError if --tensorboard is asked for, but not installed.
+    A row's place is the position that a checkpoint would have there: a run that resumes first drops the rows after its
+    checkpoint, since these steps are done again. run: in whose folder it lies; device: whose peak memory is logged.
+    Raises UserError if --tensorboard is given and tensorboard is not installed.
     """
 
-    def __init__(self, args, run, device):
+    def __init__(self, args: Namespace, run: Run, device: torch.device) -> None:
         self.args, self.device, self.is_rank0 = args, device, run.is_rank0
         self.path, self.curves = run.folder / NAME, run.folder / 'tensorboard'
         self.training = not args.test_only
@@ -35,9 +38,9 @@ class Journal:
         if self.drawn:
             _summary_writer()
 
-    def begin(self, epoch, batch, tested=True):
-        """Drop what was written after the position (epochs done, batches done of the next one), and torn lines; so is
-        the last epoch's test unless it was `tested`."""
+    def begin(self, epoch: int, batch: int, tested: bool = True) -> None:
+        """Drop incomplete lines and what was written after the position (epochs done, batches done of the next one); so
+        is the last epoch's test unless it was `tested`."""
         if not self.is_rank0:
             return
         old = self.path.read_bytes() if self.path.exists() else b''
@@ -48,40 +51,41 @@ class Journal:
             purged = epoch * self.args.test_every + batch + 1  # TensorBoard hides what was drawn from this step on
             self.writer = _summary_writer()(str(self.curves), purge_step=purged)
 
-    def step(self, epoch, batch, **values):
-        """A logged line within `epoch`: losses {name: mean of the epoch so far}, lr, images_per_s, data_wait (share of
+    def step(self, epoch: int, batch: int, **values: object) -> None:
+        """Add a row within `epoch`: losses {name: mean of the epoch so far}, lr, images_per_s, data_wait (share of
         the time), skipped (batches so far)."""
         self._add('step', epoch, batch, values)
 
-    def epoch(self, epoch, **values):
-        """The end of `epoch`, its state not written yet: losses {name: mean}, lr, skipped."""
+    def epoch(self, epoch: int, **values: object) -> None:
+        """Add the row of a whole epoch, before its checkpoint: losses {name: mean}, lr, skipped."""
         self._add('epoch', epoch, self.args.test_every, values)
 
-    def test(self, epoch, scores, **values):
-        """A test: scores {test set: {metric: mean}}; epoch: None where it belongs to no training."""
+    def test(self, epoch: int | None, scores: dict[str, dict[str, float]], **values: object) -> None:
+        """Add the row of a test: scores {test set: {metric: mean}}; epoch: None where it belongs to no training."""
         self._add('test', epoch, None if epoch is None else self.args.test_every, {'scores': scores, **values})
 
-    def watch(self, name, up, sr, hr):
+    def watch(self, name: str, up: torch.Tensor, sr: torch.Tensor, hr: torch.Tensor) -> None:
         """Keep a test's first image for TensorBoard: bicubic, super-resolved, ground truth, the middle of each.
 
-        name: what it is called; up, sr, hr (1, 3, H, W) in [0, rgb_range].
+        name: its title; up, sr, hr: (1, 3, H, W) in [0, rgb_range].
         """
         if self.writer and self.picture is None:
             parts = [quantize(_middle(image), self.args.rgb_range) / self.args.rgb_range for image in (up, sr, hr)]
             self.picture = name, torch.cat(parts, 3)[0].cpu()                      # (3, side, 3 · side)
 
-    def rates(self):
+    def rates(self) -> dict[float, float]:
         """{epochs done: learning rate} of every logged step, the first of them counted from 0."""
         lines = self.path.read_text(encoding='utf-8').splitlines() if self.path.exists() else []
         rows = (json.loads(line) for line in lines)
         return {row['step'] / self.args.test_every: row['lr'] for row in rows if row['kind'] == 'step'}
 
-    def close(self):
+    def close(self) -> None:
+        """Close TensorBoard's file."""
         if self.writer:
             self.writer.close()
             self.writer = None
 
-    def _add(self, kind, epoch, batch, values):
+    def _add(self, kind: str, epoch: int | None, batch: int | None, values: dict) -> None:
         if not self.is_rank0:
             return
         step = None if epoch is None else (epoch - 1) * self.args.test_every + batch
@@ -91,31 +95,31 @@ class Journal:
         if self.writer:
             self._draw(kind, step, values)
 
-    def _draw(self, kind, step, values):
+    def _draw(self, kind: str, step: int | None, values: dict) -> None:
         for name, number in _numbers(values):
             self.writer.add_scalar(f'{kind}/{name}', number, step)
         if kind == 'test' and self.picture:
             name, picture = self.picture
             self.writer.add_image(f'test/{name}: bicubic, super-resolved, ground truth', picture, step)
             self.picture = None
-        self.writer.flush()  # a killed run shows what it has told
+        self.writer.flush()  # so that a killed run loses nothing
 
 
-def peak_memory(device):
-    """The most memory taken so far, in bytes: on CUDA by tensors there, else by this process. None where unknown."""
+def peak_memory(device: torch.device) -> int | None:
+    """The peak memory so far, in bytes: on CUDA of tensors there, else of this process. None where unknown."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit if resource else None
 
 
-def peak_text(device):
-    """The same in words."""
+def peak_text(device: torch.device) -> str:
+    """The peak memory so far in words."""
     peak = peak_memory(device)
     return 'CPU' if peak is None else f'peak {peak / 2**30:.1f} GiB' + ' on the GPU' * (device.type == 'cuda')
 
 
-def _summary_writer():
+def _summary_writer() -> type:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -125,8 +129,8 @@ def _summary_writer():
     return SummaryWriter
 
 
-def _stands(line, position):
-    """Whether a line is whole and belongs to what was done at `position`, or to no training."""
+def _stands(line: bytes, position: tuple[int, int, bool]) -> bool:
+    """Whether a line is complete and belongs to what was done at `position`, or to no training."""
     try:
         row = json.loads(line)
         if row['epoch'] is None:
@@ -138,7 +142,7 @@ def _stands(line, position):
     return place <= position and line.endswith(b'\n')
 
 
-def _numbers(values, prefix=''):
+def _numbers(values: dict, prefix: str = '') -> Iterator[tuple[str, float]]:
     """(name, number) of every number in nested dicts: 'scores/Set5/psnr_y'."""
     for name, value in values.items():
         if isinstance(value, dict):
@@ -147,14 +151,14 @@ def _numbers(values, prefix=''):
             yield prefix + name, value
 
 
-def _plain(value):
+def _plain(value: object) -> object:
     """`value` with inf and nan, which JSON lacks, as text."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _middle(image):
+def _middle(image: torch.Tensor) -> torch.Tensor:
     height, width = image.shape[-2:]
     top, left = max(height - SIDE, 0) // 2, max(width - SIDE, 0) // 2
     return image[..., top:top + SIDE, left:left + SIDE]

@@ -1,9 +1,12 @@
-"""One training a run folder: the lock that a second one finds, and that no killed one leaves behind."""
+"""One training per run folder: the lock that stops a second one, and that ends with its process."""
 import errno
 import os
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
 
 from utility import UserError
 
@@ -16,7 +19,7 @@ NAME = 'lock'
 
 
 @contextmanager
-def locked(folder):
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which is made if need be and removed again if nothing else was put there.
 
     The system frees it when the process ends, however that happens. Processes that load images do not inherit it.
@@ -34,7 +37,7 @@ def locked(folder):
                 place.rmdir()
 
 
-def _take(folder):
+def _take(folder: Path) -> TextIO:
     """The locked, open lock file."""
     path = folder / NAME
     while True:

@@ -162,7 +162,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path, monkeypat
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     again = torchrun(tmp_path, library, '--test_every', str(last + 5), '--epochs_sr', '1', '--accept_changes')
     assert again.wait(240) == 0, (tmp_path / 'said').read_text()
-    assert 'Going on after epoch 0 and' in (tmp_path / 'said').read_text()
+    assert 'Resuming after epoch 0 and' in (tmp_path / 'said').read_text()
     assert "Python's own end" not in (tmp_path / 'said').read_text()
 
 
@@ -170,7 +170,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path, monkeypat
 @pytest.mark.slow
 def test_no_rank_outlives_torchrun(library, tmp_path):
     run_and_hit(tmp_path, library, signal.SIGKILL, 10, launching=True)
-    assert 'interrupted; the same command goes on from here' in (tmp_path / 'said').read_text()
+    assert 'interrupted; the same command resumes it' in (tmp_path / 'said').read_text()
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')

@@ -70,4 +70,4 @@ def test_a_job_that_is_asked_to_stop_goes_on_in_the_next(library, job):
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
-    assert 'Going on after epoch 0 and' in (job / 'said').read_text()
+    assert 'Resuming after epoch 0 and' in (job / 'said').read_text()

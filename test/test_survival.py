@@ -12,7 +12,7 @@ from survival import check_equal, check_nothing_lost, finish, kill_at_random, st
 from store.tensors import load_state
 from utility import UserError
 
-STEPS = ['--save_every_min', '0', '--test_every', '2']  # a full state after every batch
+STEPS = ['--save_every_min', '0', '--test_every', '2']  # a checkpoint after every batch
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +95,7 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(one, library, tmp_path
     wait_for(lambda: printed.exists() and '[5/150]' in printed.read_text())
     os.kill(process.pid, number)
     process.join(10)
-    assert process.exitcode == 75 and 'the same command goes on' in printed.read_text()
+    assert process.exitcode == 75 and 'the same command resumes it' in printed.read_text()
     state, = (tmp_path / 'stopped' / 'experiment').rglob('state_*.pt')
     assert load_state(state)['batch'] >= 5 and 'Traceback' not in printed.read_text()
     assert finish(tmp_path / 'stopped', flags) == 0
@@ -129,7 +129,7 @@ def test_a_damaged_state_is_passed_over_aloud_and_never_by_a_fresh_start(cli, ca
     assert 'taking state_1.pt instead' in capsys.readouterr().out
     for state in states().glob('state_*.pt'):
         state.write_bytes(b'')
-    assert cli('--stage', 1) == 2 and 'every full state is damaged' in capsys.readouterr().err
+    assert cli('--stage', 1) == 2 and 'every checkpoint is damaged' in capsys.readouterr().err
 
 
 def test_options_that_change_the_result_are_refused_with_a_diff(cli, library, tmp_path, capsys):

@@ -109,6 +109,6 @@ def test_a_machine_is_lost_and_the_training_goes_on(library, tmp_path):
 
         nodes = [machine.train(parts, *flags) for machine in machines]
         assert [node.wait(240) for node in nodes] == [0, 0], said(parts)
-    assert 'Going on after epoch 0 and' in said(parts)
+    assert 'Resuming after epoch 0 and' in said(parts)
     assert not (parts / '1/experiment').exists()  # machine 0 alone writes
     check_equal(parts / '0', whole / '0')
