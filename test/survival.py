@@ -18,6 +18,7 @@ from conftest import SMALL
 import main as program
 import store.files
 import trainer
+from optim.update import make_optimizer
 from store import checkpoint
 from store.tensors import load_state, load_weights
 
@@ -126,7 +127,7 @@ def _deletes_first():
 
 
 def _forgets_the_optimizer():
-    trainer.make_optimizer(program.parse(['--stage', '1']), [torch.zeros(1)])  # torch's own set-up, not counted
+    make_optimizer(program.parse(['--stage', '1']), [torch.zeros(1)])  # torch's own set-up, not counted
     torch.optim.Adam.load_state_dict = lambda *_: None
 
 
