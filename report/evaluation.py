@@ -2,17 +2,22 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from data.dataset import TestSet
 from data.degradation import Pipeline
 from data.images import write_rgb
 from data.pairs import slug
 from model.inference import self_ensemble
 from report import metric
+from stage import Stage
 from store.files import write_bytes
 from utility import quantize
 
@@ -38,12 +43,12 @@ def _mean(values: list[dict[str, float]]) -> dict[str, float]:
     return {name: fmean(each[name] for each in values) for name in values[0]}
 
 
-def to_float(image, rgb_range, device):
+def to_float(image: Tensor, rgb_range: float, device: torch.device) -> Tensor:
     """uint8 (B, 3, H, W) → float in [0, rgb_range] on `device`."""
     return image.to(device, non_blocking=True).float() * (rgb_range / 255)
 
 
-def to_uint8(image, rgb_range):
+def to_uint8(image: Tensor, rgb_range: float) -> np.ndarray:
     """float (1, 3, H, W) in [0, rgb_range] → uint8 array (H, W, 3)."""
     return (quantize(image, rgb_range)[0] * (255 / rgb_range)).round().byte().permute(1, 2, 0).cpu().numpy()
 
@@ -54,15 +59,17 @@ class Evaluator:
     pairs: (set, image, hr, degradation) → (lq, up), a Degraded or Files of data.pairs; metrics: names of METRICS.
     """
 
-    def __init__(self, pairs, degradations, scale, rgb_range, device, ensemble=False, results=None,
-                 metrics=metric.DEFAULT):
+    def __init__(self, pairs: Callable, degradations: list[Pipeline], scale: int, rgb_range: float,
+                 device: torch.device, ensemble: bool = False, results: Path | None = None,
+                 metrics: Sequence[str] = metric.DEFAULT) -> None:
         self.pairs, self.degradations = pairs, degradations
         self.scale, self.rgb_range, self.device = scale, rgb_range, device
         self.ensemble, self.metrics = ensemble, metrics
         self.results = results  # folder for the images, None to keep none
 
     @torch.no_grad()
-    def score(self, stage, testset, check=lambda: None, watch=lambda *_: None):
+    def score(self, stage: Stage, testset: TestSet, check: Callable[[], None] = lambda: None,
+              watch: Callable[..., None] = lambda *_: None) -> list[SetScores]:
         """Scores of `stage` on `testset`: a SetScores for each degradation. check(): called before each image;
         watch(name, up, sr, hr): with each super-resolved one."""
         scores = [SetScores(testset.name, degradation, []) for degradation in self.degradations]
@@ -92,7 +99,7 @@ class Evaluator:
             return [self_ensemble(lambda *images: stage.predict(*images)[-1], lq, up, hr)]
         return stage.predict(lq, up, hr)
 
-    def protocol(self, oracle):
+    def protocol(self, oracle: bool) -> str:
         """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""
         single = f'{self.degradations[0]}; ' if len(self.degradations) == 1 else ''
         return (f'{single}{self.pairs.label(self.degradations[0])}; noise on the 0-255 scale; '
@@ -103,7 +110,7 @@ class Evaluator:
                 + '; an oracle: it adapts on the ground truth' * oracle)
 
 
-def write_csv(folder, scores):
+def write_csv(folder: Path, scores: SetScores) -> None:
     """One row per image of a SetScores, in <set>_<degradation>.csv; names that UTF-8 cannot hold as escapes.
 
     Raises UserError if it cannot be written.

@@ -1,17 +1,19 @@
 """What an epoch says of itself while it runs: mean losses, speed, the wait for data, memory."""
 import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
 
 from tqdm import tqdm
 
-from store.journal import peak_text
+from store.journal import Journal, peak_text
 
 
-def new_tally():
+def new_tally() -> dict:
     """Of the batches of an epoch: sums of their losses by name, how many were counted and how many skipped."""
     return {'sums': {}, 'counted': 0, 'skipped': 0}
 
 
-def means(tally):
+def means(tally: dict) -> dict[str, float]:
     """{name: mean loss} of the batches that were not skipped."""
     return {name: total / max(tally['counted'], 1) for name, total in tally['sums'].items()}
 
@@ -19,11 +21,11 @@ def means(tally):
 class Meter:
     """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log and the journal.
 
-    first: batches that were done before; tally: their sums, to which the next ones are added; bar:
-    whether to show one.
+    first: batches that were done before; tally: their sums, to which the next ones are added; bar: whether to show one.
     """
 
-    def __init__(self, args, epoch, first, tally, log, journal, bar=True):
+    def __init__(self, args: Namespace, epoch: int, first: int, tally: dict, log: Callable[[str], None],
+                 journal: Journal, bar: bool = True) -> None:
         self.args, self.epoch, self.first, self.tally, self.log = args, epoch, first, tally, log
         self.journal = journal
         self.images, self.waited = 0, 0.0
@@ -31,7 +33,7 @@ class Meter:
         self.bar = tqdm(total=args.test_every, initial=first, unit='batch', desc=f'Epoch {epoch}/{args.epochs_sr}',
                         leave=False, disable=None if bar else True, dynamic_ncols=True)  # None: only on a terminal
 
-    def waiting(self, batches):
+    def waiting(self, batches: Iterable) -> Iterator:
         """The batches, with the time taken that each one is waited for."""
         batches = iter(batches)
         while True:
@@ -42,7 +44,8 @@ class Meter:
                 return
             yield batch
 
-    def add(self, losses, images, batch, rate):
+    def add(self, losses: dict[str, float] | None, images: int, batch: int, rate: float) -> None:
+        """Count a batch, the number `batch` of the epoch. losses: None if it was skipped; rate: the learning rate."""
         self.images += images
         tally = self.tally
         if losses is None:
@@ -64,7 +67,8 @@ class Meter:
             self.journal.step(self.epoch, batch, losses=means(tally), lr=rate, images_per_s=self._speed(),
                               data_wait=self.waited / spent, skipped=tally['skipped'])
 
-    def close(self):
+    def close(self) -> None:
+        """End the bar."""
         self.bar.close()
 
     def _losses(self):

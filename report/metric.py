@@ -82,7 +82,7 @@ def ssim_y(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> float:
 
 def perceptual_metric(name: str, definition: str) -> Metric:
     """The Metric of an entry of perceptual.NETWORKS."""
-    def function(sr, hr, border, rgb_range=1):
+    def function(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> float:
         pair = (image[None].float().to(sr.device) / 255 for image in levels(sr, hr, border, rgb_range))
         return perceptual.distance(name, *pair)
     return Metric(function, '', 4, False, definition, lambda: perceptual.network(name))

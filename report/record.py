@@ -17,20 +17,20 @@ class Start(NamedTuple):
     options: dict
 
     @property
-    def stage(self):
+    def stage(self) -> int:
         return int(self.options['stage'])
 
     @property
-    def trains(self):
+    def trains(self) -> bool:
         return self.options['test_only'] == 'False'
 
-    def changed(self):
+    def changed(self) -> dict[str, str]:
         """{option: text} of those that are not as the stage sets them."""
         parser = build_parser(self.stage, self.options['model'])
         return {name: text for name, text in self.options.items()
                 if name in NAMES.values() and text != str(parser.get_default(name))}
 
-    def argv(self):
+    def argv(self) -> list[str]:
         """A command line that says the same, but for metrics, some of which may be registered elsewhere."""
         chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
         return [f'--{name}={text}' for name, text in chosen.items() if name not in ('metrics', 'best')]

@@ -27,10 +27,11 @@ class TestRun(NamedTuple):
     __test__ = False  # no test case, whatever pytest makes of its name
 
     @property
-    def title(self):
+    def title(self) -> str:
+        """What stands above the table."""
         return f'{protocol.label(self.name)}, x{self.scale}'
 
-    def published(self, set_name):
+    def published(self, set_name: str) -> list[protocol.Published]:
         """What was published for one of the sets."""
         return protocol.published(self.name, self.scale, set_name) if self.comparable else []
 
@@ -61,17 +62,18 @@ class Table(NamedTuple):
     published: list
 
     @property
-    def columns(self):
+    def columns(self) -> list[tuple[str, str, str]]:
         """(full name for programs, full name for people, metric) of every column."""
         return [(f'{group.heading} {name}', f'{group.heading} {title}', own) for group in self.groups
                 for (name, title), own in zip(group.names.items(), group.metrics, strict=True)]
 
     @property
-    def rows(self):
+    def rows(self) -> list[Row]:
+        """All of them, from top to bottom."""
         return [*self.degradations, *self.means, *self.published]
 
 
-def table(run):
+def table(run: TestRun) -> Table:
     """The Table of a TestRun: a row per degradation; means per noise level, where there are several, and over all
     degradations; what was published, as columns where it is known per degradation, otherwise as rows."""
     groups, rows = list(_groups(run)), []
@@ -109,7 +111,7 @@ def _published_rows(run, noise):
             yield Row(f'published: {method}', noise, cells)
 
 
-def table_text(run):
+def table_text(run: TestRun) -> str:
     """For the terminal, in blocks no wider than WIDTH unless one set's name is."""
     shown = table(run)
     levels = (list(rows) for _, rows in groupby(shown.degradations, lambda row: row.noise))
@@ -175,7 +177,7 @@ def _notes(run, shown):
     return [f'Published: {protocol.SOURCE}.'] * bool(marked) + [f'Protocol: {run.line}']
 
 
-def table_markdown(run):
+def table_markdown(run: TestRun) -> str:
     """A heading, one table of all columns, the notes."""
     shown = table(run)
     _, names, metrics = zip(*shown.columns, strict=True)
@@ -187,7 +189,7 @@ def table_markdown(run):
     return '\n'.join([f'### {run.title}', '', *lines, '', '  \n'.join(_notes(run, shown))]) + '\n'
 
 
-def table_csv(run):
+def table_csv(run: TestRun) -> str:
     """A row per row of the table; every row says by which protocol and how it was made."""
     shown = table(run)
     names, *_ = zip(*shown.columns, strict=True)
@@ -198,7 +200,7 @@ def table_csv(run):
     return text.getvalue()
 
 
-def table_json(run):
+def table_json(run: TestRun) -> str:
     """The same numbers unrounded, {test set: {metric: mean}} in each row, and what each metric is.
 
     inf and nan, which JSON lacks, are text.
@@ -221,7 +223,7 @@ def _json_row(row, groups):
     return {'blur': row.blur, 'noise': row.noise, 'degradation': row.degradation, 'scores': scores}
 
 
-def write_tables(folder, run):
+def write_tables(folder: Path, run: TestRun) -> list[Path]:
     """Write protocol_<name>.csv, .md and .json into `folder`; returns their paths. Raises UserError if it cannot."""
     texts = {'csv': table_csv(run), 'md': table_markdown(run), 'json': table_json(run)}
     paths = [Path(folder) / f'protocol_{run.name}.{suffix}' for suffix in texts]

@@ -8,6 +8,7 @@ by name without suffix; `_x<scale>` or `_SR` may follow a method's. Scores are o
 import argparse
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +22,7 @@ from report.plots import draw_zooms, telling_crop
 from utility import UserError, command_line, expand, expanded, shown
 
 
-def method(text):
+def method(text: str) -> tuple[str, str]:
     """'name=folder' → (name, folder)."""
     name, equals, folder = text.partition('=')
     if not (name and equals and folder):
@@ -29,7 +30,7 @@ def method(text):
     return name, expanded(folder)
 
 
-def crop(text):
+def crop(text: str) -> tuple[int, int, int]:
     """'top,left,side' → three whole numbers."""
     match = re.fullmatch(r'(\d+),(\d+),([1-9]\d*)', text)
     if not match:
@@ -38,7 +39,7 @@ def crop(text):
 
 
 @command_line()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog='tools/compare.py', description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', type=method, required=True, metavar='NAME=FOLDER',
@@ -58,7 +59,7 @@ def main(argv=None):
             print(shown(path))
 
 
-def collected(args):
+def collected(args: Namespace) -> list[tuple[str, Path, dict[str, Path]]]:
     """[(name of an image, its ground truth, {method: file})]. Raises UserError if a file or a partner is missing."""
     if len(dict(args.methods)) < len(args.methods):
         raise UserError('--methods: two have the same name')
@@ -72,7 +73,7 @@ def collected(args):
     return [(name, *images[name]) for name in args.images or images]
 
 
-def draw(args, name, truth, restored):
+def draw(args: Namespace, name: str, truth: Path, restored: dict[str, Path]) -> list[Path]:
     """Draw the panel of one image; returns the paths of its files. Raises UserError if it does not fit."""
     images = {label: read_rgb(path) for label, path in restored.items()}
     names = args.metrics.split(',')

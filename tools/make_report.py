@@ -11,16 +11,20 @@ import base64
 import hashlib
 import re
 import sys
+from argparse import Namespace
 from html import escape
 from pathlib import Path
 from statistics import fmean
 from string import Template
 
+import numpy as np
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import make_tests
+from data.dataset import TestSet
 from data.degradation import Pipeline
 from data.images import read_rgb
 from data.pairs import Degraded, Files
@@ -29,6 +33,7 @@ from report import metric, page, record
 from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
 from report.plots import telling_crop
+from report.record import Scored, Start
 from store.files import write_bytes
 from utility import UserError, command_line, expand, expanded, shown
 
@@ -41,7 +46,7 @@ NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth; -
 
 
 @command_line()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     own = Parser(prog='tools/make_report.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument('run', type=expand, help='the folder of a run')
@@ -58,7 +63,7 @@ def main(argv=None):
     print(f'{shown(out)}: {len(data) / 1e6:.1f} MB')
 
 
-def report(run, dir_data, images, notes):
+def report(run: Path, dir_data: str | None, images: int, notes: list[str]) -> str:
     """The page as text. notes: a list that what could not be shown is added to. Raises UserError."""
     starts = record.read_starts(run)
     start = next((each for each in reversed(starts) if each.trains), starts[-1])
@@ -85,7 +90,7 @@ def report(run, dir_data, images, notes):
                            for name, content in sections.items() if content))
 
 
-def policy(template):
+def policy(template: str) -> str:
     """The page's Content-Security-Policy: nothing is fetched, only its own style and script count."""
     def own(tag):
         text = re.search(f'<{tag}>(.*?)</{tag}>', template, re.S)[1]
@@ -94,7 +99,7 @@ def policy(template):
             "base-uri 'none'; form-action 'none'")
 
 
-def curves(run, stage, notes):
+def curves(run: Path, stage: int, notes: list[str]) -> str:
     """Losses and scores, from the newest checkpoint; where none is left, the pictures that training drew."""
     history = record.read_history(run, stage, notes.append)
     charts = [page.chart('Training loss', 'loss', series, losses=True) if name == 'losses'
@@ -107,7 +112,7 @@ def curves(run, stage, notes):
     return found and f'<div class="charts">{found}</div>'
 
 
-def tests(tables, scores):
+def tests(tables: list[dict], scores: list[Scored]) -> str:
     """The tables of --test_only beside what was published, then the newest scores of each set and image."""
     parts = [protocol_table(each) for each in tables]
     metrics = list(dict.fromkeys(name for each in scores for name in next(iter(each.scores.values()))))
@@ -123,17 +128,18 @@ def tests(tables, scores):
     return '\n'.join(parts)
 
 
-def mean(scored):
+def mean(scored: Scored) -> dict[str, float]:
+    """{metric: mean over the images}."""
     rows = list(scored.scores.values())
     return {name: fmean(row[name] for row in rows) for name in rows[0]}
 
 
-def numbers(values, metrics):
+def numbers(values: dict[str, float], metrics: list[str]) -> list[str]:
     """The cells of a row; '' for a metric that another test was scored by."""
     return [metric.number(name, values[name]) if name in values else '' for name in metrics]
 
 
-def protocol_table(content):
+def protocol_table(content: dict) -> str:
     """The table of one protocol, from report.table_json. Raises UserError if it is of another form."""
     try:
         degradations, means, published = (content[kind] for kind in ('degradations', 'means', 'published'))
@@ -156,14 +162,14 @@ def protocol_table(content):
             + ''.join(f'<p class="soft">{escape(note)}</p>' for note in notes))
 
 
-def cell(metric, value):
+def cell(facts: dict, value: float | str | None) -> str:
     """A number with the decimals of its metric; inf and nan are text already; '' where nothing was published."""
     if value is None or isinstance(value, str):
         return value or ''
-    return f'{value:.{metric["decimals"]}f}'
+    return f'{value:.{facts["decimals"]}f}'
 
 
-def panels(scores, starts, dir_data, most, notes):
+def panels(scores: list[Scored], starts: list[Start], dir_data: str | None, most: int, notes: list[str]) -> str:
     """Sliders over bicubic, super-resolved image and ground truth, spread over what was tested."""
     with_images = [each for each in scores if each.images]
     parts, size = [], 0
@@ -185,7 +191,7 @@ def panels(scores, starts, dir_data, most, notes):
                       f'<div class="panels">{"".join(parts)}</div>')
 
 
-def spread(scored, most):
+def spread(scored: list[Scored], most: int) -> list[tuple[Scored, str]]:
     """At most `most` pairs of a Scored and the name of one of its images, over all of them as evenly as possible."""
     count = len(scored)
     picks = {}
@@ -197,7 +203,7 @@ def spread(scored, most):
     return [(scored[number], name) for number, name in picks]
 
 
-def inputs(scored, image, starts, dir_data):
+def inputs(scored: Scored, image: str, starts: list[Start], dir_data: str | None) -> tuple[Tensor, Tensor]:
     """Ground truth and bicubic upsampling of the LR input, as the test made them: float (1, 3, H, W) in [0, 1].
 
     Raises UserError if the ground truth is not there any more.
@@ -210,7 +216,8 @@ def inputs(scored, image, starts, dir_data):
     return hr, up
 
 
-def find_truth(scored, image, starts, dir_data):
+def find_truth(scored: Scored, image: str, starts: list[Start],
+               dir_data: str | None) -> tuple[Namespace, TestSet, Path]:
     """(options, TestSet, file) of the newest start that tested this image. Raises UserError if it is not there."""
     failure = UserError('no start in config.txt tests an image of that name')
     for start in reversed(starts):
@@ -226,7 +233,7 @@ def find_truth(scored, image, starts, dir_data):
     raise failure
 
 
-def panel(scored, image, sr, up, hr):
+def panel(scored: Scored, image: str, sr: np.ndarray, up: Tensor, hr: Tensor) -> str:
     """One slider. sr: uint8 (H, W, 3); up, hr: float (1, 3, H, W). Raises UserError if their sizes differ."""
     pictures = {'before': to_uint8(up, 1), 'after': sr, 'truth': to_uint8(hr, 1)}
     if len({each.shape for each in pictures.values()}) > 1:
@@ -253,7 +260,7 @@ def panel(scored, image, sr, up, hr):
             f'super-resolved {scores}.{size}</figcaption></figure>\n')
 
 
-def option_lists(start):
+def option_lists(start: Start) -> str:
     """Every option, those first that differ from what the stage sets."""
     changed = start.changed()
     head = [[('option', 1), ('value', 1)]]
