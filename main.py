@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         except UserError as error:
             if group.tell(str(error)):
                 print(f'error: {error}', file=sys.stderr)
-            return 2
+            return error.status
         except RuntimeError as error:
             if group.size == 1 or not lost(error):
                 raise

@@ -57,6 +57,8 @@ OPTIONS = [
     ('dist_timeout', 300.0, within(float, 1, 604800),
      'with torchrun: seconds to wait for another process before giving up'),
     ('n_threads', 4, within(int, 0, 256), 'processes that load images; 0 = none but the main one'),
+    ('data_timeout', 10.0, within(float, 0.01, 10 ** 4),
+     'minutes that reading one image may take before training stops'),
     ('precision', 'single', ('single', 'bf16', 'half'), 'products of 32-bit floats, or of 16 bits: bfloat16; float16'),
     ('compile', False, boolean, 'fuse what the SR network does between its convolutions, by torch.compile'),
     ('recompute', True, boolean, 'recompute the blocks\' activations in the backward pass: a sixth of their memory; '

@@ -23,6 +23,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a file
 
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
+    status = 2  # of the program that it ends
+
+
+class Unavailable(UserError):
+    """Something outside has failed that may work later, such as a disk that does not answer: run it again."""
+    status = 75  # EX_TEMPFAIL of sysexits.h, as of a training that a signal stopped
 
 
 class Stream:
@@ -80,7 +86,7 @@ def _occupy_standard_streams():
 def command_line(afterwards: str = '') -> Callable:
     """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
     2 if something given was wrong or the system refused something (a full disk, a folder taken away, memory), told in
-    one line; 1 if it ended since nobody reads the output any longer; 130 after Ctrl-C.
+    one line; 75 if it may work later; 1 if it ended since nobody reads the output any longer; 130 after Ctrl-C.
 
     afterwards: how to go on after Ctrl-C, in words.
     """
@@ -111,6 +117,7 @@ def _status(main, argv, afterwards):
         return main(argv) or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        return error.status
     except BrokenPipeError:
         return 1
     except OSError as error:

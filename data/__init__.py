@@ -10,7 +10,7 @@ import torch
 
 from data.cache import PixelCache, default_cache
 from data.dataset import TestSet, canonical, find_images, refuse, scan, split_names
-from data.loader import TrainLoader
+from data.loader import TrainLoader, shared_memory_fits
 from data.sampling import EpochSampler, PatchDataset
 from utility import UserError, shown
 
@@ -94,5 +94,11 @@ def _train_loader(args, files, cache, rank):
     dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, augment=not args.no_augment)
     dataset.checksums = [cache.checksums[path] for path in files]
     sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (rank.rank, rank.size))
-    n_threads = min(args.n_threads, os.cpu_count() or 1)  # more only cost; the patches are the same for any number
-    return TrainLoader(dataset, sampler, n_threads, pin_memory=torch.cuda.is_available())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    n_threads = min(args.n_threads, cores)  # more only cost; the patches are the same for any number
+    batch_bytes = 3 * dataset.size ** 2 * args.batch_size // rank.size
+    possible, fits, warning = shared_memory_fits(batch_bytes, n_threads, rank.size)
+    if warning and not rank.local:
+        print(f'warning: {warning}', file=sys.stderr)
+    return TrainLoader(dataset, sampler, n_threads * possible, torch.cuda.is_available(), 60 * args.data_timeout,
+                       through_pipes=not fits)

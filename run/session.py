@@ -78,6 +78,7 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
             settle(run, stage, state, args)
             return
     loader, tester = prepare(args, stage, run, process)
+    loader.on_wait = process.stopper.check
     trainer = Trainer(args, stage, loader, tester, run, process)
     if state:
         images = loader.dataset

@@ -2,6 +2,7 @@
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,9 +14,9 @@ from survival import alive, wait_for
 
 from data.cache import PixelCache
 from data.images import read_rgb, write_rgb
-from data.loader import TrainLoader
+from data.loader import TrainLoader, shared_memory_fits
 from data.sampling import EpochSampler, PatchDataset
-from utility import UserError
+from utility import Unavailable, UserError
 
 
 def noise(height, width, seed=0):
@@ -77,12 +78,13 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize('action,words', [(sleep, 'hangs'), (die, 'ended from outside')])
+@pytest.mark.parametrize('action,words', [(sleep, 'takes more than 1 s'), (die, 'ended from outside')])
 def test_worker_that_hangs_or_dies(files, action, words):
     before, start = signal.getsignal(signal.SIGCHLD), time.monotonic()
     train = loader(files, 2, Trap(files[3].name, action), patience=1)
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(Unavailable, match=words) as error:
         list(train)
+    assert error.value.status == 75
     del train
     gc.collect()
     assert time.monotonic() - start < 10 and not multiprocessing.active_children()
@@ -90,17 +92,66 @@ def test_worker_that_hangs_or_dies(files, action, words):
     assert signal.getsignal(signal.SIGCHLD) == before
 
 
-def test_a_hang_is_known_within_ten_seconds(files):
-    start = time.monotonic()
-    train = TrainLoader(PatchDataset(files, 16, 1, Trap(files[3].name, sleep)), EpochSampler(5, 6, 4, 1), 1)
-    with pytest.raises(UserError, match='hangs'):
-        list(train)
-    assert time.monotonic() - start < 10
-
-
-def test_slow_worker_is_waited_for(files):
-    slow = loader(files, 1, Trap(files[3].name, nap), batches=2, patience=1)
+def test_slow_worker_is_waited_for_with_one_line(files, monkeypatch, capsys):
+    monkeypatch.setattr('data.loader.LOOK', 0.2)
+    monkeypatch.setattr('data.loader.SLOW', 0.5)
+    slow = loader(files, 1, Trap(files[3].name, nap), batches=2, patience=9)
     assert torch.equal(epoch(slow, 1), epoch(loader(files, batches=2), 1))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(files[3].name in line and '--data_timeout allows 9 s' in line for line in lines)
+    assert len(lines) <= 2                                # once for each batch that waited
+
+
+def test_a_signal_is_heard_while_a_disk_does_not_answer(files):
+    class Stop(BaseException):
+        pass
+
+    def stop():
+        raise Stop
+    train = loader(files, 1, Trap(files[3].name, sleep))
+    train.on_wait, start = stop, time.monotonic()
+    with pytest.raises(Stop):
+        list(train)
+    del train
+    gc.collect()
+    assert time.monotonic() - start < 10 and not multiprocessing.active_children()
+
+
+def test_workers_that_never_start_are_given_up(files, monkeypatch):
+    monkeypatch.setattr('data.loader._init_worker', asleep)
+    with pytest.raises(Unavailable, match='starting the processes that load training images takes more than 1 s'):
+        list(loader(files, 1, patience=1))
+
+
+def asleep(_):
+    time.sleep(60)
+
+
+# ---------------------------------------------------------------- little shared memory
+
+def test_batches_through_pipes_are_the_same(files):
+    train = TrainLoader(PatchDataset(files, 16, 1), EpochSampler(5, 6, 4, 1), 2, through_pipes=True)
+    batches = epoch(train, 1)
+    assert batches.dtype == torch.uint8 and torch.equal(batches, epoch(loader(files), 1))
+
+
+def test_little_shared_memory_is_seen_beforehand(monkeypatch):
+    monkeypatch.setattr('data.loader.SHARED', '/')
+    usage = shutil._ntuple_diskusage(10 ** 9, 0, 64 * 2 ** 20)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
+    batch = 64 * 3 * 256 ** 2                             # the paper's: 64 patches, 4 times 64 pixels wide
+    assert shared_memory_fits(batch, 1) == (True, True, '') == shared_memory_fits(batch, 0)
+    possible, fits, text = shared_memory_fits(batch, 4)
+    assert possible and not fits and '67,108,864 bytes free' in text and '--shm-size' in text
+    assert shared_memory_fits(batch // 2, 1, ranks=4)[1] is False
+
+
+def test_without_shared_memory_the_main_process_loads(monkeypatch):
+    def refuse():
+        raise OSError(38, 'Function not implemented')
+    monkeypatch.setattr(multiprocessing, 'Lock', refuse)
+    possible, fits, text = shared_memory_fits(1, 4)
+    assert not possible and not fits and 'Function not implemented' in text and '--n_threads 0' in text
 
 
 def load_and_wait(files, method, worker):
