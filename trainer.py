@@ -19,7 +19,7 @@ from report.plots import draw_curves, draw_rate
 from report.testing import Tester
 from stage import Stage
 from store import continuity
-from store.checkpoint import Run
+from store.checkpoint import Run, keeps_weights
 from store.journal import peak_text
 from utility import UserError, derive_seed, out_of_memory, shown
 
@@ -162,14 +162,18 @@ class Trainer:
                 self.sound = True
                 logged |= values if not logged else {f'{update.name} {name}': value for name, value in values.items()}
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise UserError(f'out of memory ({peak_text(self.device)}) with --batch_size {self.args.batch_size} and '
-                            f'--patch_size {self.args.patch_size}: lower one of them; what was saved is intact, and '
-                            'a lower --batch_size resumes it with --accept_changes') from error
+            self.explain_shortage(error, f'with --batch_size {self.args.batch_size} and --patch_size '
+                                  f'{self.args.patch_size}: lower one of them; what was saved is intact, and a lower '
+                                  '--batch_size resumes it with --accept_changes')
+            raise
         if self.ema:
             self.ema.update()
         return logged
+
+    def explain_shortage(self, error: Exception, remedy: str) -> None:
+        """Raises UserError where `error` says that memory ran out: how much was taken, and the remedy."""
+        if out_of_memory(error):
+            raise UserError(f'out of memory ({peak_text(self.device)}) {remedy}') from error
 
     def forward(self, update: Update, hr: Tensor) -> dict[str, Tensor]:
         """The losses of an update on hr (B, 3, P, P), {name: scalar}, means over the GPUs that share the batch."""
@@ -226,10 +230,15 @@ class Trainer:
         if not self.run.is_rank0:
             self.group.wait_for_test(self.stopper)
             return
-        scored = self.tester.score(self.stage, self.epoch)
-        if self.ema:
-            with self.ema.applied():
-                scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
+        try:
+            scored = self.tester.score(self.stage, self.epoch)
+            if self.ema:
+                with self.ema.applied():
+                    scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
+        except (RuntimeError, MemoryError) as error:
+            self.explain_shortage(error, f'in the test after epoch {self.epoch}, which is saved: the same command '
+                                  'tests it again; take smaller test images, or --chop in stage 4')
+            raise
         self.group.tick(self.stopper, done=True)
         self.run.log(f'Protocol: {self.tester.evaluator.protocol(self.stage.oracle)}')
         means = {name: evaluation.overall(several) for name, several in scored.items()}
@@ -288,8 +297,3 @@ class Trainer:
             self.ema.load_state_dict(state['ema'] or self.ema.state_dict())  # --ema may have been added since
         self.epoch, self.batch, self.tested = state['epoch'], state['batch'], state['tested']
         self.tally, self.history = state['tally'], History(state['history'])
-
-
-def keeps_weights(args: Namespace, epoch: int) -> bool:
-    """Whether the weights of `epoch` stay under its number."""
-    return args.save_models or epoch > args.st_save_epoch

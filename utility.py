@@ -122,13 +122,18 @@ def _status(main, argv, afterwards):
         return 1
     except OSError as error:
         print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print('error: memory runs out; take a smaller network, batch or image, or end other programs', file=sys.stderr)
     except KeyboardInterrupt:
         print(f'\ninterrupted{afterwards}', file=sys.stderr)
         return 130
+    except Exception as error:
+        if out_of_memory(error):
+            print('error: memory runs out; take a smaller network, batch or image, or end other programs',
+                  file=sys.stderr)
+        else:
+            traceback.print_exc()
+            text = ' '.join(str(error).split())[:200]
+            print(f'error: {type(error).__name__}: {text}; a fault of the program, or of an extension: the lines above '
+                  'say where', file=sys.stderr)
     return 2
 
 

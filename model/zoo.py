@@ -35,12 +35,12 @@ def locate(weights: str | Path) -> tuple[Path, bool] | None:
 
     Raises UserError if the shipped file is damaged.
     """
-    facts = index().get(str(weights))
+    path = expand(weights)
+    facts = None if path.suffix else index().get(str(weights))  # a name in the zoo has no suffix
     if facts:
         path = ZOO / facts['file']
         _check_sum(path, facts['sha256'])
         return path, True
-    path = expand(weights)
     return (path, False) if path.is_file() else None
 
 

@@ -23,10 +23,10 @@ from run.upgrade import upgraded
 from stage import Stage
 from stages import STAGES
 from store import continuity
-from store.checkpoint import Run, run_folder
+from store.checkpoint import Run, keeps_weights, run_folder
 from store.files import reserve
 from store.journal import Journal
-from trainer import Trainer, keeps_weights
+from trainer import Trainer
 from utility import UserError
 
 

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Train the weights that zoo/ ships: the four stages on any folder of photos, within a given time.
-# Usage: sh scripts/train_zoo.sh [small|full] [--minutes 90] [flags of main.py, for every stage]
-#   small: 8 blocks, for CPUs; full: the paper's 27 blocks, for a GPU. For example:
+# Usage: sh scripts/train_zoo.sh [small|grown|full] [--minutes 90] [flags of main.py, for every phase]
+#        sh scripts/train_zoo.sh status NAME [--measure]
+#   small: 8 blocks, for CPUs; grown: 27 blocks, from 8, for CPUs and many hours; full: 27 blocks, for a GPU. Example:
 #   sh scripts/train_zoo.sh small --dir_data datasets --data_train DIV2K
-# A second run goes on where the first one stopped. Environment: PYTHON (found or set up by itself).
+# A second run resumes the first one. Environment: PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

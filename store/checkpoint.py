@@ -29,6 +29,11 @@ def run_folder(name: str, args: Namespace, blur_type: str | None = None) -> Path
     return Path('experiment') / f'{name}_x{args.scale}_{args.mode}_{blur}'
 
 
+def keeps_weights(args: Namespace, epoch: int) -> bool:
+    """Whether the weights of `epoch` stay under its number."""
+    return args.save_models or epoch > args.st_save_epoch
+
+
 class Run:
     """One run's folder. Nothing is written before open().
 

@@ -32,6 +32,9 @@ ELSEWHERE = {
     'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
     'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
+    'python main.py --stage 4 --n_blocks 27': 'test_ship.py::test_a_grown_student_and_its_status',
+    'sh scripts/train_zoo.sh grown': 'test_ship.py::test_a_grown_student_and_its_status',
+    'sh scripts/train_zoo.sh status': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh': 'test_ship.py::test_trained_measured_and_shipped',
     'python tools/maintain/ship_weights.py': 'test_ship.py::test_trained_measured_and_shipped',
     'python tools/prepare_data.py download': 'test_prepare_data.py::test_everything_by_one_command',
@@ -47,7 +50,7 @@ SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1'
          '--epochs_encoder', '0', '--task_iter', '1', '--test_iter', '1', '--meta_batch_size', '1', '--n_threads', '0',
          '--print_every', '1', '--device', 'cpu']
 BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw_kernels.py': [],
-          'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
+          'tools/grow_weights.py': [], 'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
           'tools/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
           'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'], 'tools/compare.py': [],
           'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
@@ -180,6 +183,8 @@ def small(file, flags):
     more = list(BEHIND[file])
     if 'kdsr' in flags:
         more += ['--n_resblocks', '1']
+    if any(flag.startswith('linear_') for flag in flags):
+        more += ['--decay_type', 'linear_0']
     if file != 'main.py' or {'--test_only', '--help', '--load', '--dir_demo'} & set(flags):
         return more
     return [*more, '--resume', '1'] if '--resume' in flags else [*more, '--reset']

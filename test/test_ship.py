@@ -2,6 +2,7 @@
 import json
 
 import pytest
+import recipe
 import ship_weights
 import train_zoo
 from conftest import SMALL
@@ -10,14 +11,23 @@ from model import zoo
 from upscale import load
 
 
+def short(phase):
+    """`phase` with few epochs and blocks, the decay beginning after the first epoch."""
+    small = {'--decay_type': 'linear_1', '--epochs_encoder': '1' if phase.stage == 4 and not phase.grown else '0',
+             '--n_blocks': '2' if phase.grown else '1'}
+    flags = [small.get(before, flag) for before, flag in zip(('', *phase.flags), phase.flags, strict=False)]
+    return phase._replace(epochs=3 if phase.stage == 4 else 2, flags=tuple(flags))
+
+
 @pytest.fixture
 def place(library, tmp_path, monkeypatch):
     """Flags of a small training; its folder is the current one, zoo/ in it empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
-    short = {stage: (share, 4 if stage == 4 else 1, flags) for stage, (share, _, flags) in train_zoo.PHASES.items()}
-    for module in train_zoo, ship_weights:
-        monkeypatch.setattr(module, 'PHASES', short)
+    monkeypatch.setattr(train_zoo, 'GROWN', 2)
+    for size, each in recipe.RECIPES.items():
+        phases = {name: short(phase) for name, phase in each.phases.items()}
+        monkeypatch.setitem(recipe.RECIPES, size, each._replace(phases=phases))
     left_to_the_stages = {'--epochs_sr', '--test_every', '--epochs_encoder'}
     pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
     return ['--dir_data', str(library), '--dir_cache', 'cache',
@@ -36,14 +46,31 @@ def test_trained_measured_and_shipped(place, tmp_path, capsys):
     (tmp_path / 'about.md').write_text('What no program knows.\n')
     assert ship_weights.main(['tiny', '--about', 'about.md', '--default']) == 0, capsys.readouterr().err
     facts = zoo.index()['tiny']
-    assert facts['scale'] == 2 and facts['steps'] == {'1': 1, '2': 1, '3': 1, '4': 4} and '3 images' in facts['images']
+    assert facts['scale'] == 2 and '3 images' in facts['images']
+    assert facts['steps'] == {'stage1': 2, 'stage2': 2, 'stage3': 2, 'stage4': 3}
     card = (tmp_path / 'zoo/tiny.md').read_text()
     assert card.startswith('# tiny\n\nWhat no program knows.\n') and '| **tiny** | ' in card
     assert '`sh scripts/train_zoo.sh small --minutes 0.001`' in card and str(tmp_path) not in card
     assert load(device='cpu').scale == 2
 
 
+@pytest.mark.slow
+def test_a_grown_student_and_its_status(place, tmp_path, capsys):
+    assert train_zoo.main(['grown', '--minutes', '0.001', '--name', 'tiny', *place]) == 0
+    log = (tmp_path / 'experiment/tiny_stage4_grown_x2_bicubic_iso/log.txt').read_text()
+    assert all(f'from experiment/tiny/{phase}_2.pt' in log for phase in ('stage3', 'stage4'))
+    capsys.readouterr()
+    assert train_zoo.main(['status', 'tiny', '--measure', '--data_test', 'Set2']) == 0
+    said = capsys.readouterr().out
+    rows = [line.split() for line in said.splitlines() if line.startswith('stage')]
+    assert [row[:3] for row in rows] == [['stage1', '2', '2'], ['stage2', '2', '2'], ['stage3', '2', '2'],
+                                         ['stage4', '3', '3'], ['stage4_grown', '3', '3']]
+    assert all('Set2' in row for row in rows) and 'gaussian8' in said and 'Silhouette' in said
+    assert (tmp_path / 'experiment/tiny/degradations.png').is_file()
+
+
 def test_mistakes_are_one_line(place, capsys):
     assert ship_weights.main(['nothing', '--about', 'about.md']) == 2
     assert train_zoo.main(['small', '--no_such_flag', '1', *place]) == 2
-    assert capsys.readouterr().err.count('\n') == 2
+    assert train_zoo.main(['status', 'nothing']) == train_zoo.main(['status']) == 2
+    assert capsys.readouterr().err.count('\n') == 4

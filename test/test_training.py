@@ -10,9 +10,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
+from survival import same
 
 from model import mrda
+from option import parse
+from report.testing import Tester
+from stages import STAGES
 from store.tensors import load_state, save_weights
+from trainer_stage1 import Stage1
 
 
 def weights(run, name):
@@ -298,3 +304,45 @@ def test_batches_above_the_skip_threshold_are_skipped(cli):
     assert log_of('stage1').count('Skip this batch') == 3
     assert cli('--stage', 1, '--skip_threshold', '1e-9', '--epochs_sr', 4) == 0       # by the last epoch with a mean
     assert log_of('stage1').count('Skip this batch') == 9
+
+
+@pytest.mark.parametrize('error, said', [
+    (MemoryError(), 'out of memory'), (RuntimeError("can't allocate memory: 9 bytes"), 'after epoch 1, which is saved'),
+    (OSError(2, 'No such file', 'gone.png'), 'gone.png'), (ValueError('a fault'), 'error: ValueError: a fault')])
+def test_an_epoch_is_kept_whatever_goes_wrong_in_its_test(cli, monkeypatch, capsys, error, said):
+    assert cli('--stage', 1, '--save', 'whole') == 0
+    with monkeypatch.context() as patch:
+        def failing(*_):
+            raise error
+        patch.setattr(Tester, 'score', failing)
+        assert cli('--stage', 1, '--save', 'parts') == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not load_state('experiment/parts_x2_bicubic_iso/model/state_1.pt')['tested']
+    assert cli('--stage', 1, '--save', 'parts') == 0
+    whole, parts = (load_state(f'experiment/{save}_x2_bicubic_iso/model/state_2.pt') for save in ('whole', 'parts'))
+    assert same(whole['history'], parts['history']) and same(whole['networks'], parts['networks'])
+
+
+def test_an_error_within_an_epoch_leaves_a_checkpoint_of_what_was_trained(cli, monkeypatch, capsys):
+    losses, calls = Stage1.losses, []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise ValueError('a fault of a loss')
+        return losses(*args)
+    monkeypatch.setattr(Stage1, 'losses', failing)
+    assert cli('--stage', 1, '--save', 'parts') == 2
+    assert 'a fault of a loss' in capsys.readouterr().err.splitlines()[-1]
+    assert Path('experiment/parts_x2_bicubic_iso/model/state_0_2.pt').is_file()
+    assert cli('--stage', 1, '--save', 'parts') == cli('--stage', 1, '--save', 'whole') == 0
+    assert equal(weights('parts', 'model_last'), weights('whole', 'model_last'))
+
+
+def test_frozen_networks_stay_in_eval_mode():
+    stage = STAGES[4](parse([*SMALL, '--stage', '4']))
+    stage.train()
+    assert all(module.training for module in stage.student.modules()) and stage.training
+    assert not any(module.training for frozen in (stage.teacher, stage.mln, stage.loss) for module in frozen.modules())
+    stage.eval()
+    assert not any(module.training for module in stage.modules())

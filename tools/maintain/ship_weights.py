@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from train_zoo import PHASES, SIZES, read_plan
+from recipe import RECIPES, read_plan
+from train_zoo import phase_line, phase_options, weights_file
 
 import main as program
 from model import zoo
@@ -43,10 +44,10 @@ def main(argv=None):
 def ship(asked, flags):
     """Measure the student in single and in half precision, and put it into zoo/ if that costs nothing."""
     plan = read_plan(Path('experiment', asked.name, 'plan.json'))
-    line = ['--stage', '4', *plan['flags'], *plan['4'], *flags, '--precision', 'single']
-    args = parse([*line, '--save', f'{asked.name}_stage4'])
-    model = run_folder(args.run_name, args) / 'model'
-    full, half = model / 'model_ST_last.pt', Path('experiment', asked.name, f'{asked.name}.pt')
+    phase = list(RECIPES[plan['size']].phases)[-1]
+    line = [*phase_line(asked.name, phase, plan), *flags, '--precision', 'single']
+    args = phase_options(asked.name, phase, plan)
+    full, half = weights_file(asked.name, phase, plan), Path('experiment', asked.name, f'{asked.name}.pt')
     write_bytes(half, zoo.halved(load_weights(full), full))
     scores = {path: measured([*line, '--protocol', asked.protocol, '--pre_train_ST', str(path),
                               '--save', f'{asked.name}_{precision}'])
@@ -54,7 +55,7 @@ def ship(asked, flags):
     cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
     if cost >= COST:
         raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
-    training = facts(args, plan, model)
+    training = facts(args, plan, full.parent)
     about = Path(asked.about).read_text(encoding='utf-8')  # before anything is shipped
     zoo.ship(asked.name, half, training, default=asked.default)
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
@@ -62,20 +63,21 @@ def ship(asked, flags):
 
 def facts(args, plan, model):
     """What the card and the index say of a student and its training, which left `model`, the folder of its weights."""
-    steps = {str(stage): epochs * int(dict(pairwise(plan[str(stage)]))['--test_every'])
-             for stage, (_, epochs, _) in PHASES.items()}
+    own = {name: dict(pairwise(words)) for name, words in plan['phases'].items()}
+    steps = {name: phase.epochs * int(own[name]['--test_every'])
+             for name, phase in RECIPES[plan['size']].phases.items()}
     state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
     seconds = state.stat().st_mtime - plan['started']
     options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
     return {**options, 'size': plan['size'], 'minutes_planned': plan['minutes'],
             'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps, 'flags': flags(plan),
-            'precision': {str(stage): dict(pairwise(plan[str(stage)]))['--precision'] for stage in PHASES},
+            'precision': {name: words['--precision'] for name, words in own.items()},
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
 
 
 def flags(plan):
     """What a training was given besides size and time, but for the folders and files of the machine where it ran."""
-    given = plan['flags'][len(SIZES[plan['size']]):]
+    given = plan['flags'][len(RECIPES[plan['size']].flags):]
     pairs = zip(given[::2], given[1::2], strict=True)
     return shlex.join(part for pair in pairs if not pair[0].startswith(('--dir', '--pre_train')) for part in pair)
 
@@ -126,8 +128,8 @@ def card(name, training, table, cost, about):
               f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}` with '
               f'`{training["flags"]}`, at commit `{training["commit"]}`',
               '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
-              '- steps: ' + ', '.join(f'{steps:,} in stage {stage} ({training["precision"][stage]})'
-                                      for stage, steps in training['steps'].items()),
+              '- steps: ' + ', '.join(f'{steps:,} in {phase} ({training["precision"][phase]})'
+                                      for phase, steps in training['steps'].items()),
               f'- {training["minutes_taken"]} minutes on {training["device"]}',
               f'- {training["images"]}: names and sizes of the files, see `store/continuity.py`']
     return '\n'.join(lines) + '\n'

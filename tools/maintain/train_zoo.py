@@ -1,138 +1,141 @@
-"""The weights that zoo/ ships, by the product's own command line: as many steps a stage as fit into the time given.
+"""The weights that zoo/ ships, by the product's own command line: as many steps a phase as fit into the time given.
 
-A plan is made first, by timing some steps of each stage on this device, and kept in experiment/<name>/plan.json, so
-that a second run goes on with the same one. The runs are experiment/<name>_stage1 … <name>_stage4.
+A plan is made first, by timing some steps of each phase on this device, and kept in experiment/NAME/plan.json, so that
+a second run resumes the same one. The runs are experiment/NAME_stage1 … NAME_stage4 (and NAME_stage4_grown).
+`status NAME` prints what each phase has seen and scored so far; with --measure also the protocol's mean scores and the
+silhouettes of the representation for the newest student.
 """
 import json
-import shutil
-import subprocess
 import sys
-import time
+from argparse import Namespace
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import map_degradations
+from recipe import GROWN, RECIPES, Phase, make_plan, read_plan
 
 import main as program
-from option import Parser, parse
-from stages import STAGES
-from store.files import write_bytes
-from utility import UserError, choose_device, command_line, derive_seed, shown
+from model.growth import grow
+from option import Parser, parse, positive
+from store.checkpoint import WEIGHTS, run_folder
+from store.tensors import load_weights, save_weights
+from utility import UserError, command_line
 
-SIZES = {
-    'small': ['--n_blocks', '8', '--n_feats', '48', '--batch_size', '8', '--patch_size', '40', '--n_threads', '1',
-              '--meta_batch_size', '3'],
-    'full': ['--n_blocks', '27', '--n_feats', '128', '--batch_size', '32', '--patch_size', '64', '--n_threads', '8'],
-}
-# Stage: its share of the time, epochs, their flags. What is left over is for the tests after each epoch. Rates fall
-# exponentially, by --gamma_sr after each epoch: from few steps more is learnt so than by the paper's rare halvings.
-PHASES = {
-    1: (0.03, 4, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
-    2: (0.04, 4, ['--lr_sr', '2e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.5']),
-    3: (0.33, 18, ['--lr_sr', '6e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.85']),
-    4: (0.53, 24, ['--lr_sr', '5e-4', '--lr_decay_sr', '1', '--gamma_sr', '0.82', '--epochs_encoder', '3',
-                   '--lr_encoder', '5e-4']),
-}
+PROTOCOLS = {'iso_gaussian': ('gaussian8', 'Set5'), 'aniso_gaussian': ('mrda9', 'Set14')}
 
 
-@command_line('; the same command goes on')
-def main(argv=None):
-    own = Parser(prog='tools/maintain/train_zoo.py',
-                 usage='sh scripts/train_zoo.sh [small|full] [--minutes N] [flags of main.py]', allow_abbrev=False)
-    own.add_argument('size', nargs='?', choices=SIZES, default='small')
-    own.add_argument('--minutes', type=float, default=90)
+@command_line('; the same command resumes')
+def main(argv: list[str] | None = None) -> int:
+    """Train, or print the status of a training; returns the exit status."""
+    own = Parser(prog='tools/maintain/train_zoo.py', allow_abbrev=False,
+                 usage='sh scripts/train_zoo.sh [small|grown|full] [--minutes N] [flags of main.py]\n'
+                       '       sh scripts/train_zoo.sh status NAME [--measure] [flags of main.py]')
+    own.add_argument('size', nargs='?', choices=(*RECIPES, 'status'), default='small')
+    own.add_argument('--minutes', type=positive, default=90)
     own.add_argument('--name', default=None)
+    own.add_argument('--measure', action='store_true')
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ['status'] and len(argv) > 1 and not argv[1].startswith('-'):
+        argv[1:2] = ['--name', argv[1]]
     asked, flags = own.parse_known_args(argv)
+    if asked.size == 'status':
+        if not asked.name:
+            raise UserError('status: the name of a training is missing, as in status mrda_s_x4_iso_small')
+        return status(asked.name, flags, asked.measure)
     name = asked.name or f'mrda_s_x4_iso{"_small" * (asked.size == "small")}'
-    flags = [*SIZES[asked.size], *flags]
-    plan = make_plan(Path('experiment') / name / 'plan.json', asked.size, flags, asked.minutes)
-    for stage in PHASES:
-        print(f'\n=== Stage {stage} of {len(PHASES)} ===', flush=True)
-        status = program.main([*stage_flags(stage, flags), '--save', f'{name}_stage{stage}', *plan[str(stage)]])
-        if status:
-            return status
+    plan = make_plan(Path('experiment', name, 'plan.json'), asked.size, flags, asked.minutes)
+    phases = RECIPES[plan['size']].phases
+    for number, each in enumerate(phases, 1):
+        print(f'\n=== {each} ({number} of {len(phases)}) ===', flush=True)
+        ended = program.main([*phase_line(name, each, plan), *(start_grown(name, plan) if phases[each].grown else [])])
+        if ended:
+            return ended
     return 0
 
 
-def stage_flags(stage, flags):
-    """The command line of a stage, but for its name and what the plan adds."""
-    _, epochs, own = PHASES[stage]
-    return ['--stage', str(stage), '--epochs_sr', str(epochs), '--print_every', '100', *own, *flags]
+def phase_line(name: str, phase: str, plan: dict) -> list[str]:
+    """The command line of a phase."""
+    own = RECIPES[plan['size']].phases[phase].line(plan['flags'])
+    return [*own, '--save', f'{name}_{phase}', *plan['phases'][phase]]
 
 
-def make_plan(path, size, flags, minutes):
-    """{stage: flags that fit it into its share of the minutes}, from `path` if it is there. Raises UserError."""
-    if path.exists():
-        return read_plan(path)
-    plan = {'size': size, 'minutes': minutes, 'started': time.time(), 'commit': commit(), 'flags': flags}
-    for stage, (share, epochs, _) in PHASES.items():
-        line = stage_flags(stage, flags)
-        device = choose_device(parse(line).device)
-        seconds = {precision: seconds_a_step([*line, '--precision', precision], device)
-                   for precision in precisions(device)}
-        precision = min(seconds, key=seconds.get)
-        batches = max(1, round(share * minutes * 60 / seconds[precision] / epochs))
-        plan['device'] = device_text(device)
-        print(f'stage {stage}: {seconds[precision]:.3f} s a step in {precision}, {epochs} epochs of {batches}',
-              flush=True)
-        plan[str(stage)] = ['--test_every', str(batches), '--precision', precision]
-    write_bytes(path, (json.dumps(plan, indent=1) + '\n').encode())
-    return plan
+def phase_options(name: str, phase: str, plan: dict) -> Namespace:
+    """The options of a phase, as main.py reads them."""
+    return parse(phase_line(name, phase, plan))
 
 
-def read_plan(path):
-    """The plan in the file `path`. Raises UserError if it is not there or damaged."""
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise UserError(f'{shown(path)}: no plan of a training ({error}); run scripts/train_zoo.sh, and remove this '
-                        'file first if it is damaged') from error
+def phase_folder(args: Namespace) -> Path:
+    """The run folder of a phase with the options `args`."""
+    return run_folder(args.run_name, args)
 
 
-def precisions(device):
-    """--precision in the order of preference: whichever is fastest is taken."""
-    if device.type == 'cpu' or (device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8):
-        return 'single', 'bf16'
-    return 'single', 'half'  # GPUs that are older than bfloat16
+def weights_file(name: str, phase: str, plan: dict) -> Path:
+    """The weights that a phase writes."""
+    args = phase_options(name, phase, plan)
+    return phase_folder(args) / 'model' / f'{WEIGHTS[args.stage]}_last.pt'
 
 
-def seconds_a_step(line, device):
-    """Median time of a training step of the stage that the command line asks for, on patches of noise."""
-    args = parse(line)
-    stage = STAGES[args.stage](args).place(device)
-    stage.begin_epoch(args.epochs_sr)
-    optimizer = torch.optim.Adam(stage.trained.parameters())
-    side = args.patch_size * args.scale
-    draw = torch.Generator().manual_seed(derive_seed(args.seed, 'timing'))
-    hr = torch.rand(args.batch_size, 3, side, side, generator=draw).to(device) * args.rgb_range
-    times = []
-    for step in range(6):
-        start = time.monotonic()
-        optimizer.zero_grad()
-        loss = stage(hr, {hr.device: step}, 'sr')['loss'].sum()
-        loss.backward()
-        optimizer.step()
-        loss.item()  # waits for the device
-        times.append(time.monotonic() - start)
-    return sorted(times[1:])[2]
+def start_grown(name: str, plan: dict) -> list[str]:
+    """Flags of a phase that starts from grown networks, which are written first if need be."""
+    flags = ['--pre_train_meta', str(weights_file(name, 'stage2', plan))]
+    for flag, phase in ('--pre_train_TA', 'stage3'), ('--pre_train_ST', 'stage4'):
+        small, large = weights_file(name, phase, plan), Path('experiment', name, f'{phase}_{GROWN}.pt')
+        if not large.exists():
+            save_weights(large, grow(load_weights(small), GROWN, small))
+        flags += [flag, str(large)]
+    return flags
 
 
-def device_text(device):
-    """The device in words."""
-    if device.type == 'cuda':
-        return f'{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}'
-    threads = torch.get_num_threads()
-    return f'{device.type.upper()}, {threads} thread{"s" * (threads > 1)}, PyTorch {torch.__version__}'
+def status(name: str, flags: list[str], measure: bool) -> int:
+    """Print a row for each phase; returns the exit status."""
+    plan = read_plan(Path('experiment', name, 'plan.json'))
+    print(f'{"phase":14}{"step":>8}{"of":>8}{"M LR pixels":>13}{"hours":>8}  scores after the last epoch')
+    newest = None
+    for phase, kind in RECIPES[plan['size']].phases.items():
+        args = phase_options(name, phase, plan)
+        rows = journal(phase_folder(args))
+        print(phase_row(phase, kind, args, rows))
+        newest = phase if args.stage == 4 and weights_file(name, phase, plan).exists() else newest
+    if not measure:
+        return 0
+    if not newest:
+        raise UserError(f'{name}: stage 4 has written no weights yet')
+    return measured(name, newest, plan, flags)
 
 
-def commit():
-    """The commit of the code, or 'unknown' outside a repository."""
-    if not shutil.which('git'):
-        return 'unknown'
-    root = Path(__file__).resolve().parent
-    found = subprocess.run(['git', '-C', root, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or 'unknown'
+def phase_row(phase: str, kind: Phase, args: Namespace, rows: list[dict]) -> str:
+    """What a phase has done, from the rows of its log.jsonl."""
+    steps = [row for row in rows if row['kind'] == 'step']
+    step = steps[-1]['step'] if steps else 0
+    pixels = step * args.batch_size * args.patch_size ** 2 / 1e6
+    # Each row tells the mean speed of its epoch so far.
+    seconds = sum(args.batch_size * (row['step'] - before) / row['images_per_s']
+                  for before, row in zip([0, *(row['step'] for row in steps)], steps, strict=False))
+    epoch = max((row['epoch'] for row in rows if row['kind'] == 'test' and row['epoch']), default=None)
+    scores = [f'{name} {values["psnr_y"]:.2f} dB' for row in rows if row['kind'] == 'test' and row['epoch'] == epoch
+              and epoch for name, values in row['scores'].items()]
+    return (f'{phase:14}{step:>8,}{kind.epochs * args.test_every:>8,}{pixels:>13.1f}{seconds / 3600:>8.2f}  '
+            + ', '.join(scores))
+
+
+def journal(folder: Path) -> list[dict]:
+    """The rows of a run's log.jsonl, [] before it has begun."""
+    path = folder / 'log.jsonl'
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.exists() else []
+
+
+def measured(name: str, phase: str, plan: dict, flags: list[str]) -> int:
+    """Test the newest student in its protocol, and map its representation; returns the exit status."""
+    args = phase_options(name, phase, plan)
+    protocol, tested = PROTOCOLS[args.blur_type]
+    trained = str(weights_file(name, phase, plan))
+    line = [*phase_line(name, phase, plan), '--pre_train_ST', trained, '--data_test', tested,
+            '--save', f'{name}_{protocol}', *flags]
+    ended = program.main([*line, '--test_only', '--protocol', protocol])
+    picture = str(Path('experiment', name, 'degradations.png'))
+    return ended or map_degradations.main([*line, '--out', picture]) or 0
 
 
 if __name__ == '__main__':
