@@ -28,7 +28,8 @@ def criterion(text: str | None, sets: list[str], metrics: Sequence[str]) -> tupl
 
 
 class Tester:
-    """Tests a stage after an epoch, or for --test_only. tests: list of TestSet; best: the text of --best.
+    """Tests a stage after an epoch, or for --test_only. tests: list of TestSet, [] on ranks
+    other than 0; best: the text of --best.
 
     Raises UserError if --best names a test set or metric that is not tested.
     """
@@ -38,7 +39,7 @@ class Tester:
                  best: str | None = None) -> None:
         self.tests, self.evaluator, self.run, self.journal = tests, evaluator, run, journal
         self._stopper, self._group = process.stopper, process.group
-        self._best = criterion(best, [testset.name for testset in tests], evaluator.metrics)
+        self._best = criterion(best, [testset.name for testset in tests], evaluator.metrics) if tests else None
 
     def score(self, stage: Stage, epoch: int | None = None, suffix: str = '') -> dict[str, list[SetScores]]:
         """{test set + suffix: its SetScores, one for each degradation}; the means are logged, the images' written.
