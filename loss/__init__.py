@@ -34,13 +34,6 @@ class Loss(nn.Module):
         total = sum(self.weights[name] * value for name, value in values.items())
         return {'loss': total, **(values if len(values) > 1 else {})}
 
-    def train(self, mode: bool = True) -> 'Loss':
-        """As nn.Module, but frozen terms stay in eval mode."""
-        super().train(mode)
-        for term in self.terms.values():
-            term.train(mode and _keeps_state(term))
-        return self
-
 
 def freeze(network: nn.Module) -> nn.Module:
     """`network` in eval mode, without gradients for its weights and in no state dict: neither saved nor asked for when
@@ -54,16 +47,12 @@ def _nothing(*args, **kwargs):
     """What a frozen module adds to a state dict, and takes from one."""
 
 
-def _keeps_state(term):
-    return getattr(term, 'keeps_state', False)
-
-
 def _build(name, rgb_range):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed('loss', name))
         term = LOSSES[name]()
     term.rgb_range = rgb_range
-    return term if _keeps_state(term) else freeze(term)
+    return term if getattr(term, 'keeps_state', False) else freeze(term)
 
 
 def _parse(part, text):

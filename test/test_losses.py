@@ -64,7 +64,7 @@ def test_unknown_terms_are_refused_by_name(text):
 
 def test_network_in_a_loss_is_frozen_and_in_no_state_dict():
     random = torch.random.get_rng_state()
-    loss = Loss('L1+0.1*Features', rgb_range=255).train()
+    loss = Loss('L1+0.1*Features', rgb_range=255)
     assert torch.equal(torch.random.get_rng_state(), random)
     net = loss.terms['Features']
     assert not loss.state_dict() and not any(p.requires_grad for p in net.parameters())
@@ -84,9 +84,8 @@ def test_network_in_a_loss_is_frozen_and_in_no_state_dict():
 
 
 def test_loss_that_asks_for_it_keeps_its_state():
-    loss = Loss('L1+Learned').train()
-    assert list(loss.state_dict()) == ['terms.Learned.scale'] and loss.terms['Learned'].training
-    assert not loss.eval().terms['Learned'].training
+    loss = Loss('L1+Learned')
+    assert list(loss.state_dict()) == ['terms.Learned.scale'] and loss.terms['Learned'].scale.requires_grad
 
 
 @pytest.mark.parametrize('number', STAGES)
@@ -94,6 +93,8 @@ def test_every_stage_logs_each_term_and_saves_none_of_its_networks(number):
     args = parse([*SMALL, '--stage', str(number), '--loss', 'L1+0.5*Features'])
     stage = STAGES[number](args)
     stage.begin_epoch(args.epochs_encoder + 1)
+    stage.train()
+    assert not any(module.training for module in stage.loss.modules())
     losses = stage(torch.rand(4, 3, 24, 24), {torch.device('cpu'): 1}, 'sr')
     whole = losses['SR' if number == 4 else 'loss']
     assert whole.allclose(losses['L1'] + 0.5 * losses['Features']) and losses['Features'] > 0
