@@ -1,7 +1,6 @@
 """Process groups on this machine, as torchrun would start them, and what one of them computes."""
 import multiprocessing
 import os
-import runpy
 import socket
 import sys
 from multiprocessing import forkserver
@@ -78,8 +77,8 @@ def train(*flags):
 
 
 def extension(script, *flags):
-    """A script of docs/extending.md with a small network."""
-    return runpy.run_path(script)['main']([*SMALL, *flags])
+    """A training with the script of docs/extending.md, with a small network."""
+    return program.main(['--extension', script, *SMALL, *flags])
 
 
 def hasty(*flags):

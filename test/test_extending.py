@@ -14,7 +14,11 @@ EXAMPLES = dict(re.findall(r'^```python\n# (\w+\.py)\n(.*?)^```$', PAGE.read_tex
 FLAGS = {  # of a training that uses the example
     'gradient_error.py': ['--stage', '1', '--metrics', 'psnr_y,gradient'],
     'adversarial.py': ['--stage', '4', '--epochs_encoder', '0', '--ema', '0.5'],
+    'features.py': ['--stage', '1', '--loss', 'L1+0.1*Features'],
+    'attentive.py': ['--model', 'attentive', '--stage', '4', '--epochs_encoder', '0'],
+    'other_mln.py': ['--model', 'other', '--stage', '3'],
 }
+BEFORE = {'attentive.py': '3', 'other_mln.py': '12'}  # the stages that must have run
 STATE = 'experiment/{}_x2_bicubic_iso/model/state_{}.pt'
 
 
@@ -32,6 +36,8 @@ def run(library, tmp_path):
 
 @pytest.mark.parametrize('name', FLAGS)
 def test_resume_is_bit_identical(run, tmp_path, name):
+    for stage in BEFORE.get(name, ''):
+        assert run(name, '--stage', stage, '--epochs_sr', '1') == [0], printed(tmp_path)
     assert run(name, '--save', 'whole') == [0], printed(tmp_path)
     for epochs in '1', '2':
         assert run(name, '--save', 'parts', '--epochs_sr', epochs) == [0], printed(tmp_path)
@@ -40,7 +46,7 @@ def test_resume_is_bit_identical(run, tmp_path, name):
     assert run(name, '--save', 'parts', '--test_only') == [0], printed(tmp_path)
 
 
-@pytest.mark.parametrize('name', ['adversarial.py'])
+@pytest.mark.parametrize('name', ['adversarial.py', 'features.py'])
 def test_two_ranks_train_as_one(run, tmp_path, name):
     alike = ['--sig_min', '1', '--sig_max', '1', '--optimizer', 'SGD']  # ranks draw their own
     for size in 1, 2:
