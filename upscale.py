@@ -4,8 +4,11 @@
 
 or from Python: see load() and upscale().
 """
+import argparse
+import re
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,21 +26,23 @@ from model import zoo
 from model.inference import SMALLEST
 from option import Parser, checked, scale
 from photo.batch import upscale_files
-from photo.image import photo_of, read_photo, to_pillow
-from photo.targets import targets
+from photo.image import MAX_PIXELS, photo_of, read_photo, to_pillow
+from photo.output import FORMATS, Output
+from photo.targets import left_out, targets
 from photo.upscaler import Upscaler
 from store.files import reserve
 from utility import ROUNDED, UserError, choose_device, command_line, expand, import_files, shown
 
+SLACK = 1e-3  # by so much floats may leave [0, 1], where they are clipped
 AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
-def load(weights: str | Path | None = None, device: str | torch.device = 'auto', scale: int | None = None,
+def load(weights: str | Path | dict | None = None, device: str | torch.device = 'auto', scale: int | None = None,
          precision: str = 'single', tile: int | None = None, self_ensemble: bool = False) -> Upscaler:
     """A student that is ready to upscale.
 
-    weights: a name in zoo/, a file of a plain state dict, or None for the default of zoo/; a file's family, size and
-    scale are seen from its tensors. device: auto, cpu, cuda, mps or a torch.device. scale: refuse weights of another.
+    weights: a name in zoo/, a plain state dict or a file of one, or None for the default of zoo/; family, size and
+    scale are seen from the tensors. device: auto, cpu, cuda, mps or a torch.device. scale: refuse weights of another.
     precision: single, bf16 or half. tile: side of tiles in pixels of the LR image; None leaves images up to a
     million pixels whole. self_ensemble: mean over the eight flips and rotations, 8 times slower.
     Raises UserError.
@@ -56,15 +61,16 @@ def load(weights: str | Path | None = None, device: str | torch.device = 'auto',
     return Upscaler(student, facts['scale'], facts['rgb_range'], device, ROUNDED[precision], tile, self_ensemble, notes)
 
 
-def upscale(image: AnyImage, model: Upscaler | str | Path | None = None) -> AnyImage:
+def upscale(image: AnyImage, model: Upscaler | str | Path | dict | None = None) -> AnyImage:
     """`image` super-resolved, as the same kind: of h x w pixels, a result of s·h x s·w for weights of scale s.
 
-    image: a path or a Pillow image → a Pillow image; colour profile kept, turned as its EXIF data says. Palettes become
-        RGB, and so does CMYK; RGB of 16 bits is rounded to 8, which is all that Pillow has.
+    image: a path or a Pillow image → a Pillow image, turned as its EXIF data says; its `info` holds the colour profile,
+        EXIF data, XMP and dpi, for save(). Palettes become RGB, and so does CMYK; RGB of 16 bits is rounded to 8, which
+        is all that Pillow has.
     a NumPy array (h, w) or (h, w, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA, of uint8, uint16 or of floats in
         [0, 1] → an array of the same dtype.
     a tensor (3, h, w) or (B, 3, h, w) of floats in [0, 1] → a tensor on the same device, of the same dtype.
-    model: what load() returns, or its `weights`; these are then loaded once.
+    model: what load() returns, or its `weights`; a name or a file is then loaded once.
     Raises UserError if the image cannot be read, is of none of these kinds, or memory does not suffice.
 
     >>> upscale('photo.jpg').save('photo_x4.png')               # doctest: +SKIP
@@ -73,23 +79,38 @@ def upscale(image: AnyImage, model: Upscaler | str | Path | None = None) -> AnyI
     >>> upscale(torch.rand(1, 3, 8, 6), load(device='cpu'))     # doctest: +SKIP
     """
     if not isinstance(model, Upscaler):
-        model = _loaded(model)
+        model = load(model) if isinstance(model, dict) else _loaded(model)
     if isinstance(image, (str, Path, Image.Image)):
         photo = photo_of(image) if isinstance(image, Image.Image) else read_photo(expand(image))
-        return to_pillow(model.array(photo.pixels), photo.icc)
+        for note in photo.notes:
+            warnings.warn(f'{image}: {note}', stacklevel=2)
+        if photo.metadata.encoding:
+            warnings.warn(f'{image}: a Pillow image does not say how its colours are encoded, '
+                          f'{photo.metadata.encoding}; the command line keeps it', stacklevel=2)
+        large = model.array(photo.pixels)
+        return to_pillow(large, photo.metadata.resized(large.shape[1], large.shape[0]))
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3) or 0 in image.shape or not (
                 image.dtype in (np.uint8, np.uint16) or np.issubdtype(image.dtype, np.floating)):
             raise UserError(f'array {image.shape} of {image.dtype}: (h, w) or (h, w, C) of uint8, uint16 or floats in '
                             '[0, 1] is needed')
+        _check_range(image, 'array')
         large = model.array(np.atleast_3d(image))
         return large[:, :, 0] if image.ndim == 2 else large
     if isinstance(image, torch.Tensor):
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape or not image.is_floating_point():
             raise UserError(f'tensor {tuple(image.shape)} of {image.dtype}: (3, h, w) or (B, 3, h, w) of floats in '
                             '[0, 1] is needed')
+        _check_range(image, 'tensor')
         return model.tensor(image) if image.ndim == 4 else model.tensor(image[None])[0]
     raise UserError(f'{type(image).__name__}: a path, a Pillow image, a NumPy array or a tensor is needed')
+
+
+def _check_range(values: np.ndarray | torch.Tensor, what: str) -> None:
+    """Raises UserError unless floats lie in [0, 1], up to rounding; integers do."""
+    if 'float' in str(values.dtype) and not (values.min() >= -SLACK and values.max() <= 1 + SLACK):  # NaN too
+        raise UserError(f'{what} with values from {float(values.min()):g} to {float(values.max()):g}: floats in [0, 1] '
+                        'are needed; divide by 255 or clip')
 
 
 @lru_cache(maxsize=1)
@@ -98,6 +119,7 @@ def _loaded(weights: str | Path | None) -> Upscaler:
 
 
 def build_parser() -> Parser:
+    percent = checked(int, lambda n: 1 <= n <= 100, 'a whole number from 1 to 100')
     parser = Parser(prog='upscale.py', description='Upscale photos.', allow_abbrev=False)
     parser.add_argument('photos', nargs='+', help='files, folders with their sub-folders, or quoted globs')
     parser.add_argument('-o', '--out', default='enlarged', metavar='FOLDER',
@@ -106,6 +128,17 @@ def build_parser() -> Parser:
     parser.add_argument('--extension', metavar='FILE', type=import_files,
                         help='Python file to import first, which adds the family of your weights')
     parser.add_argument('--scale', type=scale, help='2, 3 or 4: take shipped weights of this scale')
+    parser.add_argument('--outscale', type=checked(float, lambda f: 0.1 <= f <= 16, 'a number from 0.1 to 16'),
+                        metavar='F', help="size of results, times the photo's: weights of the next scale, then "
+                                          'resampled (Lanczos)')
+    parser.add_argument('--size', type=_size, metavar='WxH',
+                        help='size of results in pixels: 3840x2160 fits into it, 3840x and x2160 fix one side')
+    parser.add_argument('--format', choices=(*FORMATS, 'same'), default='png',
+                        help="format of results; same: the photo's, or png (default: png)")
+    parser.add_argument('--quality', type=percent, default=95, help='of jpg and webp, 1 to 100 (default: 95)')
+    parser.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text); profiles stay')
+    parser.add_argument('--max_pixels', type=checked(float, lambda n: n >= 1, 'a number of pixels'), default=MAX_PIXELS,
+                        metavar='N', help=f'largest photo that is read, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
                         help='work in tiles of N LR pixels (default: only above a million pixels, or where memory '
                              'runs out)')
@@ -118,18 +151,39 @@ def build_parser() -> Parser:
     return parser
 
 
+def _size(text: str) -> tuple[int | None, int | None]:
+    """(width, height) of --size; None for a side that is free."""
+    found = re.fullmatch(r'(\d{0,6})x(\d{0,6})', text.strip().lower())
+    sides = [int(side) if side else None for side in found.groups()] if found else [None, None]
+    if not any(sides) or 0 in sides:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 3840x2160, 3840x or x2160')
+    return tuple(sides)
+
+
+def _next_scale(outscale: float) -> int | None:
+    """The least shipped scale that is not below `outscale`, or the largest one."""
+    shipped = sorted({facts['scale'] for facts in zoo.index().values()})
+    return next((scale for scale in shipped if scale >= outscale), max(shipped, default=None))
+
+
 @command_line()
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     folder = expand(args.out)
     if folder.is_file() or folder.suffix.lower() in SUFFIXES:
         raise UserError(f'--out {shown(folder)}: a folder is needed; results are named after their photos')
+    if args.outscale and args.size:
+        raise UserError('--outscale and --size: give one of them')
+    if args.outscale and not args.scale and not args.weights:
+        args.scale = _next_scale(args.outscale)
     model = load(args.weights, args.device, args.scale, args.precision, args.tile, args.self_ensemble)
-    photos = targets(args.photos, folder, model.scale)
+    output = Output(model.scale, args.format, args.quality, args.strip, args.outscale, *(args.size or ()),
+                    overwrite=args.overwrite)
+    photos = targets(args.photos, folder, output)
     reserve(folder, 'results')
     for note in model.notes:
         print(note)
-    upscale_files(model, photos, args.overwrite, tqdm.write)
+    upscale_files(model, photos, output, tqdm.write, int(args.max_pixels), left_out(args.photos))
 
 
 if __name__ == '__main__':

@@ -6,9 +6,10 @@ import importlib.util
 import os
 import signal
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TextIO
@@ -150,6 +151,27 @@ def _finish(status, stdout):
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or here."""
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def stderr_lines() -> Iterator[list[str]]:
+    """A list that holds, after the block, the lines that C libraries wrote to standard error in it; none is shown."""
+    lines = []
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # standard error is closed
+        yield lines
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().decode(errors='replace').splitlines()
 
 
 def shown(path: str | Path) -> str:

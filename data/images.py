@@ -1,25 +1,33 @@
-"""Reading and writing every kind of image: gray, palette, CMYK, alpha, 8 or 16 bits, turned by EXIF, broken."""
+"""Reading every kind of image: gray, palette, CMYK, alpha, 8 or 16 bits, turned by EXIF, broken."""
 import io
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from data import png, tiff
+from data.kinds import HEIC, kind_of
 from store.files import write_bytes
-from utility import UserError, shown
+from utility import UserError, shown, stderr_lines
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 MAX_PIXELS = 64_000_000
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF')  # Pillow's other readers, some of which start programs, stay unused
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF', 'JPEG2000', 'HEIF')  # other readers of Pillow, some of
+# which start programs, stay unused
 ORIENTATION = 274
 TURNS = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
          6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}  # EXIF orientation
 TO_8_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # v / 257, rounded
 
-warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # _opened() refuses such images with better words
+warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # opened() refuses such images with better words
+warnings.filterwarnings('ignore', module=r'PIL\.')  # of damaged tags, which decide nothing
 
 
 class ImageError(UserError):
@@ -27,95 +35,208 @@ class ImageError(UserError):
     reason = ''
 
     @classmethod
-    def of(cls, path: str | Path, reason: str) -> 'ImageError':
-        error = cls(f'{shown(path)}: {reason}; replace this file or leave it out')
+    def of(cls, path: str | Path, reason: str, advice: str = 'replace this file or leave it out') -> 'ImageError':
+        error = cls(f'{shown(path)}: {reason}; {advice}')
         error.reason = reason
         return error
 
 
-def is_image(path: Path) -> bool:
+@dataclass
+class Decoded:
+    """What an image file holds."""
+    pixels: np.ndarray       # uint8 or uint16 (H, W, C), upright; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
+    form: str = ''           # Pillow's name of the format
+    info: dict = field(default_factory=dict)                            # Pillow's `info`
+    exif: Image.Exif = field(default_factory=Image.Exif)                # empty where there is none, or it is damaged
+    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)     # of a PNG file, without its pixels
+    dropped: list[str] = field(default_factory=list)                    # what could not be used, in words
+
+
+def is_image(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether the name of `path` is that of an image; hidden files, such as macOS's ._0001.png, are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+    return path.suffix.lower() in suffixes and not path.name.startswith('.')
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
+def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) from the header alone, as read_rgb would return it.
 
     Only an EXIF orientation that a PNG file holds behind its pixels, where cameras do not put it, is not seen.
     Raises ImageError as read_rgb does.
     """
-    with _opened(path) as (_, image):
+    with _opened(path, max_pixels, header_only=True) as (file, image, found):
+        if image is None:
+            return tiff.size(file)
         if image.format == 'TIFF':  # versions of Pillow differ in whether `size` is that of the turned image
             width, height, turn = (image.tag_v2.get(tag) for tag in (256, 257, ORIENTATION))
         else:
-            early = image.format != 'PNG' or {'exif', 'Raw profile type exif'} & image.info.keys()
-            turn = image.getexif().get(ORIENTATION) if early else None  # else Pillow would decode it all to look for it
-            width, height = image.size
+            turn, (width, height) = found.exif.get(ORIENTATION), image.size
     return (width, height) if turn in (5, 6, 7, 8) else (height, width)
 
 
-def read_rgb(path: str | Path) -> np.ndarray:
+def read_rgb(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """uint8 array (H, W, 3): gray in three channels, transparency dropped, 16 bits rounded to 8.
 
-    Raises ImageError if the file is unreadable, truncated, corrupt or has more than 64 million pixels.
+    Raises ImageError if the file is unreadable, truncated, corrupt or has more than `max_pixels`.
     """
-    array, _ = decode(path)
+    array = decode(path, max_pixels).pixels
     return three_channels(TO_8_BITS[array] if array.dtype == np.uint16 else array)
 
 
-def upright(array, image):
-    """The pixels of `image` turned as its EXIF data says; those of TIFF files Pillow and OpenCV have turned already."""
-    if image.format == 'TIFF':
-        return array
-    return TURNS.get(image.getexif().get(ORIENTATION), np.asarray)(array)
+def upright(array: np.ndarray, orientation: int | None) -> np.ndarray:
+    """The array (H, W, ...) turned as an EXIF orientation says."""
+    return TURNS.get(orientation, np.asarray)(array)
 
 
-def three_channels(array):
+def three_channels(array: np.ndarray) -> np.ndarray:
     """(H, W, 1 to 4) → contiguous (H, W, 3) without alpha."""
     colour = array[:, :, :3] if array.shape[2] > 2 else array[:, :, :1].repeat(3, axis=2)
     return np.ascontiguousarray(colour)
 
 
-@contextmanager
-def _opened(path):
-    """(file, Pillow image whose header has been read); whatever goes wrong inside becomes an ImageError."""
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that Pillow reads here; HEIF with the package pillow-heif."""
+    Image.init()
     try:
-        if not Path(path).is_file():
-            raise ImageError.of(path, 'no regular file' if Path(path).exists() else
-                                'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
-        with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError.of(path, f'{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels')
-            yield file, image
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+    except ImportError:
+        pass
+    return tuple(form for form in FORMATS if form in Image.OPEN)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes, max_pixels: int,
+            header_only: bool = False) -> Iterator[tuple[BinaryIO, Image.Image | None, Decoded]]:
+    """(file, Pillow image whose header has been read, or None for a TIFF file that Pillow does not know, what else is
+    there); whatever goes wrong inside becomes an ImageError.
+
+    source: a path, or the content of a file. header_only: the pixels of PNG files are left out.
+    """
+    path = 'image' if isinstance(source, bytes) else source
+    head = b''
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else _regular(path) as file:
+            found, head = Decoded(np.empty(0)), file.read(32)
+            file.seek(0)
+            stream = file
+            if head.startswith(png.SIGNATURE):
+                data, found.chunks, damaged = png.split(file, header_only)
+                found.dropped, stream = [f'damaged {name} chunk' for name in damaged], io.BytesIO(data)
+            try:
+                image = Image.open(stream, formats=_formats())
+            except UnidentifiedImageError:
+                if not head.startswith(tiff.MAGIC):
+                    raise
+                image = None
+            height, width = (image.height, image.width) if image else tiff.size(file)
+            if width * height > max_pixels:
+                raise ImageError.of(path, f'{width}x{height} is more than {max_pixels:,} pixels')
+            if image:
+                _read_exif(image, found)
+            yield stream, image, found
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError.of(path, f'more than {MAX_PIXELS:,} pixels') from error
+        raise ImageError.of(path, f'more than {max_pixels:,} pixels') from error
     except UnidentifiedImageError as error:
-        reason = 'damaged, or no image of a known kind' if Path(path).stat().st_size else 'empty file'
-        raise ImageError.of(path, reason) from error
+        if not head:
+            raise ImageError.of(path, 'empty file') from error
+        kind = kind_of(head)
+        if kind == HEIC:
+            raise ImageError.of(path, f'{HEIC}, which needs a package', 'pip install pillow-heif') from error
+        reason = f'{kind}, which cannot be read' if kind else 'damaged, or no image of a known kind'
+        raise ImageError.of(path, reason, *['save it as PNG or TIFF'] * bool(kind)) from error
+    except tiff.Unreadable as error:
+        raise ImageError.of(path, str(error), error.advice) from error
     except Exception as error:  # on damaged files decoders raise nearly anything
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
         raise ImageError.of(path, f'cannot be read ({reason})') from error
 
 
-def decode(path):
-    """(uint8 or uint16 array (H, W, C), colour profile or None); C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA."""
-    with _opened(path) as (file, image):
-        depth, gray = _depth(path, file, image)
-        scale_key(image)
-        image.load()  # raises if the file is truncated or its checksums do not fit, 16-bit ones included
-        icc = image.info.get('icc_profile')
-        if depth == 16:
-            file.seek(0)
-            array = _decode_16(file.read(), gray, image.info.get('transparency'))
+def _regular(path: str | Path) -> BinaryIO:
+    """The file, open. Raises ImageError if it is not a regular one."""
+    if not Path(path).is_file():
+        raise ImageError.of(path, 'no regular file' if Path(path).exists() else
+                            'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
+    return open(path, 'rb')
+
+
+def _read_exif(image: Image.Image, found: Decoded) -> None:
+    """Put the EXIF data into `found`."""
+    stored = dict(found.chunks).get(b'eXIf')
+    if image.format == 'PNG' and stored is None:
+        for name, content in found.chunks:  # as ImageMagick writes it
+            if name in (b'tEXt', b'zTXt') and content.startswith(b'Raw profile type exif\0'):
+                with suppress_damage(found, 'EXIF data'):
+                    stored = bytes.fromhex(''.join(png.text(name, content)[1].split('\n')[3:]))
+    with suppress_damage(found, 'EXIF data'):
+        if image.format == 'PNG':
+            found.exif.load(stored or b'')
         else:
-            array = np.array(simple(image))
-        return np.atleast_3d(upright(array, image)), icc
+            found.exif = image.getexif()
+        found.exif.get(ORIENTATION)
 
 
-def _depth(path, file, image):
-    """(8 or 16, whether a 16-bit image is gray). Raises ImageError for what would not be read exactly."""
+@contextmanager
+def suppress_damage(found: Decoded, what: str) -> Iterator[None]:
+    """Note that `what` could not be used, where it is damaged, instead of failing."""
+    try:
+        yield
+    except Exception:  # the parsers of side data raise nearly anything, and it decides nothing
+        found.dropped.append(what)
+
+
+def decode(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """All of the image file `source`, a path or its content. Raises ImageError as read_rgb does."""
+    with _opened(source, max_pixels) as (file, image, found):
+        if image is None:
+            found.pixels, found.form = upright(*tiff.pixels(file)), 'TIFF'
+            return found
+        found.form, found.info = image.format, dict(image.info)
+        depth, gray = _depth(file, image)
+        scale_key(image)
+        turn = None if image.format == 'TIFF' else found.exif.get(ORIENTATION)  # decoders turn TIFF images themselves
+        if depth == 32:
+            array, turn = tiff.pixels(file)
+        else:
+            image = _loaded(file, image, found)  # raises if the file is truncated or its checksums do not fit
+            if depth == 16:
+                file.seek(0)
+                array = _decode_16(file.read(), gray, image.info.get('transparency'))
+            else:
+                array = np.array(simple(image, found))
+        found.pixels = upright(np.atleast_3d(array), turn)
+        return found
+
+
+def _loaded(file: BinaryIO, image: Image.Image, found: Decoded) -> Image.Image:
+    """The image with its pixels; those of a JPEG file that lacks nothing but its end marker too."""
+    try:
+        image.load()
+        return image
+    except OSError:
+        if image.format not in ('JPEG', 'MPO'):
+            raise
+        file.seek(0)
+        data = file.read() + b'\xff\xd9'
+        if jpeg_damage(data):
+            raise
+        found.dropped.append('the missing end marker')
+        whole = Image.open(io.BytesIO(data), formats=('JPEG',))
+        whole.load()
+        return whole
+
+
+def jpeg_damage(data: bytes) -> str:
+    """What libjpeg finds wrong in the pixels of a JPEG file, '' for nothing; not every damage can be noticed."""
+    with stderr_lines() as lines:  # Pillow does not tell, OpenCV lets libjpeg print it
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return next(iter(lines), '' if array is not None else 'cannot be decoded')
+
+
+def _depth(file: BinaryIO, image: Image.Image) -> tuple[int, bool]:
+    """(8, 16, or 32 for what data.tiff reads; whether a 16-bit image is gray)."""
     if image.format == 'PNG':
         position = file.tell()
         file.seek(24)  # IHDR: bit depth, colour type (0 gray, 4 gray + alpha)
@@ -128,15 +249,12 @@ def _depth(path, file, image):
     if bits == {16}:
         photometric, planar = image.tag_v2.get(262), image.tag_v2.get(284, 1)
         extra, signs = image.tag_v2.get(338, (2,)), set(image.tag_v2.get(339, (1,)))
-        if photometric not in (1, 2) or planar != 1 or extra not in ((0,), (2,)) or signs != {1}:
-            raise ImageError.of(path, '16-bit TIFF that is not plain gray or RGB; save it as 16-bit PNG')
-        return 16, photometric == 1
-    if not bits <= {1, 2, 4, 8}:
-        raise ImageError.of(path, f'{max(bits)} bits a channel; save it with 8 or 16')
-    return 8, False
+        plain = photometric in (1, 2) and planar == 1 and extra in ((0,), (2,)) and signs == {1}
+        return (16 if plain else 32), photometric == 1
+    return (8 if bits <= {1, 2, 4, 8} else 32), False
 
 
-def _decode_16(data, gray, transparent):
+def _decode_16(data: bytes, gray: bool, transparent: int | tuple | None) -> np.ndarray:
     """uint16 array (H, W) or (H, W, C) of a PNG or TIFF file; transparent: the colour that is, or None."""
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # (H, W) or BGR or BGRA
     if array is None or array.dtype != np.uint16:
@@ -149,7 +267,7 @@ def _decode_16(data, gray, transparent):
     return np.concatenate([colour, alpha], axis=2)
 
 
-def scale_key(image):
+def scale_key(image: Image.Image) -> None:
     """Before a PNG file of few bits gray is decoded: Pillow scales its pixels to 8 bits, but not the gray that is
     transparent (of one bit only older versions do not)."""
     key, tiles = image.info.get('transparency'), getattr(image, 'tile', ())
@@ -158,14 +276,14 @@ def scale_key(image):
         image.info['transparency'] = key * 255 // (n_levels - 1)
 
 
-def simple(image):
-    """A decoded 8-bit image in mode L, LA, RGB or RGBA."""
-    if image.mode == 'CMYK' and 'icc_profile' in image.info:
+def simple(image: Image.Image, found: Decoded) -> Image.Image:
+    """A decoded 8-bit image in mode L, LA, RGB or RGBA; a colour profile of CMYK is used up."""
+    if image.mode == 'CMYK' and (profile := found.info.pop('icc_profile', None)):
         try:
-            return ImageCms.profileToProfile(image, io.BytesIO(image.info['icc_profile']),
-                                             ImageCms.createProfile('sRGB'), outputMode='RGB')
-        except ImageCms.PyCMSError as error:
-            raise ValueError('its colour profile is damaged, or not one of CMYK') from error
+            return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile('sRGB'),
+                                             outputMode='RGB')
+        except (ImageCms.PyCMSError, OSError):
+            found.dropped.append('a colour profile that is damaged, or not one of CMYK')
     alpha = image.mode[-1] in 'Aa' or 'transparency' in image.info
     mode = ('L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB') + 'A' * alpha
     return image if image.mode == mode else image.convert(mode)

@@ -44,8 +44,9 @@ def locate(weights: str | Path) -> tuple[Path, bool] | None:
     return (path, False) if path.is_file() else None
 
 
-def load_student(weights: str | Path | None = None, scale: int | None = None) -> tuple[nn.Module, dict, list[str]]:
-    """A student with the weights `weights`: a name in the zoo, a file of a state dict, or None, the default one.
+def load_student(weights: str | Path | dict | None = None,
+                 scale: int | None = None) -> tuple[nn.Module, dict, list[str]]:
+    """A student with the weights `weights`: a name in the zoo, a state dict or a file of one, or None, the default.
 
     scale: 2, 3 or 4, which the weights must have; None for whatever they have. Returns the network (float32, frozen, on
     the CPU), what its weights show, {model, scale, rgb_range, ...}, and notes, what was taken in words. Raises
@@ -53,20 +54,25 @@ def load_student(weights: str | Path | None = None, scale: int | None = None) ->
     """
     if weights is None:
         weights = _default(index(), scale)
-    located = locate(weights)
-    if not located:
-        raise UserError(f'--weights {shown(weights)}: neither a file nor shipped weights; {shipped()}')
-    path, own = located[0], not located[1]
-    found = load_weights(path)
+    if isinstance(weights, dict):
+        found, path, taken, own = weights, 'weights', 'of a state dict', False
+        if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise UserError('weights: a dict of something else than tensors; a state dict is needed')
+    else:
+        located = locate(weights)
+        if not located:
+            raise UserError(f'--weights {shown(weights)}: neither a file nor shipped weights; {shipped()}')
+        path, own = located[0], not located[1]
+        found, taken = load_weights(path), shown(path) if own else f'{weights} (shipped)'
     student = student_of(found, path)
     facts = facts_of(student)
     if scale not in (None, facts['scale']):
-        raise UserError(f'--scale {scale}: {shown(weights)} enlarges {facts["scale"]} times; leave --scale out, '
+        raise UserError(f'--scale {scale}: the weights {taken} upscale {facts["scale"]} times; leave --scale out, '
                         f'or choose other weights; {shipped()}')
     network = student.build().requires_grad_(False).eval()
     fit_weights(network, found, path)
     shows = ', '.join(f'{name} {value}' for name, value in facts.items())
-    notes = [f'weights {shown(path) if own else f"{weights} (shipped)"}: {shows}']
+    notes = [f'weights {taken}: {shows}']
     if own and holed():
         notes.append(distrust(path))
     return network, facts, notes

@@ -1,61 +1,102 @@
 """Photos named by a command line, super-resolved one after the other."""
+import errno
+import hashlib
+import os
+import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data.images import read_size
-from photo.image import read_photo
+from photo.image import MAX_PIXELS, read_photo
+from photo.output import Output
+from photo.resample import resampled
 from photo.upscaler import Upscaler
 from photo.writing import write_bands
-from utility import UserError, shown
+from utility import UserError, shown, stderr_lines
+
+try:
+    import fcntl
+except ImportError:  # Windows, where no photo is claimed
+    fcntl = None
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def upscale_files(upscaler: Upscaler, photos: dict[Path, Path], overwrite: bool, log: Callable[[str], object]) -> None:
+def upscale_files(upscaler: Upscaler, photos: dict[Path, Path], output: Output, log: Callable[[str], object],
+                  max_pixels: int = MAX_PIXELS, left_out: Iterable[tuple[Path, str]] = ()) -> None:
     """Upscale `photos`, {file: its result} as photo.targets.targets makes them, showing what is done and the time left.
 
-    A file that cannot be read, or whose result is there already, is skipped. Raises UserError with the list of
-    these at the end.
+    Results that are there already, or that another run is computing, are counted. left_out: files that are not read,
+    and why. Raises UserError if any photo failed, each of which is told on standard error, and at once if the disk is
+    full.
     """
-    failed, sizes = [], Counter()
-    for path in photos:
-        with suppress(UserError):  # is told when its turn comes
-            height, width = read_size(path)
-            sizes[path] = height * width
-    with tqdm(total=sizes.total(), unit='pixel', unit_scale=True, disable=None) as bar:
-        for path, target in photos.items():
+    failed, counts = [], Counter()
+    for path, reason in left_out:
+        counts['left out'] += 1
+        log(f'left out: {shown(path)}: {reason}')
+    sizes = _sizes(photos, output, max_pixels)
+    with tqdm(total=sum(sizes.values()), unit='pixel', unit_scale=True, disable=None) as bar:
+        for number, (path, target) in enumerate(photos.items()):
             bar.set_description(shown(path.name))
             begun = bar.n
             try:
-                if _exists(target) and not overwrite:
-                    raise UserError(f'{shown(target)}: exists already; --overwrite replaces it')
-                height, width = _upscale(upscaler, path, target, bar.update)
+                counts[_one(upscaler, path, target, output, log, bar.update, max_pixels)] += 1
             except UserError as error:
-                bar.update(begun + sizes[path] - bar.n)
+                if _is_full(error):
+                    raise UserError(f'{error}; {len(photos) - number} of {len(photos)} photos were not upscaled'
+                                    ) from error
                 failed.append(str(error))
-                continue
-            s = upscaler.scale
-            log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({width * s}x{height * s})')
+            bar.update(begun + sizes.get(path, 0) - bar.n)
+    if counts.keys() - {'upscaled'}:
+        log(', '.join(f'{count} {what}' for what, count in counts.items()))
+    for line in failed:
+        print(f'error: {line}', file=sys.stderr)
     if failed:
-        raise UserError(f'{len(failed)} of {len(photos)} photos were not upscaled: ' + '; '.join(failed))
+        raise UserError(f'{len(failed)} of {len(photos)} photos were not upscaled: see above')
 
 
-def _upscale(upscaler: Upscaler, path: Path, target: Path, tick: Callable[[int], object]) -> tuple[int, int]:
-    """(height, width) of the photo `path`, whose result is now in `target`. Raises UserError that names a file."""
-    photo = read_photo(path)
-    height, width, _ = photo.pixels.shape
-    try:
-        write_bands(target, upscaler.bands(photo.pixels, tick), height * upscaler.scale, width * upscaler.scale,
-                    photo.icc)
-    except MemoryError as error:  # that memory runs out: only here is it known on what file
-        raise UserError(f'{shown(path)}: memory does not suffice; free some, or give a smaller --tile') from error
-    except UserError as error:
-        if shown(target) in str(error):
-            raise
-        raise UserError(f'{shown(path)}: {error}') from error
-    return height, width
+def _sizes(photos: dict[Path, Path], output: Output, max_pixels: int) -> dict[Path, int]:
+    """{photo: its pixels} of those that are to be computed and can be read."""
+    sizes = {}
+    for path, target in photos.items():
+        with suppress(UserError), stderr_lines():  # is told when its turn comes
+            if output.overwrite or not _exists(target):
+                height, width = read_size(path, max_pixels)
+                sizes[path] = height * width
+    return sizes
+
+
+def _one(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Callable[[str], object],
+         tick: Callable[[int], object], max_pixels: int) -> str:
+    """What became of the photo `path`, in words. Raises UserError that names a file."""
+    if _exists(target) and not output.overwrite:
+        return 'there already (--overwrite replaces them)'
+    with _claimed(target) as mine:
+        if not mine:
+            return 'being upscaled by another run'
+        if _exists(target) and not output.overwrite:
+            return 'there already (--overwrite replaces them)'
+        photo = read_photo(path, max_pixels)
+        try:
+            photo = output.prepare(photo, target.suffix)
+            (height, width), size = photo.pixels.shape[:2], output.size(*photo.pixels.shape[:2])
+            bands = upscaler.bands(photo.pixels, tick)
+            bands = resampled(bands, height * upscaler.scale, width * upscaler.scale, *size)
+            lost = write_bands(target, bands, *size, photo.metadata, output.quality)
+        except MemoryError as error:  # that memory runs out: only here is it known on what file
+            raise UserError(f'{shown(path)}: memory does not suffice; free some, or give a smaller --tile') from error
+        except UserError as error:
+            if str(target) in str(error):
+                raise
+            raise UserError(f'{shown(path)}: {error}') from error
+    for note in photo.notes + [f'dropped: {what}' for what in lost]:
+        log(f'note: {shown(path)}: {note}')
+    log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({size[1]}x{size[0]})')
+    return 'upscaled'
 
 
 def _exists(target: Path) -> bool:
@@ -63,3 +104,39 @@ def _exists(target: Path) -> bool:
         return target.exists()
     except OSError as error:  # a name too long, a folder that must not be looked into
         raise UserError(f'{shown(target)}: {error.strerror}; rename the photo or choose another place') from error
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a full disk, or a used up quota, is behind `error`."""
+    while error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+@contextmanager
+def _claimed(target: Path) -> Iterator[bool]:
+    """Whether this process may make the file `target`: another one that makes it holds the lock of a hidden file beside
+    it, which the system frees when that process ends, however that happens."""
+    if not fcntl:
+        yield True
+        return
+    claim = target.with_name('.claim.' + hashlib.sha1(os.fsencode(target.name)).hexdigest()[:16])
+    try:
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        file = open(claim, 'ab')  # noqa: SIM115 - closed by the next `with`
+    except OSError as error:
+        raise UserError(f'{shown(target)}: cannot be written ({error.strerror}); choose another place') from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield True
+        finally:
+            claim.unlink(missing_ok=True)

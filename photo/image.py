@@ -1,19 +1,36 @@
 """A photo: pixels of any kind, and what is needed to write them back as the same kind of file."""
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
-from data.images import TO_8_BITS, ImageError, decode, scale_key, simple, three_channels, upright
-from utility import UserError
+from data.images import (
+    ORIENTATION,
+    TO_8_BITS,
+    Decoded,
+    ImageError,
+    decode,
+    jpeg_damage,
+    scale_key,
+    simple,
+    three_channels,
+    upright,
+)
+from photo.colour import is_gray
+from photo.metadata import Metadata, collect
+from utility import UserError, stderr_lines
+
+MAX_PIXELS = 160_000_000  # of a photo: the largest cameras have 151 million
+CHROMA = 3  # levels: by so much rounding in JPEG and WebP files makes the channels of a gray picture differ
 
 
 @dataclass
 class Photo:
     """An image and what is needed to write it back as the same kind of file."""
     pixels: np.ndarray            # uint8 or uint16 (H, W, C), upright; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
-    icc: bytes | None = None      # colour profile
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: list[str] = field(default_factory=list)      # what its user should know, in words
 
     @property
     def gray(self) -> bool:
@@ -37,39 +54,78 @@ class Photo:
         return self.pixels[:, :, -1].astype(np.float32) / (2 ** self.depth - 1)
 
 
-def read_photo(path: str | Path) -> Photo:
-    """The image file as a Photo, nothing of its pixels lost. Raises ImageError as read_rgb does."""
-    return _photo(*decode(path))
+def read_photo(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+    """The image file `source`, a path or its content, as a Photo; nothing of its pixels is lost.
+
+    Raises ImageError as data.images.read_rgb does.
+    """
+    with stderr_lines():  # what decoders print of damaged side data
+        found = decode(source, max_pixels)
+    notes = []
+    if found.form in ('JPEG', 'MPO'):
+        damage = jpeg_damage(source if isinstance(source, bytes) else Path(source).read_bytes())
+        if damage and not found.dropped:
+            notes.append(f'its pixels are damaged, as far as libjpeg can tell: {damage}')
+    return _photo(found, notes)
 
 
 def photo_of(image: Image.Image) -> Photo:
     """A Pillow image, opened from a file or made, as read_photo would return it. Raises ImageError if it cannot be."""
+    if 0 in image.size:
+        raise ImageError.of('image', f'{image.width}x{image.height} pixels', 'at least one is needed')
     try:
+        if data := _untouched(image):
+            return read_photo(data, max(image.width * image.height, MAX_PIXELS))
         scale_key(image)
         image.load()
+        found = Decoded(np.empty(0), image.format or '', dict(image.info), image.getexif())
         if image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG'):  # what older Pillow calls it
             array = np.array(image).astype(np.uint16)
         elif image.mode in ('I', 'F'):
-            raise ImageError.of('image', f'Pillow mode {image.mode} has no fixed white; convert it')
+            raise ImageError.of('image', f'Pillow mode {image.mode} has no fixed data range', 'convert it')
         else:
-            array = np.array(simple(image))
-        return _photo(np.atleast_3d(upright(array, image)), image.info.get('icc_profile'))
+            array = np.array(simple(image, found))
+        turn = None if image.format == 'TIFF' else found.exif.get(ORIENTATION)  # Pillow turns TIFF images itself
+        found.pixels = upright(np.atleast_3d(array), turn)
+        return _photo(found, [])
     except UserError:
         raise
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise ImageError.of('image', f'cannot be read ({" ".join(str(error).split())})') from error
 
 
-def _photo(array: np.ndarray, icc: bytes | None) -> Photo:
-    fits = icc and icc[16:20] == (b'GRAY' if array.shape[2] < 3 else b'RGB ')  # a profile of CMYK no longer does
-    return Photo(array, icc if fits else None)
+def _untouched(image: Image.Image) -> bytes | None:
+    """The content of the file that `image` was opened from, if no pixel of it has been decoded yet, or None.
+
+    Pillow decodes some kinds with fewer bits, and maps others into memory without turning them.
+    """
+    file = getattr(image, 'fp', None)
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or file is None or image.tell():
+        return None
+    position = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(position)
+    return data
 
 
-def to_pillow(array: np.ndarray, icc: bytes | None = None) -> Image.Image:
+def _photo(found: Decoded, notes: list[str]) -> Photo:
+    metadata, pixels = collect(found), found.pixels
+    lossy = found.form in ('JPEG', 'MPO', 'WEBP', 'AVIF', 'HEIF')
+    if lossy and pixels.shape[2] > 2 and is_gray(pixels[:, :, :3], CHROMA):
+        pixels[:, :, :3] = pixels[:, :, 1:2]
+    if found.dropped:
+        notes.insert(0, 'dropped: ' + ', '.join(dict.fromkeys(found.dropped)))
+    return Photo(pixels, metadata, notes)
+
+
+def to_pillow(array: np.ndarray, metadata: Metadata | None = None) -> Image.Image:
     """A Pillow image of a uint8 or uint16 array (H, W, 1 to 4); of 16 bits Pillow has gray only, others become 8."""
     if array.dtype == np.uint16 and array.shape[2] > 1:
         array = TO_8_BITS[array]
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    if icc:
-        image.info['icc_profile'] = icc
+    if metadata:
+        known = {'icc_profile': metadata.icc, 'dpi': metadata.dpi, 'xmp': metadata.xmp.encode(),
+                 'exif': len(metadata.exif) and metadata.exif.tobytes()}
+        image.info.update({name: value for name, value in known.items() if value})
     return image

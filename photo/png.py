@@ -5,14 +5,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-SIGNATURE = b'\x89PNG\r\n\x1a\n'
+from data.png import SIGNATURE, chunk
+
 BAND = 256  # rows that are packed at once: a chunk could not hold all of a large photo
 AVERAGE = 3  # the filter: each byte minus the mean of those left and above; as small as Pillow's choice for each row
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG file."""
-    return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
 
 
 def png(bands: Iterable[np.ndarray], height: int, width: int, chunks: Iterable[bytes] = ()) -> Iterator[bytes]:

@@ -1,13 +1,15 @@
 """The photos that a command line names, and what their results are called."""
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 from pathlib import Path
 
+from data import kinds
 from data.images import SUFFIXES, is_image
+from photo.output import Output
 from utility import UserError, expand, shown
+
+PHOTOS = (*SUFFIXES, '.jfif', '.jpe', '.mpo', '.avif', '.gif', '.jp2', '.j2k', '.heic', '.heif', '.hif')
 
 
 def find_photos(source: str | Path, role: str = '--dir_demo') -> list[Path]:
@@ -18,49 +20,72 @@ def find_photos(source: str | Path, role: str = '--dir_demo') -> list[Path]:
     path = expand(source)
     if path.is_file():
         return [path]
-    found = _below(path) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-    photos = sorted(path for path in found if is_image(path) and not path.is_dir())
+    photos = sorted(found for found in _named(path) if is_image(found, PHOTOS))
     if not photos:
         there = 'holds no image' if path.is_dir() else 'no such file, folder or match of this pattern'
-        raise UserError(f'{role} {shown(source)}'.strip() + f': {there} ({" ".join(SUFFIXES)})')
+        raise UserError(f'{role} {shown(source)}'.strip() + f': {there} ({" ".join(PHOTOS)})')
     return photos
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Paths of all files in `folder` and its sub-folders; links to folders are not followed. Raises UserError."""
-    def refuse(error):
+def left_out(sources: Iterable[str | Path]) -> list[tuple[Path, str]]:
+    """[(image file that `sources` name but that is never read, why)]."""
+    found = {path for source in sources if not expand(source).is_file() for path in _named(expand(source))}
+    return [(path, reason) for path in sorted(found)
+            if (reason := kinds.left_out(path.suffix)) and not path.name.startswith('.')]
+
+
+def _named(path: Path) -> Iterator[Path]:
+    """Paths of all files in the folder `path` and its sub-folders, links to which are not followed, or of the glob.
+
+    Raises UserError.
+    """
+    if not path.is_dir():
+        start, pattern = _split(path)
+        yield from (found for match in glob.glob(pattern, root_dir=start, recursive=True)
+                    if not (found := start / match).is_dir())
+        return
+
+    def refuse(error: OSError) -> None:
         raise UserError(f'{shown(error.filename)}: this folder cannot be read ({error.strerror}); change its '
                         'permissions, or name the others') from error
-    for place, _, names in os.walk(folder, onerror=refuse):
+    for place, _, names in os.walk(path, onerror=refuse):
         yield from (Path(place, name) for name in names)
 
 
-def targets(sources: Iterable[str | Path], folder: Path, scale: int, role: str = '') -> dict[Path, Path]:
+def _split(path: Path) -> tuple[Path, str]:
+    """(the folder where a glob begins to look, the pattern below it): what exists is no pattern, whatever its name."""
+    start = path
+    while start != start.parent and not start.is_dir():
+        start = start.parent
+    return start, str(path.relative_to(start))
+
+
+def targets(sources: Iterable[str | Path], folder: Path, output: Output, role: str = '') -> dict[Path, Path]:
     """{photo: its result} for files, folders with their sub-folders, and globs.
 
-    Results are named <name>_x<scale>.png and lie in `folder`, those of a folder in the same sub-folders; for names
-    that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a source, and, where
-    results go beside their photos, a PNG file named like the result of another one. role: what an error calls a
-    source. Raises UserError if one holds no photo.
+    Results are named <name>_x<scale>.png, or as `output` says, and lie in `folder`, those of a folder in the same
+    sub-folders; for names that are alike see _names. Earlier results are no photos: what lies in a `folder` inside a
+    source, and, where results go beside their photos, a file named like the result of another one. role: what an error
+    calls a source. Raises UserError if one holds no photo.
     """
     photos, own = {}, folder.resolve()
     for source in sources:
         root, found = expand(source), find_photos(source, role)
-        # Of a glob, where it begins to look.
-        start = root if root.exists() else Path(*takewhile(lambda part: not re.search(r'[*?[]', part), root.parts))
+        start = root if root.exists() else _split(root)[0]
         if start.resolve() in own.parents:
             found = [path for path in found if own not in path.resolve().parents]
         for path in found:
             photos.setdefault(os.path.abspath(path),
                               (path, path.parent.relative_to(root) if root.is_dir() else Path()))
-    mark = f'_x{scale}'
-    places = {(own / parent, name + mark) for path, parent in photos.values() for name in (path.stem, path.name)}
+    places = {(own / parent, name + output.mark + output.suffix(path))
+              for path, parent in photos.values() for name in (path.stem, path.name)}
     names = _names({path: parent for path, parent in photos.values()
-                    if not (path.suffix == '.png' and (path.parent.resolve(), path.stem) in places)})
+                    if (path.parent.resolve(), path.name) not in places})
     if not names:
         raise UserError(f'{role} {" ".join(map(shown, sources))}: holds nothing but the results in {shown(folder)}'
                         .strip())
-    return {path: folder / name.parent / f'{name.name}{mark}.png' for path, name in names.items()}
+    return {path: folder / name.parent / f'{name.name}{output.mark}{output.suffix(path)}'
+            for path, name in names.items()}
 
 
 def _names(photos: dict[Path, Path]) -> dict[Path, Path]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from data.degradation import resize
 from model.inference import GRID, TILE, fitting, super_resolve_parts
+from photo.colour import is_flat, is_gray, spread
 from utility import UserError, arithmetic, place
 
 EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners
@@ -74,8 +75,10 @@ class Upscaler:
         """Floats (B, 3, h, w) in [0, 1] → (B, 3, sh, sw) on the same device, of the same dtype."""
         *leading, h, w = lq.shape
         sr = lq.new_empty(*leading, h * self.scale, w * self.scale)
+        gray = (lq == lq[:, :1]).flatten(1).all(1)                                              # (B,)
         for part, rows, columns in self._parts(
                 F.pad(lq.detach().to(self.device, torch.float32) * self.rgb_range, 4 * [EDGE], 'replicate')):
+            part[gray] = part[gray].mean(1, keepdim=True)
             sr[:, :, rows, columns] = part
         return sr
 
@@ -91,26 +94,38 @@ class Upscaler:
     def bands(self, image: np.ndarray, tick: Callable[[int], object] = lambda n: None) -> Iterator[np.ndarray]:
         """The super-resolved image from top to bottom, in arrays (h', sw, C) that together are (sh, sw, C).
 
-        image: (h, w, C) of uint8, uint16 or floats in [0, 1]; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA. Alpha is
-        upsampled (bicubic) apart. tick(n): called for every n pixels of `image` that are done. Raises UserError.
+        image: (h, w, C) of uint8, uint16 or floats in [0, 1]; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA. RGB whose
+        channels are equal stays so, and what is of one colour. Alpha is upsampled (bicubic) apart; clear pixels take
+        the colour of the nearest visible one. tick(n): called for every n pixels of `image` that are done. Raises
+        UserError.
         """
         _, w, c = image.shape
         if c > 4:
             raise UserError(f'array {image.shape}: at most 4 channels are needed, RGB and alpha, and they come last')
         white = np.iinfo(image.dtype).max if image.dtype.kind == 'u' else 1
         n_colours, scale = 1 if c < 3 else 3, self.scale
-        lq = Pixels(image[:, :, :n_colours], white, self.rgb_range, self.device)
+        image = spread(image) if c in (2, 4) else image
+        gray = n_colours == 1 or is_gray(image[:, :, :3])
+        lq = Pixels(image[:, :, :1 if gray else 3], white, self.rgb_range, self.device)
         band, top = None, 0  # rows of sr that are being filled, the first of them
-        for part, rows, columns in self._parts(lq):
+        for part, rows, columns in self._flat_parts(lq.array, white) if is_flat(lq.array) else self._parts(lq):
             if band is None or rows.start >= top + len(band):
                 if band is not None:
                     yield band
                 band, top = np.empty((rows.stop - rows.start, w * scale, c), image.dtype), rows.start
                 band[:, :, n_colours:] = self._alpha(image[:, :, n_colours:], white, top // scale, rows.stop // scale)
-            part = part.mean(1, keepdim=True) if n_colours == 1 else part
+            part = part.mean(1, keepdim=True) if gray else part
             band[rows.start - top:rows.stop - top, columns, :n_colours] = _stored(part, white, image.dtype)
             tick((rows.stop - rows.start) * (columns.stop - columns.start) // scale ** 2)
         yield band
+
+    def _flat_parts(self, image: np.ndarray, white: float) -> Iterator[tuple[Tensor, slice, slice]]:
+        """What _parts yields, of an image (h, w, C) of one colour, such as a monochrome icon: that colour exactly."""
+        h, w, _ = image.shape
+        colour = torch.from_numpy(image[0, 0].astype(np.float64) / white).reshape(1, -1, 1, 1)
+        for top in range(0, h, TILE):
+            rows = slice(top * self.scale, min(top + TILE, h) * self.scale)
+            yield colour.expand(1, 3, rows.stop - rows.start, w * self.scale), rows, slice(0, w * self.scale)
 
     def _alpha(self, alpha: np.ndarray, white: float, top: int, bottom: int) -> np.ndarray:
         """Rows top:bottom of `alpha` (h, w, 0 or 1), upsampled: (s·(bottom - top), sw, 0 or 1).

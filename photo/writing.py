@@ -1,26 +1,94 @@
-"""Result files of photos."""
+"""Result files of photos: PNG and TIFF band by band, JPEG and WebP by Pillow."""
+import io
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, PngImagePlugin
 
+from data.png import LONGEST, chunk
 from photo.image import Photo
-from photo.png import chunk, png
-from store.files import write_parts
+from photo.metadata import XMP, Metadata
+from photo.png import png
+from photo.tiff import tiff
+from store.files import write_bytes, write_parts
+
+SIDES = {'.jpg': 65_500, '.webp': 16_383}  # pixels: the longest side that the format holds
+SEGMENT = 65_000  # bytes of EXIF or XMP data that a JPEG file holds
 
 
-def write_bands(path: str | Path, bands: Iterable[np.ndarray], height: int, width: int, icc: bytes | None) -> None:
-    """Write an image (height, width, C) as a PNG file of its own kind: gray, alpha, depth and colour profile kept.
+def write_bands(path: Path, bands: Iterable[np.ndarray], height: int, width: int, metadata: Metadata,
+                quality: int = 95) -> list[str]:
+    """Write an image (height, width, C) as the file that its name says: png, tif, jpg or webp.
 
-    bands: arrays (h', width, C) of uint8 or uint16 that make it up from top to bottom; no more than one need be in
-    memory. Raises UserError if that is impossible, and whatever `bands` raises; the file is then as it was.
+    bands: arrays (h', width, C) of uint8 or uint16 that make it up from top to bottom; for PNG and TIFF no more than
+    one need be in memory. quality: of JPEG and WebP, 1 to 100. Returns what could not be kept, in words. Raises
+    UserError if the file cannot be written, and whatever `bands` raises; it is then as it was.
     """
-    profile = [chunk(b'iCCP', b'icc\0\0' + zlib.compress(icc))] if icc else []
-    write_parts(path, png(bands, height, width, profile))
+    if path.suffix == '.tif':
+        write_parts(path, tiff(bands, height, width, metadata))
+        return []
+    if path.suffix == '.png':
+        chunks, lost = _chunks(metadata)
+        write_parts(path, png(bands, height, width, chunks))
+        return lost
+    options, lost = _options(metadata, path.suffix)
+    file = io.BytesIO()
+    array = np.concatenate(list(bands))
+    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    image.save(file, {'.jpg': 'JPEG', '.webp': 'WEBP'}[path.suffix], quality=quality, **options)
+    write_bytes(path, file.getbuffer())
+    return lost
 
 
 def write_photo(path: str | Path, photo: Photo) -> None:
     """Write `photo` as write_bands does."""
     height, width, _ = photo.pixels.shape
-    write_bands(path, [photo.pixels], height, width, photo.icc)
+    write_bands(Path(path), [photo.pixels], height, width, photo.metadata)
+
+
+def _chunks(metadata: Metadata) -> tuple[list[bytes], list[str]]:
+    """(chunks of a PNG file that hold `metadata`, what they cannot hold)."""
+    lost = []
+    chunks = [chunk(name, content) for name, content in metadata.colour]
+    if metadata.icc:
+        chunks.append(chunk(b'iCCP', b'icc\0\0' + zlib.compress(metadata.icc)))
+    if metadata.dpi:
+        x, y = (round(value / 0.0254).to_bytes(4, 'big') for value in metadata.dpi)
+        chunks.append(chunk(b'pHYs', x + y + b'\1'))
+    if len(metadata.exif):
+        exif = metadata.exif.tobytes().removeprefix(b'Exif\0\0')
+        chunks.append(chunk(b'eXIf', exif))
+    text = PngImagePlugin.PngInfo()
+    for keyword, value in [*metadata.text, *[(XMP, metadata.xmp)] * bool(metadata.xmp)]:
+        if not _is_keyword(keyword) or len(value.encode()) > LONGEST:
+            lost.append(f'text {keyword!r}')
+        elif keyword == XMP:
+            text.add_itxt(keyword, value)
+        else:
+            text.add_text(keyword, value.replace('\0', ' '))
+    return chunks + [chunk(name, content) for name, content, *_ in text.chunks], lost
+
+
+def _is_keyword(keyword: str) -> bool:
+    return 0 < len(keyword) < 80 and keyword.isprintable() and all(ord(letter) < 256 for letter in keyword)
+
+
+def _options(metadata: Metadata, suffix: str) -> tuple[dict, list[str]]:
+    """(what Pillow's save takes to keep `metadata` in a JPEG or WebP file, what such a file cannot hold)."""
+    options, lost = {'icc_profile': metadata.icc}, []
+    if suffix == '.webp':
+        options |= {'exact': True, 'method': 4}
+    elif metadata.dpi:
+        options['dpi'] = tuple(round(value) for value in metadata.dpi)
+    for name, data in (('exif', metadata.exif.tobytes() if len(metadata.exif) else b''),
+                       ('xmp', metadata.xmp.encode())):
+        if len(data) > SEGMENT and suffix == '.jpg':
+            lost.append(f'{name.upper()} of {len(data):,} bytes')
+        elif data:
+            options[name] = data
+    comment = dict(metadata.text).get('Comment', '').encode()
+    if suffix == '.jpg' and 0 < len(comment) < SEGMENT:
+        options['comment'] = comment
+    return options, lost

@@ -11,7 +11,8 @@ from model.inference import TILE
 from optim import schedule
 from option import config_text, stage_options, stages
 from photo.batch import upscale_files
-from photo.targets import targets
+from photo.output import Output
+from photo.targets import left_out, targets
 from photo.upscaler import Upscaler
 from process.group import Process
 from report import metric
@@ -214,7 +215,8 @@ def upscale_photos(args: Namespace, stage: Stage, run: Run, process: Process, no
     folder = Path(args.dir_out) if args.dir_out else run.results / 'photos'
     upscaler = Upscaler(stage.trained, args.scale, args.rgb_range, process.device, stage.rounded,
                         TILE if args.chop else None, args.self_ensemble)
-    photos = targets([args.dir_demo], folder, args.scale, '--dir_demo')
+    output = Output(args.scale, overwrite=args.overwrite)
+    photos = targets([args.dir_demo], folder, output, '--dir_demo')
     try:
         initialise(stage, args, notes.append)
     except UserError as error:
@@ -225,4 +227,4 @@ def upscale_photos(args: Namespace, stage: Stage, run: Run, process: Process, no
     run.open(config_text(args))
     for note in notes:
         run.log(note)
-    upscale_files(upscaler, photos, args.overwrite, run.log)
+    upscale_files(upscaler, photos, output, run.log, left_out=left_out([args.dir_demo]))

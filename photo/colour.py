@@ -1,0 +1,37 @@
+"""Colours that the network should see: those that can be seen, and gray where a photo is gray."""
+import cv2
+import numpy as np
+
+ROWS = 1024  # rows that are looked at together
+
+
+def is_gray(array: np.ndarray, tolerance: int = 0) -> bool:
+    """Whether the three channels of (H, W, 3) differ by at most `tolerance` everywhere."""
+    if tolerance:
+        return all(int(np.ptp(array[top:top + ROWS].astype(np.int32), axis=2).max()) <= tolerance
+                   for top in range(0, len(array), ROWS))
+    return all(np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 0], part[..., 2])
+               for part in (array[top:top + ROWS] for top in range(0, len(array), ROWS)))
+
+
+def is_flat(array: np.ndarray) -> bool:
+    """Whether all pixels of (H, W, C) are alike."""
+    return all((array[top:top + ROWS] == array[0, 0]).all() for top in range(0, len(array), ROWS))
+
+
+def spread(array: np.ndarray) -> np.ndarray:
+    """(H, W, C) whose last channel is alpha → the same, each clear pixel with the colour of the nearest visible one.
+
+    What is hidden under clear pixels, often black, would else be mixed into the edges of what is visible.
+    """
+    clear = array[:, :, -1] == 0
+    if not clear.any() or clear.all():
+        return array
+    _, labels = cv2.distanceTransformWithLabels(clear.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
+                                                labelType=cv2.DIST_LABEL_PIXEL)           # (H, W) int32
+    visible = array[~clear][:, :-1]
+    colours = np.empty((int(labels.max()) + 1, array.shape[2] - 1), array.dtype)
+    colours[labels[~clear]] = visible
+    result = array.copy()
+    result[clear, :-1] = colours[labels[clear]]
+    return result

@@ -1,0 +1,71 @@
+"""What results are to be: their format, size and names."""
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from data.images import TO_8_BITS
+from photo.image import Photo
+from photo.profiles import fitted_profile
+from photo.writing import SIDES
+from utility import UserError
+
+FORMATS = ('png', 'jpg', 'webp', 'tif')
+SAME = {'.jpg': '.jpg', '.jpeg': '.jpg', '.jpe': '.jpg', '.jfif': '.jpg', '.webp': '.webp', '.tif': '.tif',
+        '.tiff': '.tif'}  # what --format same writes; PNG for every other
+
+
+@dataclass(frozen=True)
+class Output:
+    """What results are to be. scale: of the weights. outscale: what the result's size is of the photo's, None for
+    scale. width, height: the result's largest sides in pixels instead, None for any."""
+    scale: int
+    form: str = 'png'
+    quality: int = 95
+    strip: bool = False
+    outscale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    overwrite: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What results are called after their photos' names."""
+        if self.width or self.height:
+            return f'_{self.width or ""}x{self.height or ""}'
+        return f'_x{self.outscale or self.scale:g}'
+
+    def suffix(self, path: Path) -> str:
+        """The ending of the result's name."""
+        return SAME.get(path.suffix.lower(), '.png') if self.form == 'same' else f'.{self.form}'
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the result of a photo."""
+        if self.width or self.height:
+            factor = min(wanted / side for wanted, side in ((self.height, height), (self.width, width)) if wanted)
+        else:
+            factor = self.outscale or self.scale
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def prepare(self, photo: Photo, suffix: str) -> Photo:
+        """The photo as its result's format can hold it, with notes on what it cannot.
+
+        Raises UserError where the result would look different, before anything is computed.
+        """
+        height, width = self.size(*photo.pixels.shape[:2])
+        pixels, notes = photo.pixels, list(photo.notes)
+        metadata = (photo.metadata.stripped() if self.strip else photo.metadata).resized(width, height)
+        if max(height, width) > SIDES.get(suffix, max(height, width)):
+            raise UserError(f'a result of {width}x{height} is larger than the {SIDES[suffix]:,} pixels a side of '
+                            f'{suffix[1:].upper()}; take --format png, or another size')
+        if suffix != '.png' and metadata.encoding:
+            raise UserError(f'its colours ({metadata.encoding}) can only be kept in PNG; take --format png')
+        if suffix == '.jpg' and pixels.shape[2] in (2, 4):
+            if int(pixels[:, :, -1].min()) < np.iinfo(pixels.dtype).max:
+                raise UserError('JPEG holds no transparency; take --format png, webp or tif')
+            pixels = pixels[:, :, :-1]
+        if suffix in ('.jpg', '.webp') and pixels.dtype == np.uint16:
+            notes.append(f'its 16 bits are rounded to the 8 of {suffix[1:].upper()}')
+            pixels = TO_8_BITS[pixels]
+        pixels, metadata.icc = fitted_profile(pixels, metadata.icc, suffix, notes)
+        return replace(photo, pixels=pixels, metadata=metadata, notes=notes)
