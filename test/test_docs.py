@@ -162,9 +162,9 @@ def start(name, *arguments):
     own = file not in BEHIND
     assert not own or Path(file).is_file(), f'{file}: say in BEHIND with which flags it takes no time'
     if own or '--extension' in flags:  # written by the page itself: nothing of it may stay in this process
-        program = [file, *flags, *SMALL] if own else [str(ROOT / file), *flags, *small(file, flags)]
+        words = [file, *flags, *SMALL] if own else [str(ROOT / file), *flags, *small(file, flags)]
         environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]), 'OMP_NUM_THREADS': '1'}
-        return subprocess.run([sys.executable, *program], env=environment).returncode
+        return subprocess.run([sys.executable, *words], env=environment).returncode
     flags += small(file, flags)
     if file == 'main.py':
         return program.main(flags)
