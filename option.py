@@ -125,7 +125,7 @@ OPTIONS = [
     ('epsilon', 1e-8, within(float, 1e-30, 1), 'epsilon of Adam and RMSprop'),
     ('weight_decay', 0.0, within(float, 0, 1e30), 'weight decay'),
     'loss',
-    ('loss', '1*L1', str, 'terms as weight*name joined by +; names: L1, MSE'),
+    ('loss', '1*L1', str, 'terms as weight*name joined by +; names: L1, MSE, Perceptual'),
     ('skip_threshold', 1e6, rate,
      "skip a batch whose loss is above this many times the last epoch's mean"),
     ('temperature', 0.15, within(float, 1e-3, 1e3), 'temperature of the distillation in stage 4'),

@@ -39,7 +39,7 @@ class Stage(nn.Module):
         self.test_degradation = DEGRADATIONS[args.degradation](args, testing=True)
         self.rgb_range = args.rgb_range
         self.per_sample = args.degradation_per == 'sample'
-        self.loss = Loss(args.loss, args.rgb_range)
+        self.loss = None if args.test_only else Loss(args.loss, args.rgb_range)
         self.rounded = ROUNDED[args.precision]
 
     def updates(self) -> dict[str, nn.Module]:

@@ -5,9 +5,10 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from loss.perceptual import Perceptual
 from utility import UserError, derive_seed
 
-LOSSES: dict[str, type[nn.Module]] = {'L1': nn.L1Loss, 'MSE': nn.MSELoss}
+LOSSES: dict[str, type[nn.Module]] = {'L1': nn.L1Loss, 'MSE': nn.MSELoss, 'Perceptual': Perceptual}
 
 
 class Loss(nn.Module):

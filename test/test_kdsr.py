@@ -28,9 +28,11 @@ from utility import UserError
 ROOT = Path(__file__).parent.parent
 KEYS = json.loads((goldens.FOLDER / 'keys.json').read_text())
 SIZES = {'m': {'n_feats': 64, 'n_blocks': 53, 'n_resblocks': 9},
-         'l': {'n_feats': 128, 'n_blocks': 28, 'n_resblocks': 5}}
+         'l': {'n_feats': 128, 'n_blocks': 28, 'n_resblocks': 5},
+         'real': {'n_feats': 128, 'n_blocks': 42, 'n_resblocks': 6}}
 ROLES = {'teacher': kdsr.teacher, 'student': kdsr.student}
-COUNTS = {'m_teacher': 5_822_747, 'm_student': 5_795_099, 'l_teacher': 14_246_299, 'l_student': 14_191_003}
+COUNTS = {'m_teacher': 5_822_747, 'm_student': 5_795_099, 'l_teacher': 14_246_299, 'l_student': 14_191_003,
+          'real_teacher': 18_901_403, 'real_student': 18_846_107}
 TOY = {'n_feats': 8, 'n_blocks': 2, 'n_resblocks': 2}
 
 
@@ -38,12 +40,12 @@ TOY = {'n_feats': 8, 'n_blocks': 2, 'n_resblocks': 2}
 @torch.no_grad()
 def test_published_state_dict_and_outputs(name):
     size, role = name.split('_')
-    net, golden = ROLES[role](4, **SIZES[size]), goldens.load('kdsr')
+    net, golden = ROLES[role](4, **SIZES[size]), goldens.load('kdsr_real' if size == 'real' else 'kdsr')
     assert {key: list(tensor.shape) for key, tensor in net.state_dict().items()} == KEYS[f'kdsr_{name}']
     assert sum(p.numel() for p in net.parameters()) == COUNTS[name]
     lq, hr = goldens.smooth('lr', (2, 3, 12, 16)), goldens.smooth('hr', (2, 3, 48, 64))
     sr, feature = goldens.fill(net)(lq, kdsr.PairCue(4)(lq, None, hr))
-    short = f'kdsr_{size}_{role[0]}{"a" if role == "teacher" else "t"}'
+    short = ('' if size == 'real' else f'kdsr_{size}_') + {'teacher': 'ta', 'student': 'st'}[role]
     assert goldens.close(sr, golden[f'{short}_sr'])
     assert goldens.close(feature, golden[f'{short}_fea'])
 
