@@ -230,9 +230,6 @@ def parse(argv=None, stage=None):
     return args
 
 
-stage_options = parse  # stage_options(argv, n): the options of stage n of `--stage all`
-
-
 def stages(args):
     """The stages that `args` asks for, in order."""
     return tuple(FAMILIES[args.model].presets) if args.stage == 'all' else (args.stage,)
@@ -249,11 +246,6 @@ def run_names(args, stage):
 def default_run(model, stage):
     """The name of a run without --save."""
     return f'stage{stage}' if model == 'mrda' else f'{model}_stage{stage}'
-
-
-def config_text(args):
-    """The options as sorted lines `name: value`, for config.txt."""
-    return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired', 'notes'}))
 
 
 def _refuse_unknown(given):

@@ -1,4 +1,4 @@
-"""What a run folder holds, read back: options, curves, scores, tables."""
+"""The results in a run folder, read back: curves, scores, tables."""
 import csv
 import io
 import json
@@ -6,34 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from option import NAMES, build_parser
 from store.checkpoint import Run
+from store.files import read_text
 from utility import UserError, shown
-
-
-class Start(NamedTuple):
-    """One start of the program: its date, its options as text."""
-    date: str
-    options: dict
-
-    @property
-    def stage(self) -> int:
-        return int(self.options['stage'])
-
-    @property
-    def trains(self) -> bool:
-        return self.options['test_only'] == 'False'
-
-    def changed(self) -> dict[str, str]:
-        """{option: text} of those that are not as the stage sets them."""
-        parser = build_parser(self.stage, self.options['model'])
-        return {name: text for name, text in self.options.items()
-                if name in NAMES.values() and text != str(parser.get_default(name))}
-
-    def argv(self) -> list[str]:
-        """A command line that says the same, but for metrics, some of which may be registered elsewhere."""
-        chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
-        return [f'--{name}={text}' for name, text in chosen.items() if name not in ('metrics', 'best')]
 
 
 class Scored(NamedTuple):
@@ -44,20 +19,6 @@ class Scored(NamedTuple):
     pipeline: dict
     scores: dict
     images: dict
-
-
-def read_starts(folder: Path) -> list[Start]:
-    """The Starts that config.txt notes, oldest first. Raises UserError if it is not there or notes none."""
-    path = Path(folder) / 'config.txt'
-    starts = []
-    for block in _text(path).split('\n\n'):
-        date, *lines = block.strip('\n').split('\n')
-        options = dict(line.split(': ', 1) for line in lines if ': ' in line)
-        if options.get('stage') in ('1', '2', '3', '4') and {'model', 'test_only', 'scale'} <= options.keys():
-            starts.append(Start(date, options))
-    if not starts:
-        raise UserError(f'{shown(path)}: notes no start of main.py; give the folder of a run, as experiment/stage4_...')
-    return starts
 
 
 def read_history(folder: Path, stage: int, note: Callable[[str], None]) -> dict:
@@ -79,7 +40,7 @@ def read_tables(folder: Path) -> list[dict]:
     tables = []
     for path in sorted((Path(folder) / 'results').glob('protocol_*.json')):
         try:
-            tables.append(json.loads(_text(path)))
+            tables.append(json.loads(read_text(path)))
         except ValueError as error:
             raise UserError(f'{shown(path)}: damaged ({error}); test again to write it anew') from error
     return tables
@@ -89,7 +50,7 @@ def read_scores(folder: Path) -> list[Scored]:
     """A Scored for each results/<set>_<degradation>.csv, by set and the degradation's numbers. Raises UserError."""
     found = []
     for path in sorted((Path(folder) / 'results').glob('*.csv')):
-        rows = list(csv.DictReader(io.StringIO(_text(path), newline='')))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline='')))
         if path.name.startswith('protocol_') or not rows:
             continue
         try:
@@ -112,10 +73,3 @@ def _numbers(pipeline):
 def _kept(folder, image):
     """The file of a super-resolved image, None if it was not kept."""
     return next((file for scale in (2, 3, 4) if (file := folder / f'{image}_x{scale}.png').is_file()), None)
-
-
-def _text(path):
-    try:
-        return path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{shown(path)}: cannot be read ({getattr(error, "strerror", None) or error})') from error

@@ -9,7 +9,7 @@ from data.pairs import Degraded, Files
 from data.protocol import degradations
 from model.inference import TILE
 from optim import schedule
-from option import config_text, stage_options, stages
+from option import parse, stages
 from photo.batch import upscale_files
 from photo.output import Output
 from photo.targets import left_out, targets
@@ -20,6 +20,7 @@ from report.evaluation import Evaluator
 from report.table import TestRun, table_text, write_tables
 from report.testing import Tester
 from run.pretrained import check_named, given, initialise
+from run.starts import config_text
 from run.upgrade import upgraded
 from stage import Stage
 from stages import STAGES
@@ -34,9 +35,9 @@ from utility import UserError
 def run_stages(argv: list[str] | None, args: Namespace, process: Process) -> None:
     """All stages that were asked for, one after the other. argv: the command line that `args` were parsed from."""
     for stage in stages(args) if args.stage == 'all' and process.group.is_rank0 else ():
-        check_named(stage_options(argv, stage))  # told before an earlier one trains
+        check_named(parse(argv, stage))  # told before an earlier one trains
     for stage in stages(args):
-        own = stage_options(argv, stage)
+        own = parse(argv, stage)
         if process.group.restarted:  # torchrun starts all ranks anew where one was lost: they resume
             own.reset, own.resume = False, -1
         run_stage(own, process)

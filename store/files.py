@@ -68,6 +68,14 @@ def append_text(path: str | Path, text: str) -> None:
                         ) from error
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. Raises UserError if it cannot be read."""
+    try:
+        return path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{shown(path)}: cannot be read ({getattr(error, "strerror", None) or error})') from error
+
+
 def append_blocks(path: str | Path, blocks: Iterable[Buffer]) -> None:
     """Append `blocks` of bytes to a file, each on its way to the disk when the next one is taken.
 

@@ -8,6 +8,7 @@ import pytest
 
 import option
 from model.presets import MRDA
+from run.starts import config_text
 from utility import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -226,20 +227,20 @@ def test_stage_has_to_be_named_once_somehow():
 def test_all_stages_have_their_own_options_from_one_line():
     argv = ['--stage', 'all', '--save', 'mine', '--n_feats', '32', '--epochs_encoder', '7']
     assert option.parse(argv).stage == 'all' and option.stages(option.parse(argv)) == (1, 2, 3, 4)
-    each = [option.stage_options(argv, stage) for stage in (1, 2, 3, 4)]
+    each = [option.parse(argv, stage) for stage in (1, 2, 3, 4)]
     assert [args.stage for args in each] == [1, 2, 3, 4]
     assert [args.run_name for args in each] == ['mine_stage1', 'mine_stage2', 'mine_stage3', 'mine_stage4']
     assert {args.save for args in each} == {'mine'} and {args.n_feats for args in each} == {32}
     assert [args.batch_size for args in each] == [64, 32, 16, 16]
     assert [args.epochs_encoder for args in each] == [0, 0, 0, 7]
-    assert option.stage_options(['--stage', 'all'], 3).run_name == 'stage3'
+    assert option.parse(['--stage', 'all'], 3).run_name == 'stage3'
     assert option.stages(parse('--stage all --model kdsr')) == (3, 4)
 
 
 def test_families_have_run_folders_of_their_own():
     assert parse('--stage 4 --model kdsr').run_name == 'kdsr_stage4'
     assert parse('--stage 4 --model kdsr --save mine').run_name == 'mine'
-    assert option.stage_options(['--stage', 'all', '--model', 'kdsr'], 4).run_name == 'kdsr_stage4'
+    assert option.parse(['--stage', 'all', '--model', 'kdsr'], 4).run_name == 'kdsr_stage4'
     assert option.run_names(parse('--stage 4 --model kdsr'), 3) == ['kdsr_stage3']
     assert option.run_names(parse('--stage 4 --model kdsr --save mine'), 3) == ['mine_stage3', 'mine', 'kdsr_stage3']
 
@@ -294,7 +295,7 @@ def test_all_retired_flags_are_named_together():
 
 def test_config_text_is_sorted_and_complete():
     args = parse('--stage 2 --debug')
-    lines = option.config_text(args).splitlines()
+    lines = config_text(args).splitlines()
     assert lines == sorted(lines) and 'batch_size: 32' in lines
     assert {line.partition(': ')[0] for line in lines} == set(vars(args)) - {'given', 'retired', 'notes'}
 

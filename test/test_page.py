@@ -17,10 +17,11 @@ from data.degradation import AnisoGaussian, IsoGaussian, Pipeline, bicubic, clas
 from data.images import write_rgb
 from data.protocol import degradations
 from model import mrda
-from option import config_text, parse
+from option import parse
 from report import page, record
 from report.evaluation import Score, SetScores, write_csv
 from report.table import TestRun, write_tables
+from run.starts import config_text, read_starts
 from store.checkpoint import Run
 from store.tensors import save_state, save_weights
 
@@ -228,7 +229,7 @@ def test_degradations_are_read_back(tmp_path, degradation):
 def test_options_are_read_back(tmp_path):
     flags = ['--stage', '3', '--model', 'kdsr', '--data_test', 'A+B', '--lr_sr', '3e-5', '--chop', '--theta', '-20']
     Run(tmp_path / 'run', 3).open(config_text(parse(flags)))
-    start, = record.read_starts(tmp_path / 'run')
+    start, = read_starts(tmp_path / 'run')
     assert start.trains and set(start.changed()) == {'stage', 'data_test', 'lr_sr', 'chop', 'theta', 'save', 'model'}
     again = parse(start.argv())
     assert {name: value for name, value in vars(again).items() if name != 'given'} \

@@ -33,7 +33,8 @@ from report import metric, page, record
 from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
 from report.plots import telling_crop
-from report.record import Scored, Start
+from report.record import Scored
+from run.starts import Start, read_starts
 from store.files import write_bytes
 from utility import UserError, command_line, expand, expanded, shown
 
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def report(run: Path, dir_data: str | None, images: int, notes: list[str]) -> str:
     """The page as text. notes: a list that what could not be shown is added to. Raises UserError."""
-    starts = record.read_starts(run)
+    starts = read_starts(run)
     start = next((each for each in reversed(starts) if each.trains), starts[-1])
     options, stage = start.options, start.stage
     scores = record.read_scores(run)

@@ -1,0 +1,54 @@
+"""The starts of a run, which config.txt notes: when it was started, and with which options."""
+from argparse import Namespace
+from pathlib import Path
+from typing import NamedTuple
+
+from option import NAMES, build_parser
+from store.files import read_text
+from utility import UserError, shown
+
+
+class Start(NamedTuple):
+    """One start of the program: its date, its options as text."""
+    date: str
+    options: dict[str, str]
+
+    @property
+    def stage(self) -> int:
+        """The stage that was started."""
+        return int(self.options['stage'])
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trained, rather than only tested."""
+        return self.options['test_only'] == 'False'
+
+    def changed(self) -> dict[str, str]:
+        """{option: text} of those that are not as the stage sets them."""
+        parser = build_parser(self.stage, self.options['model'])
+        return {name: text for name, text in self.options.items()
+                if name in NAMES.values() and text != str(parser.get_default(name))}
+
+    def argv(self) -> list[str]:
+        """A command line that says the same, but for metrics, some of which may be registered elsewhere."""
+        chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
+        return [f'--{name}={text}' for name, text in chosen.items() if name not in ('metrics', 'best')]
+
+
+def config_text(args: Namespace) -> str:
+    """The options as sorted lines `name: value`, for config.txt."""
+    return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired', 'notes'}))
+
+
+def read_starts(folder: Path) -> list[Start]:
+    """The Starts that config.txt in `folder` notes, oldest first. Raises UserError if it is missing or notes none."""
+    path = folder / 'config.txt'
+    starts = []
+    for block in read_text(path).split('\n\n'):
+        date, *lines = block.strip('\n').split('\n')
+        options = dict(line.split(': ', 1) for line in lines if ': ' in line)
+        if options.get('stage') in ('1', '2', '3', '4') and {'model', 'test_only', 'scale'} <= options.keys():
+            starts.append(Start(date, options))
+    if not starts:
+        raise UserError(f'{shown(path)}: notes no start of main.py; give the folder of a run, as experiment/stage4_...')
+    return starts
