@@ -1,5 +1,6 @@
 """The low-resolution side of a test: made on the fly, or read from files that were made before."""
 import re
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -13,6 +14,15 @@ from utility import UserError, generator, quantize, shown
 def slug(set_name: str, degradation: Pipeline) -> str:
     """The name of a test set under a degradation, fit for a file or folder: Set5_sigma_2.6_noise_0."""
     return f'{set_name}_' + re.sub(r'[^\w.-]+', '_', str(degradation))
+
+
+def partner(name: str, names: Container[str]) -> str | None:
+    """The one of `names`, those of HR images, that an LR or super-resolved image called `name` belongs to.
+
+    The same name, or without what follows it: namex4, name_x4, name_SR, name_x4_SR. None if there is none. Names have
+    no suffix, and may have folders before them.
+    """
+    return next((each for each in (name, re.sub(r'(_?x[1-9])?(_SR)?$', '', name)) if each in names), None)
 
 
 class Degraded:

@@ -100,7 +100,7 @@ def sandbox(tmp_path_factory):
         write_rgb(root / 'datasets' / f'{name}.png', image)
     for name in 'photos/a.png', 'photo.jpg', 'more/b.png':
         write_rgb(root / name, image[:20, :24])
-    for name in 'restored/a_x4.png', 'ground_truth/a.png':
+    for name in 'sr/a_x4.png', 'hr/a.png':
         write_rgb(root / name, image)
     for name in RECORDED:
         put(root / 'bin' / name, RECORDER)

@@ -15,7 +15,7 @@ from conftest import SMALL
 from data.dataset import TestSet
 from data.degradation import IsoGaussian, classic
 from data.images import write_rgb
-from data.pairs import Files, slug
+from data.pairs import Files, partner, slug
 from data.protocol import GAUSSIAN8
 from model import mrda
 from report.evaluation import Score, SetScores, write_csv
@@ -122,17 +122,41 @@ def test_a_protocol_that_is_not_defined_at_a_scale_is_refused(cli, tested, capsy
 
 def test_the_metrics_command_refuses_what_it_cannot_pair_or_score(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ('sr/a_x2.png', 'hr/a.png', 'more/a_x2.png', 'more/a.png', 'twice/a.png', 'twice/old/a.png'):
+    for name in ('sr/a_x2.png', 'hr/a.png', 'more/a_x2.png', 'more/a.png', 'twice/a.png', 'twice/a.bmp',
+                 'deep/x/a.png'):
         write_rgb(Path(name), np.zeros((20, 20, 3), np.uint8))
     assert script('metrics', 'sr', 'hr') == 0
     for *argv, said in (('more', 'hr', 'more/a.png and more/a_x2.png are both of the image a'),
-                        ('sr', 'twice', 'twice/a.png and twice/old/a.png are both of the image a'),
+                        ('sr', 'twice', 'twice/a.bmp and twice/a.png are both of the image a'),
+                        ('sr', 'deep', 'no partner in the other folder for a_x2, x/a'),
                         ('sr', 'hr', '--border', -1, 'is not a whole number from 0'),
+                        ('sr', 'hr', '--max_pixels', 399, '20x20 is more than 399 pixels; raise --max_pixels'),
                         ('sr', 'hr', '--border', 5, 'too few for the 11x11 window')):
         capsys.readouterr()
         assert script('metrics', *argv) == 2
         error = capsys.readouterr().err
         assert said in error and error.count('\n') == 1
+
+
+def test_the_metrics_command_pairs_by_relative_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for level, folder in enumerate(('.', 'sub', 'sub/deep')):
+        write_rgb(Path('hr', folder, 'a.png'), np.full((20, 20, 3), 100, np.uint8))
+        write_rgb(Path('sr', folder, 'a_x4_SR.png'), np.full((20, 20, 3), 101 + level, np.uint8))
+    assert script('metrics', 'sr', 'hr') == 0
+    scores = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert [name for name, *_ in scores] == ['a', 'sub/a', 'sub/deep/a']
+    assert [round(float(psnr), 1) for _, psnr, _ in scores] == [49.5, 43.4, 39.9]
+    assert script('metrics', 'sr/sub/a_x4_SR.png', 'hr/a.png') == 0  # two files, whatever they are called
+    assert float(capsys.readouterr().out.splitlines()[1].split()[1]) == pytest.approx(43.4, abs=0.05)
+    assert script('metrics', 'sr/*.png', 'hr/*.png', '--metrics', 'psnr_rgb') == 0
+
+
+@pytest.mark.parametrize(('name', 'own'), [
+    ('a', 'a'), ('ax4', 'a'), ('a_x4', 'a'), ('a_SR', 'a'), ('a_x4_SR', 'a'), ('s/ax2', 's/a'), ('boxx3', 'boxx3'),
+    ('box4', 'box4'), ('box4x4', 'box4'), ('a_x10', None), ('x4', None), ('b', None)])
+def test_names_of_lr_and_super_resolved_images_lead_to_one_ground_truth(name, own):
+    assert partner(name, {'a', 's/a', 'box4', 'boxx3'}) == own
 
 
 def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):

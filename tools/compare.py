@@ -3,7 +3,8 @@
     python tools/compare.py --methods bicubic=lr_up/ ours=experiment/RUN/results/SET --truth HR/ --out panels/
 
 A PNG and a PDF file for each image. The crop is where the methods differ most, unless --crop says where. Files pair up
-by name without suffix; `_x<scale>` or `_SR` may follow a method's. Scores are of the whole image.
+by their path below the folders, without suffix; a method's may end in x4, _x4, _SR or _x4_SR. Scores are of the whole
+image.
 """
 import argparse
 import re
@@ -13,10 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from metrics import pairs, score
-
-from data.images import read_rgb
+from data.images import MAX_PIXELS
 from option import Parser, count, whole
+from report.folders import pairs, read, score
 from report.metric import DEFAULT, METRICS, metric_names, prepare, title, written
 from report.plots import draw_zooms, telling_crop
 from utility import UserError, command_line, expand, expanded, shown
@@ -43,19 +43,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog='tools/compare.py', description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', type=method, required=True, metavar='NAME=FOLDER',
-                        help='folders of restored images, in the order of the picture')
+                        help='folders of super-resolved images, in the order of the picture')
     parser.add_argument('--truth', type=expanded, required=True, help='folder of the ground truth')
-    parser.add_argument('--out', type=expand, default=Path('panels'), help='where the pictures go (default panels)')
+    parser.add_argument('--out', type=expand, default=Path('panels'), help='where the pictures go (default: panels)')
     parser.add_argument('--images', nargs='+', help='names of the images to draw (default: all)')
     parser.add_argument('--crop', type=crop, help='top,left,side of the crop, in pixels (default: chosen)')
-    parser.add_argument('--side', type=count, default=64, help='side of a crop that is chosen, in pixels (default 64)')
-    parser.add_argument('--border', type=whole, default=4, help='pixels that scores leave out at every side: the scale')
+    parser.add_argument('--side', type=count, default=64, help='side of a crop that is chosen, in pixels (default: 64)')
+    parser.add_argument('--border', type=whole, default=4, help='pixels shaved on each side, the scale (default: 4)')
+    parser.add_argument('--max_pixels', type=count, default=MAX_PIXELS,
+                        help=f'largest image that is read, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
                         help=f'scores of the picture, joined by commas: {", ".join(METRICS)} (default: the first two)')
     args = parser.parse_args(argv)
     prepare(args.metrics.split(','))
-    for name, truth, restored in collected(args):
-        for path in draw(args, name, truth, restored):
+    for name, truth, methods in collected(args):
+        for path in draw(args, name, truth, methods):
             print(shown(path))
 
 
@@ -65,7 +67,7 @@ def collected(args: Namespace) -> list[tuple[str, Path, dict[str, Path]]]:
         raise UserError('--methods: two have the same name')
     images = {}
     for label, folder in args.methods:
-        for name, path, truth in pairs(folder, args.truth):
+        for name, path, truth in pairs(Path(folder), Path(args.truth)):
             images.setdefault(name, (truth, {}))[1][label] = path
     missing = sorted(set(args.images or ()) - images.keys())
     if missing:
@@ -73,26 +75,32 @@ def collected(args: Namespace) -> list[tuple[str, Path, dict[str, Path]]]:
     return [(name, *images[name]) for name in args.images or images]
 
 
-def draw(args: Namespace, name: str, truth: Path, restored: dict[str, Path]) -> list[Path]:
-    """Draw the panel of one image; returns the paths of its files. Raises UserError if it does not fit."""
-    images = {label: read_rgb(path) for label, path in restored.items()}
-    names = args.metrics.split(',')
-    captions = {label: ' / '.join(written(*each) for each in score(path, truth, args.border, names).items())
-                for label, path in restored.items()}
-    captions['ground truth'] = ' / '.join(map(title, names))
+def draw(args: Namespace, name: str, truth: Path, methods: dict[str, Path]) -> list[Path]:
+    """Draw the panel of one image, methods: {method: file}. Returns the paths of its files. Raises UserError if it does
+    not fit."""
+    images = {label: read(path, args.max_pixels) for label, path in methods.items()}
     sizes = {image.shape for image in images.values()}
     if len(sizes) > 1:
-        raise UserError(f'{name}: the methods gave images of different sizes')
+        raise UserError(f'{shown(name)}: the methods gave images of different sizes')
     height, width, _ = sizes.pop()
+    whole = read(truth, args.max_pixels)[:height, :width]
     side = args.crop[2] if args.crop else args.side
-    whole = read_rgb(truth)[:height, :width]
     compared = list(images.values()) if len(images) > 1 else [*images.values(), whole]
     top, left = args.crop[:2] if args.crop else telling_crop(compared, side, side)
     if not 1 <= side <= min(height - top, width - left):
-        raise UserError(f'{name} is {width}x{height} pixels: a crop of {side} does not fit; change --crop or --side')
+        raise UserError(f'{shown(name)} is {width}x{height} pixels: a crop of {side} does not fit; change --crop or '
+                        '--side')
     paths = [args.out / f'{name}.{kind}' for kind in ('png', 'pdf')]
-    draw_zooms(paths, name, whole, images, captions, (top, left, side))
+    draw_zooms(paths, name, whole, images, captions(args, truth, methods), (top, left, side))
     return paths
+
+
+def captions(args: Namespace, truth: Path, methods: dict[str, Path]) -> dict[str, str]:
+    """{method: its scores of one image}, and beneath the ground truth what they are. Raises UserError as score does."""
+    names = args.metrics.split(',')
+    found = {label: score(path, truth, args.border, names, args.max_pixels) for label, path in methods.items()}
+    return {'ground truth': ' / '.join(map(title, names)),
+            **{label: ' / '.join(written(*each) for each in values.items()) for label, values in found.items()}}
 
 
 if __name__ == '__main__':
