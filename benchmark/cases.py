@@ -11,7 +11,7 @@ import skimage
 import torch
 
 from data.cache import PixelCache
-from data.degradation import AnisoGaussian, Blur, IsoGaussian, classic
+from data.degradation import AnisoGaussian, Blur, Context, IsoGaussian, classic, second_order
 from data.images import read_rgb, write_rgb
 from data.sampling import PatchDataset
 from model import FAMILIES
@@ -146,6 +146,27 @@ def plain_degradation(size, isotropic):
     return degrade
 
 
+def our_second_order(size):
+    """Every image of a batch with a draw of its own."""
+    random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
+    draw = generator(hr.device, 'benchmark')
+    return lambda: random(hr, draw, per_sample=True)[1][0, 0, 0, 0].item()
+
+
+def plain_second_order(size):
+    """The same draws; blurs take all taps of their kernels."""
+    random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
+    draw = generator(hr.device, 'benchmark')
+
+    def degrade():
+        for image in hr.split(1):
+            context = Context(draw, 1, *hr.shape[-2:])
+            for step in random.draw(draw).steps:
+                image = plain.blur(image, step.kernels()) if isinstance(step, Blur) else step(image, context)
+            plain.resize(image, size.scale)[0, 0, 0, 0].item()
+    return degrade
+
+
 def write_photos(folder):
     """PNGs of DIV2K's size in `folder`: the photos inside scikit-image, mirrored until they fill it."""
     for name in PHOTOS:
@@ -184,5 +205,6 @@ CASES = {  # name: (what one call does, our side, the plain side)
                   partial(plain_degradation, isotropic=True)),
     'anisotropic': ('batch degraded', partial(our_degradation, isotropic=False),
                     partial(plain_degradation, isotropic=False)),
+    'second_order': ('batch degraded', our_second_order, plain_second_order),
     'data': ('batch of patches read', our_loading, plain_loading),
 }

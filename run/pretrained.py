@@ -73,13 +73,11 @@ def given(args: Namespace, flag: str) -> str | None:
 
 
 def _folders(args, stage):
-    """Run folders in which the weights of `stage` may lie. Stage 1 knows no blur, so it serves every blur type."""
+    """Run folders in which the weights of `stage` may lie. Stage 1 knows no blur, so it serves every degradation."""
     if stage == args.stage and args.load != '.':
         return [Path('experiment') / args.load]
-    blurs = [args.blur_type]
-    if stage == 1:
-        blurs += [blur for blur in ('iso_gaussian', 'aniso_gaussian') if blur != args.blur_type]
-    return [run_folder(name, args, blur) for name in run_names(args, stage) for blur in blurs]
+    blurs = [None, 'iso_gaussian', 'aniso_gaussian'] if stage == 1 else [None]
+    return list(dict.fromkeys(run_folder(name, args, blur) for name in run_names(args, stage) for blur in blurs))
 
 
 def _own(path):

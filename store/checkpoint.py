@@ -24,7 +24,10 @@ Position = tuple[int, int]  # (epochs done, batches done of the next one): the p
 
 
 def run_folder(name: str, args: Namespace, blur_type: str | None = None) -> Path:
-    """experiment/<name>_x<scale>_<mode>_<iso|aniso>"""
+    """experiment/<name>_x<scale>_<mode>_<iso|aniso>, or experiment/<name>_x<scale>_<degradation> of another than
+    classic. blur_type: in place of that of the options, of classic."""
+    if args.degradation != 'classic' and not blur_type:
+        return Path('experiment') / f'{name}_x{args.scale}_{args.degradation}'
     blur = (blur_type or args.blur_type).split('_')[0]
     return Path('experiment') / f'{name}_x{args.scale}_{args.mode}_{blur}'
 

@@ -10,6 +10,7 @@ import torch
 from data.degradation import (
     AnisoGaussian,
     Blur,
+    Context,
     Downsample,
     IsoGaussian,
     Noise,
@@ -28,6 +29,7 @@ from utility import UserError, generator, quantize
 GOLDEN = goldens.load('degradation')
 ISO, ANISO = IsoGaussian(2.6), AnisoGaussian(3.5, 1.5, math.radians(20))
 SPREAD = 0.2, 4.0
+CONTEXT = Context(None, 1, 36, 48)
 
 
 def image(*shape):
@@ -106,9 +108,9 @@ def test_fast_equals_all_taps(scale, blur):
 @pytest.mark.parametrize('blur', [ISO, ANISO], ids=str)
 def test_blur_and_downsampling_in_one_equal_both_in_turn(blur, mode):
     hr = image(2, 3, 36, 48)
-    blurred = blur(hr, None, 1)
+    blurred = blur(hr, CONTEXT)
     assert blurred.shape == hr.shape and torch.allclose(blurred.double(), plain_blur(hr, blur), atol=1e-5)
-    in_turn = Downsample(4, mode)(blurred, None, 1)
+    in_turn = Downsample(4, mode)(blurred, CONTEXT)
     assert torch.allclose(blur.downsampled(hr, 4, mode), in_turn, atol=1e-5)
 
 
@@ -279,7 +281,7 @@ class Darker(Step, name='darker'):
     """A step with the least that a step needs: its number is one for all images of a call."""
     factor: Value = (0.2, 0.9)
 
-    def __call__(self, image, generator, rgb_range):
+    def __call__(self, image, context):
         return image * self.factor
 
 

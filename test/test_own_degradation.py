@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.degradation import DEGRADATIONS, Pipeline
+from data.degradation import DEGRADATIONS, Context, Pipeline
 from data.degradation.step import STEPS
 from data.protocol import PROTOCOLS
 from store.tensors import load_weights
@@ -36,11 +36,11 @@ def documented(tmp_path):
 
 
 def teacher(run):
-    return load_weights(f'experiment/{run}_x2_bicubic_iso/model/model_TA_last.pt')
+    return load_weights(f'experiment/{run}_x2_compressed/model/model_TA_last.pt')
 
 
-def rows(name):
-    return list(csv.DictReader(Path(f'experiment/whole_x2_bicubic_iso/results/{name}.csv').read_text().splitlines()))
+def rows(run, name):
+    return list(csv.DictReader(Path(f'experiment/{run}/results/{name}.csv').read_text().splitlines()))
 
 
 @pytest.mark.parametrize('per', ['batch', 'sample'])
@@ -52,9 +52,9 @@ def test_a_step_of_ones_own_trains_and_resumes_bit_for_bit(documented, cli, caps
     assert cli(*flags, 'compressed', '--save', 'parts') == 0
     whole, parts = teacher('whole'), teacher('parts')
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert cli(*flags, 'classic', '--save', 'parts', '--epochs_sr', 3) == 2
+    assert cli(*flags, 'classic', '--load', 'parts_x2_compressed', '--epochs_sr', 3) == 2
     assert '--degradation was compressed, is now classic' in capsys.readouterr().err
-    row = rows('Set2_sigma_1.2_noise_0_compression_70')[0]
+    row = rows('whole_x2_compressed', 'Set2_sigma_1.2_noise_0_compression_70')[0]
     assert row['degradation'] == 'sigma 1.2, noise 0, compression 70'
     assert str(Pipeline.from_dict(json.loads(row['pipeline']))) == row['degradation']
 
@@ -64,7 +64,7 @@ def test_compression_is_that_of_the_codec(documented):
     image = torch.rand(1, 3, 24, 32)
     rgb = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
     for rgb_range in (1, 255):
-        ours = module.Compression(50.0)(image * rgb_range, None, rgb_range) * (255 / rgb_range)
+        ours = module.Compression(50.0)(image * rgb_range, Context(None, rgb_range, 24, 32)) * (255 / rgb_range)
         assert np.array_equal(ours[0].round().byte().permute(1, 2, 0).numpy(), module.jpeg(rgb, 50))
 
 
@@ -76,4 +76,4 @@ def test_a_protocol_of_ones_own_is_tested(documented, cli):
     assert [row['noise'] for row in table['degradations']] == [0, 15, 30]
     assert [str(Pipeline.from_dict(row['degradation'])) for row in table['degradations']] == [
         f'sigma 1.2, noise {level}' for level in (0, 15, 30)]
-    assert len(table['means']) == 4 and rows('Set2_sigma_1.2_noise_30')
+    assert len(table['means']) == 4 and rows('whole_x2_bicubic_iso', 'Set2_sigma_1.2_noise_30')

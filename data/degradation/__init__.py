@@ -7,13 +7,17 @@ import math
 from argparse import Namespace
 from collections.abc import Callable
 
+from data.degradation.blurs import AnisoGaussian, Blur, GeneralisedGaussian, IsoGaussian, Plateau, Sinc
+from data.degradation.camera import JPEG, Clamp, PoissonNoise, Resize
 from data.degradation.pipeline import Pipeline, bicubic, classic
 from data.degradation.resize import resize
-from data.degradation.step import Step, Value
-from data.degradation.steps import AnisoGaussian, Blur, Downsample, IsoGaussian, Noise, Round
+from data.degradation.second_order import second_order
+from data.degradation.step import Context, Step, Value
+from data.degradation.steps import Downsample, Noise, Round
 
-__all__ = ['DEGRADATIONS', 'AnisoGaussian', 'Blur', 'Downsample', 'IsoGaussian', 'Noise', 'Pipeline', 'Round', 'Step',
-           'Value', 'bicubic', 'classic', 'classic_of', 'resize']
+__all__ = ['DEGRADATIONS', 'JPEG', 'AnisoGaussian', 'Blur', 'Clamp', 'Context', 'Downsample', 'GeneralisedGaussian',
+           'IsoGaussian', 'Noise', 'Pipeline', 'Plateau', 'PoissonNoise', 'Resize', 'Round', 'Sinc', 'Step', 'Value',
+           'bicubic', 'classic', 'classic_of', 'resize', 'second_order']
 
 
 def classic_of(args: Namespace, testing: bool) -> Pipeline:
@@ -28,4 +32,7 @@ def classic_of(args: Namespace, testing: bool) -> Pipeline:
     return classic(blur, args.scale, args.noise if testing or not args.noise else (0.0, args.noise), args.mode)
 
 
-DEGRADATIONS: dict[str, Callable[[Namespace, bool], Pipeline]] = {'classic': classic_of}
+DEGRADATIONS: dict[str, Callable[[Namespace, bool], Pipeline]] = {
+    'classic': classic_of,
+    'second_order': lambda args, testing: second_order(args.scale),
+}

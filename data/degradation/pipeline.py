@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from data.degradation.blurs import Blur, IsoGaussian
 from data.degradation.resize import resize
-from data.degradation.step import Step
-from data.degradation.steps import Blur, Downsample, IsoGaussian, Noise, Round
+from data.degradation.step import Context, Step
+from data.degradation.steps import Downsample, Noise, Round
 from utility import UserError, derive_seed
 
 
@@ -51,11 +52,11 @@ class Pipeline:
             lq, up = map(torch.cat, zip(*pairs, strict=True))
             return lq, up
         *steps, last = _fused(self.draw(generator, len(hr) if per_sample else 1).steps)
-        lq = hr
+        context, lq = Context(generator, rgb_range, *hr.shape[-2:]), hr
         for step in steps:
-            lq = step(lq.clone() if lq is hr and step.in_place else lq, generator, rgb_range)
+            lq = step(lq.clone() if lq is hr and step.in_place else lq, context)
         up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
-        return last(lq.clone() if lq is hr else lq, generator, rgb_range), last(up, generator, rgb_range)
+        return last(lq.clone() if lq is hr else lq, context), last(up, context)
 
     def then(self, *steps: Step, name: str) -> Pipeline:
         """The pipeline `name`: this one with more steps, before the last rounding."""
@@ -86,7 +87,9 @@ class Pipeline:
             raise UserError(f'{content} is no degradation ({error!r})') from error
 
     def __str__(self) -> str:
-        """'sigma 2.6, noise 0' or 'lambda 3.5/1.5, theta 20, noise 10'."""
+        """'sigma 2.6, noise 0' or 'lambda 3.5/1.5, theta 20, noise 10'; the name, where it is drawn what is done."""
+        if any(step.varies for step in self.steps):
+            return self.name
         return ', '.join(filter(None, map(str, self.steps)))
 
     @property
@@ -102,7 +105,7 @@ class _BlurAndDownsample:
     downsample: Downsample
     in_place = False
 
-    def __call__(self, image, generator, rgb_range):
+    def __call__(self, image, context):
         return self.blur.downsampled(image, self.downsample.scale, self.downsample.mode)
 
 

@@ -25,6 +25,18 @@ def resize(image: torch.Tensor, scale: int, shrink: bool) -> torch.Tensor:
         return _apply(image, rows, columns, reach)
 
 
+def blur(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, reflecting at the borders; by Fourier transforms,
+    which are faster than k² taps. → (B, C, H, W)"""
+    (height, width), radius = image.shape[-2:], kernels.shape[-1] // 2
+    rows, columns = (_reflected(side, radius, image.device) for side in (height, width))
+    padded = image[..., rows, :][..., columns]
+    with torch.autocast(image.device.type, enabled=False):
+        size = padded.shape[-2:]
+        spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels.to(image)[:, None], size).conj()
+        return torch.fft.irfft2(spectrum, size)[..., :height, :width].contiguous()
+
+
 def blur_and_downsample(image: torch.Tensor, kernels: torch.Tensor, isotropic: bool, scale: int,
                         mode: str) -> torch.Tensor:
     """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, reflecting at the borders, and downsample by `scale`.

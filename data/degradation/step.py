@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -15,6 +15,21 @@ DEGREES = {'unit': 'degrees'}  # metadata of a field that is kept in radians, an
 STEPS: dict[str, type[Step]] = {}  # by the name that dicts hold
 
 
+class Context(NamedTuple):
+    """What a step may need beside the images: a generator for what it draws itself, such as noise (None: nothing is
+    random), the data range, the size of the hr that it all began with."""
+    generator: torch.Generator | None
+    rgb_range: float
+    height: int
+    width: int
+
+    def source(self) -> torch.Generator:
+        """The generator. ValueError if there is none."""
+        if self.generator is None:
+            raise ValueError('a noisy degradation needs a generator to draw its noise from')
+        return self.generator
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a degradation. A subclass is a frozen dataclass that says `class JPEG(Step, name='jpeg')`; its fields
@@ -23,17 +38,19 @@ class Step:
     per_image: True, and drawn values are tensors (n,), one for each image, on the device of the generator; False, and
     they are plain numbers that all images of one call share.
     in_place: whether the result may share memory with the image that was given.
+    varies: whether draw() decides which steps there are, so that only the name of the pipeline says what is done.
     """
     name: ClassVar[str]
     per_image: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         if name:
             cls.name, STEPS[name] = name, cls
 
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None, rgb_range: float) -> torch.Tensor:
-        """(B, C, H, W) in [0, rgb_range] → the same after this step. generator: what else is drawn, such as noise."""
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        """(B, C, H, W) in [0, context.rgb_range] → the same after this step."""
         raise NotImplementedError
 
     def draw(self, generator: torch.Generator | None, n: int = 1) -> tuple[Step, ...]:

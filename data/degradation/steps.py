@@ -1,73 +1,13 @@
-"""The steps of y = Q(bicubic↓s(x ⊗ k) + n): blur, downsampling, Gaussian noise, rounding to 8 bits."""
+"""The steps of y = Q(bicubic↓s(x ⊗ k) + n) after the blur: downsampling, Gaussian noise, rounding to 8 bits."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 
-from data.degradation import kernels
-from data.degradation.resize import blur_and_downsample, exact, resize
-from data.degradation.step import DEGREES, Step, Value, tensors, text
+from data.degradation.resize import resize
+from data.degradation.step import Context, Step, Value, tensors, text
 from utility import quantize_
-
-
-class Blur(Step):
-    """Correlation with a kernel, the same for all channels, reflecting at the borders. Subclasses say the kernel.
-
-    size: side of the kernel in pixels, odd, a field of every subclass. isotropic: whether the kernel is the outer
-    product of one profile, so that no value has to come back from the device to choose the fast way.
-    """
-    per_image = True
-    isotropic: ClassVar[bool] = False
-    size: int
-
-    def kernels(self) -> torch.Tensor:
-        """(n, size, size), each of sum 1, on the device of the values."""
-        raise NotImplementedError
-
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None, rgb_range: float) -> torch.Tensor:
-        return self.downsampled(image, 1, 's-fold')
-
-    def downsampled(self, image: torch.Tensor, scale: int, mode: str) -> torch.Tensor:
-        """(B, C, H, W) → (B, C, H/s, W/s): blur and downsampling in one, much faster than both in turn."""
-        made = self.kernels().to(exact(image.device)).to(image.device)
-        return blur_and_downsample(image, made, self.isotropic, scale, mode)
-
-    @property
-    def setting(self) -> str:
-        return f'{self.size}x{self.size} kernel'
-
-
-@dataclass(frozen=True)
-class IsoGaussian(Blur, name='iso_gaussian'):
-    """Isotropic Gaussian blur. sigma: standard deviation in pixels; 0 = none."""
-    isotropic = True
-    sigma: Value
-    size: int = 21
-
-    def kernels(self) -> torch.Tensor:
-        sigma, = tensors(self.sigma)
-        return kernels.gaussian(sigma, sigma, torch.zeros_like(sigma), self.size)
-
-    def __str__(self) -> str:
-        return f'sigma {text(self.to_dict()["sigma"])}'
-
-
-@dataclass(frozen=True)
-class AnisoGaussian(Blur, name='aniso_gaussian'):
-    """Anisotropic Gaussian blur. lambda_1, lambda_2: standard deviations in pixels along and across theta (radians)."""
-    lambda_1: Value
-    lambda_2: Value
-    theta: Value = field(metadata=DEGREES)
-    size: int = 21
-
-    def kernels(self) -> torch.Tensor:
-        return kernels.gaussian(*tensors(self.lambda_1, self.lambda_2, self.theta), self.size)
-
-    def __str__(self) -> str:
-        lambda_1, lambda_2, theta = (text(self.to_dict()[name]) for name in ('lambda_1', 'lambda_2', 'theta'))
-        return f'lambda {lambda_1}/{lambda_2}, theta {theta}'
 
 
 @dataclass(frozen=True)
@@ -77,7 +17,7 @@ class Downsample(Step, name='downsample'):
     scale: int
     mode: str = 'bicubic'
 
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None, rgb_range: float) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
         if self.mode == 's-fold':
             return image[..., ::self.scale, ::self.scale].clone(memory_format=torch.contiguous_format)
         return resize(image, self.scale, shrink=True)
@@ -92,18 +32,23 @@ class Downsample(Step, name='downsample'):
 
 @dataclass(frozen=True)
 class Noise(Step, name='noise'):
-    """Gaussian noise, independent in every value. level: standard deviation on the 0-255 scale; 0 draws nothing."""
+    """Gaussian noise. level: standard deviation on the 0-255 scale; 0 draws nothing. gray: one for all channels."""
     per_image = True
     level: Value
+    gray: bool = False
 
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None, rgb_range: float) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
         if not isinstance(self.level, torch.Tensor) and not self.level:
             return image
-        if generator is None:
-            raise ValueError('a noisy degradation needs a generator to draw its noise from')
-        deviation = tensors(self.level)[0].to(image) * (rgb_range / 255)            # (n,)
-        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image)
-        return noise.mul_(deviation[:, None, None, None]).add_(image)
+        generator = context.source()
+        deviation = tensors(self.level)[0].to(image) * (context.rgb_range / 255)    # (n,)
+        shape = (len(image), 1, *image.shape[2:]) if self.gray else image.shape
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(image)
+        noise = noise.mul_(deviation[:, None, None, None])
+        return noise + image if self.gray else noise.add_(image)
+
+    def __str__(self) -> str:
+        return f'noise {text(self.to_dict()["level"])}' + ' gray' * self.gray
 
 
 @dataclass(frozen=True)
@@ -112,8 +57,8 @@ class Round(Step, name='round'):
     per_image = True
     in_place = True
 
-    def __call__(self, image: torch.Tensor, generator: torch.Generator | None, rgb_range: float) -> torch.Tensor:
-        return quantize_(image, rgb_range)
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        return quantize_(image, context.rgb_range)
 
     def __str__(self) -> str:
         return ''

@@ -1,0 +1,116 @@
+"""Blur as a step: the kernels of the papers' degradation and of real-world super-resolution."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from data.degradation import kernels
+from data.degradation.resize import blur, blur_and_downsample, exact
+from data.degradation.step import DEGREES, Context, Step, Value, tensors, text
+
+
+class Blur(Step):
+    """Correlation with a kernel, the same for all channels, reflecting at the borders. Subclasses say the kernel.
+
+    size: side of the kernel in pixels, odd, a field of every subclass. isotropic: whether the kernel is the outer
+    product of one profile, so that no value has to come back from the device to choose the fast way.
+    """
+    per_image = True
+    isotropic: ClassVar[bool] = False
+    size: int
+
+    def kernels(self) -> torch.Tensor:
+        """(n, size, size), each of sum 1, on the device of the values."""
+        raise NotImplementedError
+
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        return blur(image, self._placed(image.device))
+
+    def downsampled(self, image: torch.Tensor, scale: int, mode: str) -> torch.Tensor:
+        """(B, C, H, W) → (B, C, H/s, W/s): blur and downsampling in one, much faster than both in turn."""
+        return blur_and_downsample(image, self._placed(image.device), self.isotropic, scale, mode)
+
+    def _placed(self, device):
+        return self.kernels().to(exact(device)).to(device)
+
+    @property
+    def setting(self) -> str:
+        return f'{self.size}x{self.size} kernel'
+
+
+@dataclass(frozen=True)
+class IsoGaussian(Blur, name='iso_gaussian'):
+    """Isotropic Gaussian blur. sigma: standard deviation in pixels; 0 = none."""
+    isotropic = True
+    sigma: Value
+    size: int = 21
+
+    def kernels(self) -> torch.Tensor:
+        sigma, = tensors(self.sigma)
+        return kernels.gaussian(sigma, sigma, torch.zeros_like(sigma), self.size)
+
+    def __str__(self) -> str:
+        return f'sigma {text(self.to_dict()["sigma"])}'
+
+
+@dataclass(frozen=True)
+class AnisoGaussian(Blur, name='aniso_gaussian'):
+    """Anisotropic Gaussian blur. lambda_1, lambda_2: standard deviations in pixels along and across theta (radians)."""
+    lambda_1: Value
+    lambda_2: Value
+    theta: Value = field(metadata=DEGREES)
+    size: int = 21
+
+    def kernels(self) -> torch.Tensor:
+        return kernels.gaussian(*tensors(self.lambda_1, self.lambda_2, self.theta), self.size)
+
+    def __str__(self) -> str:
+        lambda_1, lambda_2, theta = (text(self.to_dict()[name]) for name in ('lambda_1', 'lambda_2', 'theta'))
+        return f'lambda {lambda_1}/{lambda_2}, theta {theta}'
+
+
+@dataclass(frozen=True)
+class GeneralisedGaussian(Blur, name='generalised_gaussian'):
+    """Gaussian blur with exponent beta: 1 is a Gaussian, less has longer tails, more is flatter."""
+    lambda_1: Value
+    lambda_2: Value
+    theta: Value = field(metadata=DEGREES)
+    beta: Value
+    size: int = 21
+
+    def kernels(self) -> torch.Tensor:
+        return kernels.generalised(*tensors(self.lambda_1, self.lambda_2, self.theta, self.beta), self.size)
+
+    def __str__(self) -> str:
+        return f'generalised {AnisoGaussian.__str__(self)}, beta {text(self.to_dict()["beta"])}'
+
+
+@dataclass(frozen=True)
+class Plateau(Blur, name='plateau'):
+    """Blur by 1 / (1 + q^beta): flat in the middle. lambda_1, lambda_2, theta as of AnisoGaussian."""
+    lambda_1: Value
+    lambda_2: Value
+    theta: Value = field(metadata=DEGREES)
+    beta: Value
+    size: int = 21
+
+    def kernels(self) -> torch.Tensor:
+        return kernels.plateau(*tensors(self.lambda_1, self.lambda_2, self.theta, self.beta), self.size)
+
+    def __str__(self) -> str:
+        return f'plateau {AnisoGaussian.__str__(self)}, beta {text(self.to_dict()["beta"])}'
+
+
+@dataclass(frozen=True)
+class Sinc(Blur, name='sinc'):
+    """The ideal low-pass filter, cut off by the kernel's size, which rings. cutoff: angular frequency, up to pi."""
+    cutoff: Value
+    size: int = 21
+
+    def kernels(self) -> torch.Tensor:
+        return kernels.sinc(*tensors(self.cutoff), self.size)
+
+    def __str__(self) -> str:
+        return f'sinc {text(self.to_dict()["cutoff"])}'

@@ -1,0 +1,83 @@
+"""What cameras and the web do to images: resizing to any size, photon noise, clipping, JPEG."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from data.degradation.step import Context, Step, Value, text
+
+LUMA = (0.2989, 0.587, 0.114)  # of R, G and B
+
+
+@dataclass(frozen=True)
+class Resize(Step, name='resize'):
+    """To `factor` of the size of the hr that the pipeline began with, at least one pixel; without antialiasing.
+
+    mode: area, bilinear or bicubic, as of torch.nn.functional.interpolate.
+    """
+    factor: float
+    mode: str
+
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        size = [max(1, round(side * self.factor)) for side in (context.height, context.width)]
+        if size == list(image.shape[-2:]):
+            return image
+        return F.interpolate(image, size, mode=self.mode)
+
+    def __str__(self) -> str:
+        return f'{self.mode} {text(float(self.factor))}'
+
+
+@dataclass(frozen=True)
+class PoissonNoise(Step, name='poisson'):
+    """Photon noise: (Poisson(x v) / v - x) scale, x the image on 8 bits, v = 2^ceil(log2(its number of levels)).
+
+    scale: its strength. gray: drawn on the luma, one for all channels.
+    """
+    per_image = True
+    scale: Value
+    gray: bool = False
+
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        generator = context.source()
+        unit = image / context.rgb_range
+        if self.gray and image.shape[1] > 1:
+            unit = (unit * unit.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        levels = (unit * 255).round().clamp(0, 255)
+        present = torch.zeros(len(image), 256, device=image.device).scatter_(1, levels.flatten(1).long(), 1)
+        peak = torch.exp2(present.sum(1).log2().ceil())[:, None, None, None]         # (B, 1, 1, 1)
+        clean = levels / 255
+        drawn = torch.poisson((clean * peak).to(generator.device, torch.float32), generator=generator).to(image)
+        return image + (drawn / peak - clean) * (self.scale * context.rgb_range)
+
+    def __str__(self) -> str:
+        return f'poisson {text(self.to_dict()["scale"])}' + ' gray' * self.gray
+
+
+@dataclass(frozen=True)
+class Clamp(Step, name='clamp'):
+    """Clipping to the data range, as a sensor does."""
+    per_image = True
+
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        return image.clamp(0, context.rgb_range)
+
+    def __str__(self) -> str:
+        return ''
+
+
+@dataclass(frozen=True)
+class JPEG(Step, name='jpeg'):
+    """JPEG by a real codec: libjpeg on the CPU, nvJPEG on CUDA. quality: 1-100."""
+    quality: Value
+
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
+        from torchvision.io import decode_jpeg, encode_jpeg  # here, as torchvision announces to drop its codecs
+
+        levels = (image * (255 / context.rgb_range)).round().clamp(0, 255).byte()
+        device = image.device if image.is_cuda else torch.device('cpu')
+        files = encode_jpeg([each.contiguous() for each in levels.to(device)], round(self.quality))
+        decoded = torch.stack([each.to(device) for each in decode_jpeg([each.cpu() for each in files], device=device)])
+        return decoded.to(image) * (context.rgb_range / 255)
