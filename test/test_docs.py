@@ -31,6 +31,7 @@ ELSEWHERE = {
     'sh scripts/quickstart.sh': 'test_quickstart.py::test_quickstart',
     'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
     'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
+    'python -m benchmark': 'test_benchmark.py::test_in_two_processes',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
     'python main.py --stage 4 --n_blocks 27': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh grown': 'test_ship.py::test_a_grown_student_and_its_status',
@@ -52,7 +53,8 @@ SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1'
 BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw_kernels.py': [],
           'tools/grow_weights.py': [], 'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
           'tools/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
-          'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'], 'tools/compare.py': [],
+          'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'],
+          'tools/draw_degradations.py': ['--count', '2'], 'tools/compare.py': [],
           'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
 # Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
 EXTRA = {'export_onnx.py': 'onnxscript', 'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
