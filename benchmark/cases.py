@@ -153,6 +153,12 @@ def our_second_order(size):
     return lambda: random(hr, draw, per_sample=True)[1][0, 0, 0, 0].item()
 
 
+def all_taps(image, kernels):
+    """Correlation of (1, 3, H, W) with (1, k, k); NumPy reflects as often as a small image needs."""
+    around = (kernels.shape[-1] // 2,) * 2
+    return plain.correlate(torch.from_numpy(np.pad(image, [(0, 0), (0, 0), around, around], 'reflect')), kernels)
+
+
 def plain_second_order(size):
     """The same draws; blurs take all taps of their kernels."""
     random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
@@ -162,7 +168,7 @@ def plain_second_order(size):
         for image in hr.split(1):
             context = Context(draw, 1, *hr.shape[-2:])
             for step in random.draw(draw).steps:
-                image = plain.blur(image, step.kernels()) if isinstance(step, Blur) else step(image, context)
+                image = all_taps(image, step.kernels()) if isinstance(step, Blur) else step(image, context)
             plain.resize(image, size.scale)[0, 0, 0, 0].item()
     return degrade
 
