@@ -1,4 +1,4 @@
-"""How fast the product is, and how much memory it takes, against the method written down plainly (reference/method.py).
+"""How fast the product is, and how much memory it takes, against the method written down plainly (reference/).
 
     python -m benchmark                      a table within 10 minutes on two CPU cores
     python -m benchmark --paper              the paper's batch and patches: 35 minutes
@@ -25,11 +25,12 @@ from utility import UserError, choose_device, command_line
 PAPER = {'batch': 16, 'patch': 64}
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
     args = parse(argv)
     size = Size(**{name: value for name, value in vars(args).items() if name in Size._fields and value is not None})
     choose_device(size.device)
-    for name in args.cases:  # a mistake is told before anything is started
+    for name in args.cases:  # a mistake is reported before anything is started
         size.options(int(name.removeprefix('stage')) if name.startswith('stage') else 4)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='benchmark.') as folder:
@@ -49,20 +50,22 @@ def main(argv=None):
     return 0
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options; `cases` holds every case to run."""
     parser = argparse.ArgumentParser(prog='python -m benchmark', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('cases', nargs='*', help=f'of {", ".join(CASES)}; all if none is named')
+    parser.add_argument('cases', nargs='*', help=f'of {", ".join(CASES)}; default: all')
     parser.add_argument('--paper', action='store_true', help='batch 16 and patches of 64 pixels')
     parser.add_argument('--rounds', type=int, default=3, help='times that both sides are called in turn (default 3)')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads of each side')
     parser.add_argument('--json', help='file to write the result to as well')
     parser.add_argument('--batch', type=int, help='patches a batch (default 4)')
-    parser.add_argument('--patch', type=int, help='side of a patch, in small pixels (default 48)')
-    parser.add_argument('--lq', type=height_and_width, help='height x width of the image to enlarge (default 180x320)')
+    parser.add_argument('--patch', type=int, help='side of a patch, in LR pixels (default 48)')
+    parser.add_argument('--lq', type=height_and_width,
+                        help='height x width of the LR image to super-resolve (default 180x320)')
     parser.add_argument('--n_feats', type=int, help='channels of the MLN (default 128)')
     parser.add_argument('--n_blocks', type=int, help='blocks of the SR network (default 27)')
-    parser.add_argument('--scale', type=int, choices=(2, 3, 4), help='enlargement (default 4)')
+    parser.add_argument('--scale', type=int, choices=(2, 3, 4), help='scale factor (default 4)')
     parser.add_argument('--model', choices=('mrda', 'kdsr'), help='family; kdsr has no stages 1 and 2 (default mrda)')
     parser.add_argument('--device', help='auto, cpu or cuda (default auto)')
     parser.add_argument('--precision', choices=('single', 'bf16', 'half'), help='of our side (default single)')
@@ -79,13 +82,14 @@ def parse(argv):
     return args
 
 
-def height_and_width(text):
-    height, width = map(int, text.split('x'))  # argparse tells of a ValueError
+def height_and_width(text: str) -> tuple[int, int]:
+    """An argparse type: 180x320."""
+    height, width = map(int, text.split('x'))  # argparse reports a ValueError
     return height, width
 
 
-def measure(name, size, args, peak):
-    """One row of the table: medians of both sides, called in turn."""
+def measure(name: str, size: Size, args: argparse.Namespace, peak: float) -> dict:
+    """One row of the table: medians of both sides, called in turn. peak: multiply-adds a second of matrix products."""
     sides = []
     try:
         for mine in (True, False):
@@ -106,8 +110,8 @@ def measure(name, size, args, peak):
             'gmacs': work / 1e9, 'share_of_peak': work / seconds[0] / peak}
 
 
-def machine(threads):
-    """In general words: no names."""
+def machine(threads: int) -> str:
+    """What the benchmark runs on, without the machine's name."""
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     else:
@@ -115,17 +119,19 @@ def machine(threads):
     return f'{device}, {threads} threads, PyTorch {torch.__version__.split("+")[0]}'
 
 
-def heading(result):
+def heading(result: dict) -> str:
+    """What stands above the rows of the table."""
     size = result['size']
     return f"""{result['machine']}; matrix products reach {result['matmul_peak_gmacs']:.0f} G multiply-adds a second
-{size['model']} x{size['scale']}, {size['precision']}, batch {size['batch']} of {size['patch']}x{size['patch']} small \
+{size['model']} x{size['scale']}, {size['precision']}, batch {size['batch']} of {size['patch']}x{size['patch']} LR \
 pixels, student on {size['lq'][0]}x{size['lq'][1]}; memory without that of the libraries
 
 | case | one call is a | plain | ours | ratio | peak memory, plain | ours | ratio | of the peak |
 |---|---|--:|--:|--:|--:|--:|--:|--:|"""
 
 
-def table_row(row):
+def table_row(row: dict) -> str:
+    """One case as a line of Markdown."""
     memory = [row[key] - row['libraries_mib'] for key in ('plain_memory_mib', 'memory_mib')]
     memory = [f'{memory[0]:,.0f} MiB', f'{memory[1]:,.0f} MiB', f'{memory[1] / memory[0]:.2f}']
     cells = [row['case'], row['call'], duration(row['plain_seconds']), duration(row['seconds']),
@@ -134,7 +140,8 @@ def table_row(row):
     return f'| {" | ".join(cells)} |'
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
+    """In seconds or milliseconds."""
     return f'{seconds:.2f} s' if seconds >= 0.1 else f'{seconds * 1e3:.1f} ms'
 
 

@@ -1,6 +1,8 @@
 """What is measured: each case as a call that does its work once, on our side and written down plainly."""
 import itertools
 import math
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +13,7 @@ import skimage
 import torch
 
 from data.cache import PixelCache
-from data.degradation import AnisoGaussian, Blur, Context, IsoGaussian, classic, second_order
+from data.degradation import AnisoGaussian, Blur, Context, IsoGaussian, Pipeline, classic, second_order
 from data.images import read_rgb, write_rgb
 from data.sampling import PatchDataset
 from model import FAMILIES
@@ -20,6 +22,7 @@ from option import parse
 from process.group import Process
 from process.signals import Stopper
 from reference import method as plain
+from reference.networks import MLN, kdsr, mrda
 from stages import STAGES
 from trainer import Trainer
 from utility import choose_device, generator
@@ -28,21 +31,21 @@ PHOTO, PHOTOS = (1404, 2040), ('astronaut.png', 'coffee.png', 'chelsea.png', 'ro
 
 
 class Size(NamedTuple):
-    """How large everything is, and where. batch: patches of patch x patch small pixels; lq: height and width of the
-    image to enlarge; folder: of the photos to read patches from."""
+    """How large everything is, and where. batch: patches of patch x patch LR pixels; lq: height and width of the image
+    to super-resolve; folder: of the photos to read patches from."""
     batch: int = 4
     patch: int = 48
     n_feats: int = 128
     n_blocks: int = 27
     scale: int = 4
-    lq: tuple = (180, 320)
+    lq: tuple[int, int] = (180, 320)
     model: str = 'mrda'
     device: str = 'auto'
     precision: str = 'single'
     compile: bool = False
     folder: str = ''
 
-    def options(self, stage, *more):
+    def options(self, stage: int, *more: str) -> Namespace:
         """The product's options for `stage` at this size."""
         options = {'stage': stage, 'model': self.model, 'batch_size': self.batch, 'patch_size': self.patch,
                    'n_feats': self.n_feats, 'n_blocks': self.n_blocks, 'scale': self.scale, 'device': self.device,
@@ -50,14 +53,14 @@ class Size(NamedTuple):
         return parse([f'--{name}={value}' for name, value in options.items()] + list(more))
 
 
-def patches(size):
+def patches(size: Size) -> torch.Tensor:
     """A batch of smooth random uint8 patches (B, 3, P, P)."""
     coarse = torch.rand(size.batch, 3, size.patch // 2, size.patch // 2, generator=generator('cpu', 'benchmark'))
     side = size.patch * size.scale
     return (torch.nn.functional.interpolate(coarse, (side, side), mode='bicubic').clamp(0, 1) * 255).byte()
 
 
-def our_step(size, number, encoder_only=False):
+def our_step(size: Size, number: int, encoder_only: bool = False) -> Callable:
     """One training step of stage `number` by the product's own trainer."""
     args = size.options(number, f'--epochs_encoder={int(encoder_only)}')
     device = choose_device(size.device)
@@ -73,8 +76,8 @@ def our_step(size, number, encoder_only=False):
     return step
 
 
-def plain_step(size, number, encoder_only=False):
-    """The same step by reference/method.py."""
+def plain_step(size: Size, number: int, encoder_only: bool = False) -> Callable:
+    """The same step by reference/."""
     args, device = size.options(number), choose_device(size.device)
     hr, draw = patches(size), generator('cpu', 'plain')
     sigmas = IsoGaussian((args.sig_min, args.sig_max))
@@ -83,7 +86,7 @@ def plain_step(size, number, encoder_only=False):
         sigma = sigmas.draw(draw)[0].sigma.item()
         return plain.degrade(hr, size.scale, None if number == 1 else plain.gaussian(sigma, sigma, 0))
 
-    networks = {'mln': size.model == 'mrda' and plain.MLN(size.n_feats, size.scale),
+    networks = {'mln': size.model == 'mrda' and MLN(size.n_feats, size.scale),
                 'teacher': number > 2 and plain_network(size, student=False),
                 'student': number > 3 and plain_network(size, student=True)}
     mln, teacher, student = (network and network.to(device) for network in networks.values())
@@ -104,39 +107,43 @@ def plain_step(size, number, encoder_only=False):
     return step
 
 
-def plain_network(size, student):
+def plain_network(size: Size, student: bool) -> torch.nn.Module:
+    """The teacher or the student of reference/."""
     if size.model == 'kdsr':
-        return plain.kdsr(size.scale, size.n_feats, size.n_blocks, 9, student)
-    return plain.mrda(size.scale, size.n_feats, size.n_blocks, student)
+        return kdsr(size.scale, size.n_feats, size.n_blocks, 9, student)
+    return mrda(size.scale, size.n_feats, size.n_blocks, student)
 
 
-def our_enlargement(size):
-    """The student on one lq, as tests and photos call it."""
+def our_super_resolution(size: Size) -> Callable:
+    """The student on one lq, as evaluation calls it."""
     device = choose_device(size.device)
     stage = STAGES[4](size.options(4, '--test_only')).place(device)
     lq = torch.rand(1, 3, *size.lq, device=device)
     return torch.no_grad()(lambda: stage.predict(lq)[-1].cpu())
 
 
-def plain_enlargement(size):
+def plain_super_resolution(size: Size) -> Callable:
+    """The student of reference/ on one lq."""
     device = choose_device(size.device)
     student, lq = plain_network(size, student=True).to(device), torch.rand(1, 3, *size.lq, device=device)
     return torch.no_grad()(lambda: student(lq, lq)[0].cpu())
 
 
-def degradations(size, isotropic, n=16):
+def degradations(size: Size, isotropic: bool, n: int = 16) -> Iterator[Pipeline]:
     """The first random degradations of a training without noise; both sides take them in turn."""
     spread = 0.2, 4.0
     blur = IsoGaussian(spread) if isotropic else AnisoGaussian(spread, spread, (0.0, math.pi))
     return itertools.cycle([classic(blur, size.scale).draw(generator('cpu', 'benchmark', i)) for i in range(n)])
 
 
-def our_degradation(size, isotropic):
+def our_degradation(size: Size, isotropic: bool) -> Callable:
+    """One batch degraded, the result waited for."""
     draws, hr = degradations(size, isotropic), patches(size).to(choose_device(size.device)).float() / 255
     return lambda: next(draws)(hr)[1][0, 0, 0, 0].item()
 
 
-def plain_degradation(size, isotropic):
+def plain_degradation(size: Size, isotropic: bool) -> Callable:
+    """The same by reference/."""
     draws, hr = degradations(size, isotropic), patches(size).to(choose_device(size.device)).float() / 255
 
     def degrade():
@@ -146,20 +153,20 @@ def plain_degradation(size, isotropic):
     return degrade
 
 
-def our_second_order(size):
+def our_second_order(size: Size) -> Callable:
     """Every image of a batch with a draw of its own."""
     random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
     draw = generator(hr.device, 'benchmark')
     return lambda: random(hr, draw, per_sample=True)[1][0, 0, 0, 0].item()
 
 
-def all_taps(image, kernels):
+def all_taps(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """Correlation of (1, 3, H, W) with (1, k, k); NumPy reflects as often as a small image needs."""
     around = (kernels.shape[-1] // 2,) * 2
     return plain.correlate(torch.from_numpy(np.pad(image, [(0, 0), (0, 0), around, around], 'reflect')), kernels)
 
 
-def plain_second_order(size):
+def plain_second_order(size: Size) -> Callable:
     """The same draws; blurs take all taps of their kernels."""
     random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
     draw = generator(hr.device, 'benchmark')
@@ -173,7 +180,7 @@ def plain_second_order(size):
     return degrade
 
 
-def write_photos(folder):
+def write_photos(folder: Path) -> None:
     """PNGs of DIV2K's size in `folder`: the photos inside scikit-image, mirrored until they fill it."""
     for name in PHOTOS:
         photo = read_rgb(Path(skimage.__file__).parent / 'data' / name)
@@ -182,19 +189,19 @@ def write_photos(folder):
         write_rgb(folder / f'{Path(name).stem}.png', np.ascontiguousarray(photo))
 
 
-def loading(size, read):
-    """One batch of patches, one after the other, each of another photo."""
+def loading(size: Size, read: Callable[[Path], np.ndarray]) -> Callable:
+    """One batch of patches, read one after the other, each from another photo."""
     files = sorted(Path(size.folder).glob('*.png'))
     dataset, positions = PatchDataset(files, size.patch * size.scale, 1, read), itertools.count()
     return lambda: [dataset[1, next(positions), i % len(files)] for i in range(size.batch)]
 
 
-def our_loading(size):
-    """Crops from the raw cache, which the first call has filled."""
+def our_loading(size: Size) -> Callable:
+    """Crops from the cache of decoded images, which the first call fills."""
     return loading(size, PixelCache(Path(size.folder) / 'cache').read)
 
 
-def plain_loading(size):
+def plain_loading(size: Size) -> Callable:
     """Every photo decoded for every patch."""
     return loading(size, imageio.imread)
 
@@ -206,7 +213,7 @@ CASES = {  # name: (what one call does, our side, the plain side)
     'stage4': ('step', partial(our_step, number=4), partial(plain_step, number=4)),
     'encoder': ('step of stage 4, encoder only', partial(our_step, number=4, encoder_only=True),
                 partial(plain_step, number=4, encoder_only=True)),
-    'student': ('image enlarged', our_enlargement, plain_enlargement),
+    'student': ('image super-resolved', our_super_resolution, plain_super_resolution),
     'isotropic': ('batch degraded', partial(our_degradation, isotropic=True),
                   partial(plain_degradation, isotropic=True)),
     'anisotropic': ('batch degraded', partial(our_degradation, isotropic=False),

@@ -1,14 +1,16 @@
-"""One side of a case in a process of its own, which runs it whenever it is told to and knows its own peak memory."""
+"""One side of a case in a process of its own, which runs it on request and knows its own peak memory."""
 import multiprocessing
 import resource
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.cases import CASES
+from benchmark.cases import CASES, Size
 
 SHORTEST = 0.2  # seconds: shorter calls are repeated until they take this long
 
@@ -16,7 +18,7 @@ SHORTEST = 0.2  # seconds: shorter calls are repeated until they take this long
 class Side:
     """A process that holds the case `name` of `size` at `threads` threads, ours or plain, warmed up and idle."""
 
-    def __init__(self, name, ours, size, threads):
+    def __init__(self, name: str, ours: bool, size: Size, threads: int) -> None:
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, name, ours, size, threads), daemon=True)
@@ -24,20 +26,19 @@ class Side:
         theirs.close()
         self.pipe.recv()  # it is ready: the other side does not start, nor is it timed, before
 
-    def ask(self, what):
-        """'time' → seconds of one call; 'work' → its multiply-adds; 'memory' → peak bytes so far, and how many of them
-        Python and its libraries take.
-
-        Raises EOFError if the process has died."""
+    def ask(self, what: str) -> float | tuple[int, int]:
+        """'time': seconds of one call; 'work': its multiply-adds; 'memory': peak bytes so far, and those of Python and
+        its libraries. Raises EOFError if the process has died."""
         self.pipe.send(what)
         return self.pipe.recv()
 
-    def close(self):
+    def close(self) -> None:
+        """End the process."""
         self.process.terminate()
         self.process.join()
 
 
-def serve(pipe, name, ours, size, threads):
+def serve(pipe: Connection, name: str, ours: bool, size: Size, threads: int) -> None:
     """The process: answers ask() until it is ended."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -54,15 +55,16 @@ def serve(pipe, name, ours, size, threads):
             pipe.send(multiply_adds(call) if what == 'work' else (peak_memory(size.device), base))
 
 
-def seconds(call, repeat):
+def seconds(call: Callable, repeat: int) -> float:
+    """Of one call, the mean of `repeat`."""
     start = time.perf_counter()
     for _ in range(repeat):
         call()
     return (time.perf_counter() - start) / repeat
 
 
-def multiply_adds(call):
-    """Those of all convolutions and matrix products, backwards too, as they are run."""
+def multiply_adds(call: Callable) -> float:
+    """Of all convolutions and matrix products in a call, those of the backward pass too."""
     def backward(grad_shape, x_shape, w_shape, *args, out_shape=None, **kwargs):
         # PyTorch's own formula takes a grouped convolution for a full one.
         output_mask = args[-1]
@@ -74,8 +76,8 @@ def multiply_adds(call):
     return counter.get_total_flops() / 2
 
 
-def peak_memory(device):
-    """Most bytes that this process has held so far: on the GPU if there is one, otherwise in main memory."""
+def peak_memory(device: str) -> int:
+    """The peak memory of this process so far, in bytes: on the GPU if there is one, otherwise in main memory."""
     if device != 'cpu' and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     status = Path('/proc/self/status')
@@ -84,7 +86,7 @@ def peak_memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def matmul_peak(size, threads):
+def matmul_peak(size: Size, threads: int) -> float:
     """Multiply-adds a second of the fastest of some matrix products in the precision of `size`."""
     torch.set_num_threads(threads)
     device = 'cuda' if size.device != 'cpu' and torch.cuda.is_available() else 'cpu'

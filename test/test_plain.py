@@ -1,10 +1,11 @@
-"""What the product computes fast equals what reference/method.py computes as the papers write it."""
+"""What the product computes fast equals what reference/ computes as the papers write it."""
 import pytest
 import torch
 
 from data.degradation import AnisoGaussian, IsoGaussian, classic
 from option import parse
 from reference import method as plain
+from reference.networks import MLN, kdsr, mrda
 from stage import ROUNDED
 from stages import STAGES
 from utility import generator
@@ -22,8 +23,8 @@ def build(stage, model='mrda', scale=4, *flags):
 
 def plain_network(args, student):
     if args.model == 'kdsr':
-        return plain.kdsr(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, student)
-    return plain.mrda(args.scale, args.n_feats, args.n_blocks, student)
+        return kdsr(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, student)
+    return mrda(args.scale, args.n_feats, args.n_blocks, student)
 
 
 def copy_of(network, made):
@@ -38,7 +39,7 @@ def plain_gradients(args, stage, hr, encoder_only):
     def degrade(hr):
         return stage.degrade(hr, draw)
 
-    mln = copy_of(stage.mln, plain.MLN(args.n_feats, args.scale)) if args.model == 'mrda' else None
+    mln = copy_of(stage.mln, MLN(args.n_feats, args.scale)) if args.model == 'mrda' else None
     rates = [1e-2, 5e-3, 5e-3]
     cue = plain.adapted_features(mln, rates, args.stage == 4) if mln else plain.pair_cue(args.scale)
     if args.stage == 1:
