@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from model import mrda
+from model import build, kdsr, mrda
 from model.common import Blocks, DynamicConv
 from model.mln import MLN
+from option import parse
 
 LQ, UP = ((2, 3, 12, 16), (2, 3, 48, 64))
 KEYS = json.loads((goldens.FOLDER / 'keys.json').read_text())
@@ -108,3 +109,20 @@ def test_recomputed_dropout_gives_the_gradient_of_the_loss():
         return second(first(x, kernel), [])
 
     torch.testing.assert_close(gradient(lambda: chain(x, z)), gradient(as_written))
+
+
+@pytest.mark.parametrize('make', [lambda: mrda.student(2, n_blocks=3), lambda: kdsr.student(2, 8, 3, 1)])
+def test_gradients_are_the_same_whether_activations_are_kept_or_recomputed(make):
+    network, lq, gradients = make(), torch.rand(2, 3, 12, 10), []
+    chain = network.G.body[0]
+    for chain.recompute in (True, False):
+        network.zero_grad()
+        network(lq)[0].square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    assert gradients[0] and all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_the_option_reaches_the_blocks():
+    for text, expected in ('True', True), ('False', False):
+        args = parse(['--stage', '4', '--n_blocks', '1', '--n_feats', '8', '--recompute', text])
+        assert build(args, 'student').G.body[0].recompute is expected

@@ -17,8 +17,8 @@ STEPS = ['--save_every_min', '0', '--test_every', '2']  # a checkpoint after eve
 
 @pytest.fixture(scope='module')
 def one(library):
-    """Flags of a training of stage 1 that saves after each of its batches."""
-    return ['--dir_data', str(library), '--stage', '1', '--lr_sr', '1e-3', *STEPS]
+    """Flags of a training of stage 1 with a moving average of its weights, that saves after each of its batches."""
+    return ['--dir_data', str(library), '--stage', '1', '--lr_sr', '1e-3', '--ema', '0.5', '--warmup', '3', *STEPS]
 
 
 @pytest.fixture(scope='module')
