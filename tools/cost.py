@@ -27,7 +27,8 @@ ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}
 PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-adds, 42.61 ms (MRDA, TIP 2023)'}
 
 
-def inputs(net, role, args, height, width, device):
+def inputs(net: torch.nn.Module, role: str, args: argparse.Namespace, height: int, width: int,
+           device: torch.device) -> tuple[torch.Tensor, ...]:
     """What the network's forward takes for one lq of height x width."""
     lq = torch.rand(1, 3, height, width, device=device)
     if role == 'mln':
@@ -38,14 +39,14 @@ def inputs(net, role, args, height, width, device):
     return (lq,)
 
 
-def multiply_adds(net, images):
+def multiply_adds(net: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> float:
     """Multiply-adds of one forward pass as PyTorch counts them; a convolution's bias and element-wise work are free."""
     with FlopCounterMode(display=False) as counter:
         net(*images)
     return counter.get_total_flops() / 2
 
 
-def plain_multiply_adds(net, images):
+def plain_multiply_adds(net: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> float:
     """The same with every layer run as the paper writes it: the upsampling tail not collapsed into one convolution."""
     tails = [module for module in net.modules() if isinstance(module, Tail)]
     for tail in tails:
@@ -56,7 +57,8 @@ def plain_multiply_adds(net, images):
     return count
 
 
-def measure(net, images, device, runs):
+def measure(net: torch.nn.Module, images: tuple[torch.Tensor, ...], device: torch.device,
+            runs: int) -> tuple[float, int | None]:
     """Median seconds of a forward pass, and the peak memory in bytes of the process (on CUDA: of the device)."""
     times = []
     for _ in range(runs + 1):
@@ -70,7 +72,8 @@ def measure(net, images, device, runs):
 
 @command_line()
 @torch.no_grad()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
     own = Parser(prog='tools/cost.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument('--size', default='180x320', help='height x width of lq, pixels (default 180x320)')
     own.add_argument('--runs', type=count, default=5, help='timed passes, after one that warms up (default 5)')
@@ -90,8 +93,8 @@ def main(argv=None):
     print(f'multiply-adds         {plain_multiply_adds(net, images) / 1e9:.2f} G as the paper writes the layers')
     print(f'                      {multiply_adds(net, images) / 1e9:.2f} G as run (collapsed tail)')
     print(f'time                  {seconds * 1e3:.1f} ms, median of {mine.runs}')
-    print(f'peak memory           {peak / 2 ** 20:.0f} MiB ' + ('on the device' if device.type == 'cuda' else
-                                                                  'of the whole process'))
+    print(f'peak memory           {peak / 2 ** 20:.0f} MiB '
+          + ('on the device' if device.type == 'cuda' else 'of the whole process'))
     published = PUBLISHED.get((args.model, role, args.scale, args.n_blocks))
     if published and mine.size == '180x320':
         print(f'published             {published}')

@@ -6,6 +6,7 @@
 The flags are main.py's. One folder per set and degradation: <dir_out>/<set>_<degradation>/<image>.png
 """
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -23,14 +24,16 @@ from utility import UserError, command_line
 
 
 @command_line()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
     args = parse([*(sys.argv[1:] if argv is None else argv), '--test_only'])
     if not args.dir_out:
         raise UserError('--dir_out is missing: name the folder to write to')
     write(args)
 
 
-def write(args):
+def write(args: Namespace) -> None:
+    """Every image of the test sets under every degradation of the protocol."""
     stage = STAGES[args.stage](args)
     pair = Degraded(args.seed, args.rgb_range)
     for testset in make_loaders(args)[1]:

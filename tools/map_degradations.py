@@ -1,4 +1,4 @@
-"""Map what a student (--stage 4) or a teacher (--stage 3) says of images under a grid of degradations.
+"""Map the degradation features of a student (--stage 4) or a teacher (--stage 3) under a grid of degradations.
 
     python tools/map_degradations.py --stage 4 --data_test Set5 --pre_train_ST student.pt --noises 0,10
     python tools/map_degradations.py --stage 3 --load mine_stage3_x4_bicubic_iso --data_test Set5 --out teacher.png
@@ -12,12 +12,15 @@ import csv
 import io
 import math
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.spatial.distance import cdist
@@ -25,12 +28,14 @@ from scipy.spatial.distance import cdist
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data import make_loaders
-from data.degradation import AnisoGaussian, IsoGaussian, classic_of
+from data.dataset import TestSet
+from data.degradation import AnisoGaussian, IsoGaussian, Pipeline, classic_of
 from data.pairs import Degraded
 from data.protocol import alike
 from option import Parser, amount, level, parse, positive
 from report.evaluation import to_float
 from run.pretrained import initialise
+from stage import Stage
 from stages import STAGES
 from store.files import write_bytes
 from utility import UserError, choose_device, command_line, expanded
@@ -40,7 +45,7 @@ MARKERS = 'os^DvP*X'  # one for each noise level
 PERPLEXITY = 30  # of t-SNE: about how many neighbours a point has
 
 
-def numbers(convert):
+def numbers(convert: Callable) -> Callable:
     """An argparse type: 'A,B' → [convert('A'), convert('B')]."""
     def several(text):
         return [convert(part) for part in text.split(',')]
@@ -48,7 +53,7 @@ def numbers(convert):
     return several
 
 
-def blur_kernel(text):
+def blur_kernel(text: str) -> tuple[float, float, float]:
     """'4/1/45' → (4.0, 1.0, 45.0)."""
     with suppress(ValueError):
         along, across, theta = text.split('/')
@@ -57,20 +62,21 @@ def blur_kernel(text):
 
 
 @command_line()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
     own = Parser(prog='tools/map_degradations.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    own.add_argument('--sigmas', type=numbers(amount), help='round blurs, standard deviations in pixels: 0.4,1.2,2')
+    own.add_argument('--sigmas', type=numbers(amount), help='isotropic blurs, standard deviations in pixels: 0.4,1.2,2')
     own.add_argument('--kernels', type=numbers(blur_kernel),
-                     help='elongated blurs: along/across/angle, in pixels and degrees: 4/1/0,4/1/90')
-    own.add_argument('--noises', type=numbers(level), help='noise levels, in grey levels: 0,10,20')
+                     help='anisotropic blurs: along/across/angle, in pixels and degrees: 4/1/0,4/1/90')
+    own.add_argument('--noises', type=numbers(level), help='noise levels, on the 0–255 scale: 0,10,20')
     own.add_argument('--out', type=expanded, default='degradations.png', help='the picture: .png, .pdf or .svg')
     mine, rest = own.parse_known_args(argv)
     write(mine, parse([*rest, '--test_only']))
 
 
-def write(mine, args):
-    """Picture and CSV. Raises UserError for what cannot be mapped."""
+def write(mine: argparse.Namespace, args: argparse.Namespace) -> None:
+    """Write the picture and the CSV file. Raises UserError for what cannot be mapped."""
     out = Path(mine.out)
     if args.stage not in ROLES:
         raise UserError(f'--stage {args.stage} has no degradation encoder; give 3 (the teacher) or 4 (the student)')
@@ -94,8 +100,8 @@ def write(mine, args):
     print(f'{title}\n{out} {table}')
 
 
-def degradations(mine, args):
-    """The grid: every blur at every noise level. What is not given follows from the training's range of the options."""
+def degradations(mine: argparse.Namespace, args: argparse.Namespace) -> list[Pipeline]:
+    """The grid: every blur at every noise level; by default over the ranges that training draws from."""
     iso = args.blur_type == 'iso_gaussian'
     low, high = (args.sig_min, args.sig_max) if iso else (args.lambda_min, args.lambda_max)
     sigmas, kernels = mine.sigmas, mine.kernels
@@ -115,8 +121,9 @@ def degradations(mine, args):
 
 
 @torch.no_grad()
-def represent(stage, sets, grid, args):
-    """Names of the images, and what the encoder says of each under each degradation: float64 (images · grid, F)."""
+def represent(stage: Stage, sets: list[TestSet], grid: list[Pipeline],
+              args: argparse.Namespace) -> tuple[list[str], np.ndarray]:
+    """Names of the images, and the encoder's features of each under each degradation: float64 (images · grid, F)."""
     pair = Degraded(args.seed, args.rgb_range)
     device, names, rows = choose_device(args.device), [], []
     for testset in sets:
@@ -130,11 +137,11 @@ def represent(stage, sets, grid, args):
                     _, feature = stage.trained.encoder(shown)                   # (1, F)
                 rows.append(feature[0].double().cpu().numpy())
     if not np.isfinite(rows).all():
-        raise UserError('the encoder gives values that are not finite; these weights are of no use')
+        raise UserError('the encoder gives values that are not finite: these weights are damaged; take others')
     return names, np.stack(rows)
 
 
-def project(features, seed):
+def project(features: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, list[str]]]:
     """{kind of map: (points (n, 2), names of its axes)}; t-SNE where scikit-learn is installed."""
     points, shares = principal(features)
     maps = {'PCA': (points, [f'component {i + 1} ({share:.1%} of the variance)' for i, share in enumerate(shares)])}
@@ -148,7 +155,7 @@ def project(features, seed):
     return maps | {'t-SNE': (tsne.fit_transform(features.astype(np.float32)), ['t-SNE 1', 't-SNE 2'])}
 
 
-def principal(features):
+def principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two principal components of (n, F): coordinates (n, 2), shares of the variance (2,). Signs are fixed: the
     weight that is largest in size is positive."""
     centred = features - features.mean(0)
@@ -161,7 +168,7 @@ def principal(features):
     return points, shares
 
 
-def silhouette(features, labels):
+def silhouette(features: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette (Rousseeuw 1987) of (n, F) in clusters labels (n,), by Euclidean distance: 1 = apart, -1 = mixed.
 
     A cluster of one counts 0. nan with fewer than two clusters.
@@ -179,37 +186,27 @@ def silhouette(features, labels):
     return float(np.where(sizes[own] > 1, scores, 0).mean())
 
 
-def picture(title, maps, ways, kind):
-    """The maps side by side. Colour: size of the blur; marker: noise; a stroke: direction of an elongated blur."""
+def picture(title: str, maps: dict[str, tuple[np.ndarray, list[str]]], ways: list[Pipeline], kind: str) -> bytes:
+    """The maps side by side. Colour: size of the blur; marker: noise; a stroke: direction of an anisotropic blur."""
     figure = Figure(figsize=(5.2 * len(maps) + 0.6, 5.4), layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, parse_math=False)
     numbers = np.array([_numbers(way) for way in ways])                         # (n, 4)
     blurs, noises = numbers[:, :3], numbers[:, 3]
-    sizes = np.sqrt(blurs[:, 0] * blurs[:, 1])
     levels = np.unique(noises)
-    limits = {'vmin': sizes.min(), 'vmax': max(sizes.max(), sizes.min() + 1e-6)}
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (name, (points, labels)) in zip(panels, maps.items(), strict=True):
-        for marker, noise in zip(MARKERS, levels, strict=False):
-            at = noises == noise
-            dots = axes.scatter(*points[at].T, c=sizes[at], marker=marker, s=34, cmap='viridis', linewidths=0.4,
-                                edgecolors='white', **limits)
+        dots = scatter(axes, points, np.sqrt(blurs[:, 0] * blurs[:, 1]), noises)
         strokes(axes, points, blurs)
         axes.set(title=name, xlabel=labels[0], ylabel=labels[1])
-        axes.grid(alpha=0.25)
-        axes.set_axisbelow(True)
-        axes.locator_params(nbins=6)
-        axes.ticklabel_format(scilimits=(-2, 3))
-        axes.spines[['top', 'right']].set_visible(False)
         if name == 't-SNE':
             axes.tick_params(labelbottom=False, labelleft=False)  # its distances mean nothing
-    elongated = bool((blurs[:, 0] != blurs[:, 1]).any())
+    anisotropic = bool((blurs[:, 0] != blurs[:, 1]).any())
     figure.colorbar(dots, ax=panels, shrink=0.9, pad=0.01,
-                    label='blur $\\sqrt{\\lambda_1\\lambda_2}$ (pixels)' if elongated else 'blur σ (pixels)')
+                    label='blur $\\sqrt{\\lambda_1\\lambda_2}$ (pixels)' if anisotropic else 'blur σ (pixels)')
     entries = [Line2D([], [], marker=marker, color='0.35', linestyle='', label=f'noise {noise:g}')
                for marker, noise in zip(MARKERS, levels, strict=False)] if len(levels) > 1 else []
-    entries += [Line2D([], [], color='0.1', label='direction of an elongated blur')] * elongated
+    entries += [Line2D([], [], color='0.1', label='direction of an anisotropic blur')] * anisotropic
     if entries:
         figure.legend(handles=entries, loc='outside lower center', ncols=len(entries), frameon=False, fontsize=9)
     data = io.BytesIO()
@@ -217,8 +214,23 @@ def picture(title, maps, ways, kind):
     return data.getvalue()
 
 
-def strokes(axes, points, blurs):
-    """A stroke through each point whose blur is elongated, along its longer axis; rows of an image go down."""
+def scatter(axes: Axes, points: np.ndarray, sizes: np.ndarray, noises: np.ndarray) -> PathCollection:
+    """The points (n, 2), coloured by the sizes (n,) of their blurs, with a marker for each level in noises (n,)."""
+    limits = {'vmin': sizes.min(), 'vmax': max(sizes.max(), sizes.min() + 1e-6)}
+    for marker, noise in zip(MARKERS, np.unique(noises), strict=False):
+        at = noises == noise
+        dots = axes.scatter(*points[at].T, c=sizes[at], marker=marker, s=34, cmap='viridis', linewidths=0.4,
+                            edgecolors='white', **limits)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.locator_params(nbins=6)
+    axes.ticklabel_format(scilimits=(-2, 3))
+    axes.spines[['top', 'right']].set_visible(False)
+    return dots
+
+
+def strokes(axes: Axes, points: np.ndarray, blurs: np.ndarray) -> None:
+    """A stroke through each point whose blur is anisotropic, along its longer axis; rows of an image go down."""
     at = blurs[:, 0] != blurs[:, 1]
     if at.any():
         theta = np.radians(blurs[at, 2]) + np.pi / 2 * (blurs[at, 1] > blurs[at, 0])
@@ -226,7 +238,7 @@ def strokes(axes, points, blurs):
                     scale=7, headwidth=0, headlength=0, headaxislength=0, width=0.0025, color='0.1')
 
 
-def coordinates(maps, names, ways):
+def coordinates(maps: dict[str, tuple[np.ndarray, list[str]]], names: list[str], ways: list[Pipeline]) -> bytes:
     """The CSV file as bytes: a row for each image and degradation."""
     text = io.StringIO()
     writer = csv.writer(text)

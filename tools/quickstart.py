@@ -1,12 +1,13 @@
 """The whole method in miniature: four stages by the product's own command line on photos from scikit-image; then a
-photo as it is, enlarged by the shipped weights.
+photo as it is, upscaled by the shipped weights.
 
-Everything lands in experiment/: the photos in quickstart_photos/, the runs in quickstart_stage1 … quickstart_stage4,
-the table and the pictures in quickstart/. Flags given to it go to every stage.
+Everything is written to experiment/: the photos to quickstart_photos/, the runs to quickstart_stage1 …
+quickstart_stage4, the table and the pictures to quickstart/. Its flags go to every stage.
 """
 import csv
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +47,20 @@ STAGES = {  # what each stage adds
         '--lr_encoder', '1e-3'],
 }
 SHOWN, CROP = 'chelsea', (90, 130, 90)  # the photo of the picture, and its zoomed part: top, left, side
-OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo that is enlarged as it is, and a part of the result
+OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo that is upscaled as it is, and a part of the result
 
 
 class Bicubic(Stage):
-    """No network: the bicubic enlargement itself, what every method is measured against."""
+    """No network: bicubic upsampling, the baseline of every method."""
 
-    def super_resolve(self, lq, up, hr):
+    def super_resolve(self, lq: torch.Tensor, up: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        """up itself, (1, 3, sh, sw)."""
         return up
 
 
-@command_line('; the same command goes on')
-def main(flags):
+@command_line('; the same command resumes it')
+def main(flags: list[str]) -> int:
+    """The command; flags: for main.py. Returns the exit status."""
     start = time.monotonic()
     write_photos()
     for stage in STAGES:
@@ -66,16 +69,17 @@ def main(flags):
         if status:
             return status
     report(parse([*stage_flags(4, flags), '--test_only']))
-    enlarge_photo()
+    upscale_photo()
     print(f'{(time.monotonic() - start) / 60:.1f} minutes')
     return 0
 
 
-def stage_flags(stage, flags):
+def stage_flags(stage: int, flags: list[str]) -> list[str]:
+    """The command line of a stage."""
     return ['--stage', str(stage), '--save', f'quickstart_stage{stage}', *COMMON, *STAGES[stage], *flags]
 
 
-def write_photos():
+def write_photos() -> None:
     """The photos that come inside scikit-image's wheel, in the layout that --dir_data expects."""
     for folder, names in (('Train', TRAIN), ('benchmark/HeldOut', HELD_OUT)):
         for name in names:
@@ -84,7 +88,7 @@ def write_photos():
                 write_rgb(target, read_rgb(BUNDLED / name))
 
 
-def report(args):
+def report(args: Namespace) -> None:
     """The table and the picture: bicubic and each stage on the held-out photos."""
     runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
             for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
@@ -103,23 +107,23 @@ def report(args):
     height, width = pictures['student'].shape[:2]
     pictures['ground truth'] = read_rgb(PHOTOS / 'benchmark' / 'HeldOut' / 'HR' / f'{SHOWN}.png')[:height, :width]
     draw_panel(OUT / 'comparison.png', pictures, CROP)
-    print(f'\nHeld-out photos enlarged x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
+    print(f'\nHeld-out photos super-resolved x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
           f'Protocol: {evaluator.protocol(oracle=False)}\n'
           f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
 
 
-def enlarge_photo():
-    """A photo as it is, by the shipped weights beside bicubic: nothing was taken from it, there is no ground truth."""
+def upscale_photo() -> None:
+    """A photo as it is, upscaled by the shipped weights and by bicubic; it has no ground truth."""
     photo, model = read_rgb(BUNDLED / OWN), load()
     height, width = photo.shape[:2]
     bicubic = Image.fromarray(photo).resize((width * model.scale, height * model.scale), Image.Resampling.BICUBIC)
-    restored = model.array(photo)
-    write_rgb(OUT / f'{Path(OWN).stem}_x{model.scale}.png', restored)
-    draw_panel(OUT / 'photo.png', {'bicubic': np.array(bicubic), 'student': restored}, OWN_CROP)
-    print(f'A photo as it is, enlarged by {model.notes[0]}: {OUT / "photo.png"}')
+    sr = model.array(photo)
+    write_rgb(OUT / f'{Path(OWN).stem}_x{model.scale}.png', sr)
+    draw_panel(OUT / 'photo.png', {'bicubic': np.array(bicubic), 'student': sr}, OWN_CROP)
+    print(f'A photo as it is, upscaled by {model.notes[0]}: {OUT / "photo.png"}')
 
 
-def means(folder):
+def means(folder: Path) -> list[float]:
     """Mean PSNR and SSIM over the images of the one table in `folder`."""
     with open(next(folder.glob('HeldOut_*.csv')), newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))

@@ -7,6 +7,7 @@ import sys
 from math import degrees
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
@@ -24,12 +25,13 @@ COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are
 
 
 @command_line()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
     parser = Parser(prog='tools/maintain/draw_kernels.py',
                     description='Draw the blur kernels of a test protocol with their numbers.')
     names = [name for name in protocol.PROTOCOLS if name != 'single']
     parser.add_argument('--protocol', required=True, choices=names, help='which kernels')
-    parser.add_argument('--scale', type=scale, default=4, help='enlargement: 2, 3 or 4')
+    parser.add_argument('--scale', type=scale, default=4, help='scale factor: 2, 3 or 4')
     parser.add_argument('--out', default='kernels.png', help='the picture')
     args = parser.parse_args(argv)
     blurs = kernels(args.protocol, args.scale)
@@ -38,17 +40,17 @@ def main(argv=None):
     print(title)
     for number, blur in enumerate(blurs, 1):
         print(f'{number}  {blur}')
-    print(f'Standard deviations in pixels of the large image, theta in degrees; drawn in {args.out}')
+    print(f'Standard deviations in pixels of the HR image, theta in degrees; drawn in {args.out}')
 
 
-def kernels(name, scale):
+def kernels(name: str, scale: int) -> list[Blur]:
     """The blurs of a protocol at its first noise level."""
     degradations = protocol.degradations(name, bicubic(scale, SIZE))
     _, first = degradations[0].columns()
     return [each.find(Blur) for each in degradations if each.columns()[1] == first]
 
 
-def picture(title, blurs):
+def picture(title: str, blurs: list[Blur]) -> bytes:
     """PNG bytes: every kernel, scaled to its own maximum, with the ellipse of one standard deviation."""
     columns = COLUMNS[len(blurs)]
     rows = len(blurs) // columns
@@ -65,7 +67,7 @@ def picture(title, blurs):
     return data.getvalue()
 
 
-def draw(axes, number, blur):
+def draw(axes: Axes, number: int, blur: Blur) -> None:
     """One kernel with its number and its standard deviations above it."""
     axes.imshow(blur.kernels()[0].numpy(), cmap='magma', interpolation='nearest')
     turned = isinstance(blur, AnisoGaussian)

@@ -7,6 +7,8 @@ notes.md says what no program knows: the training images, their licences, known 
 import json
 import shlex
 import sys
+from argparse import Namespace
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +32,8 @@ RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min
 
 
 @command_line()
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
     own = Parser(prog='tools/maintain/ship_weights.py',
                  usage='python tools/maintain/ship_weights.py NAME --about FILE [flags of main.py]', allow_abbrev=False)
     own.add_argument('name')
@@ -41,7 +44,7 @@ def main(argv=None):
     ship(asked, flags)
 
 
-def ship(asked, flags):
+def ship(asked: Namespace, flags: list[str]) -> None:
     """Measure the student in single and in half precision, and put it into zoo/ if that costs nothing."""
     plan = read_plan(Path('experiment', asked.name, 'plan.json'))
     phase = list(RECIPES[plan['size']].phases)[-1]
@@ -61,7 +64,7 @@ def ship(asked, flags):
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
-def facts(args, plan, model):
+def facts(args: Namespace, plan: dict, model: Path) -> dict:
     """What the card and the index say of a student and its training, which left `model`, the folder of its weights."""
     own = {name: dict(pairwise(words)) for name, words in plan['phases'].items()}
     steps = {name: phase.epochs * int(own[name]['--test_every'])
@@ -75,14 +78,14 @@ def facts(args, plan, model):
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
 
 
-def flags(plan):
+def flags(plan: dict) -> str:
     """What a training was given besides size and time, but for the folders and files of the machine where it ran."""
     given = plan['flags'][len(RECIPES[plan['size']].flags):]
     pairs = zip(given[::2], given[1::2], strict=True)
     return shlex.join(part for pair in pairs if not pair[0].startswith(('--dir', '--pre_train')) for part in pair)
 
 
-def measured(line):
+def measured(line: list[str]) -> dict:
     """The protocol's table, as report.table_json has it, of a test by the command line."""
     status = program.main([*line, '--test_only'])
     if status:
@@ -92,12 +95,12 @@ def measured(line):
     return json.loads(path.read_text(encoding='utf-8'))
 
 
-def mean_psnr(table):
+def mean_psnr(table: dict) -> dict[str, float]:
     """{test set: mean PSNR over all degradations}."""
     return {name: scores['psnr_y'] for name, scores in table['means'][-1]['scores'].items() if 'psnr_y' in scores}
 
 
-def score_rows(name, table, sets):
+def score_rows(name: str, table: dict, sets: list[str]) -> Iterator[tuple[str, list[str]]]:
     """(label, a cell for each set) for the means of a table, then what was published."""
     for mean in table['means']:
         scores, noise = mean['scores'], 'all noise levels' if mean['noise'] is None else f'noise {mean["noise"]:g}'
@@ -111,11 +114,12 @@ def score_rows(name, table, sets):
                [pair(row['scores'][each]) if row['scores'].get(each, {}).get('psnr_y') else '' for each in sets])
 
 
-def pair(scores):
+def pair(scores: dict[str, float]) -> str:
+    """PSNR and SSIM in one cell."""
     return f'{scores["psnr_y"]:.2f} / {scores["ssim_y"]:.4f}'
 
 
-def card(name, training, table, cost, about):
+def card(name: str, training: dict, table: dict, cost: float, about: str) -> str:
     """The model card, in Markdown."""
     sets = list(mean_psnr(table))
     lines = [f'# {name}', '', about.strip(), '', '## Scores', '',

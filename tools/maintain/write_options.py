@@ -3,6 +3,7 @@
     python tools/maintain/write_options.py
 """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -27,7 +28,7 @@ the last column says it: `3: 16` means 16 in stage 3; stages of KDSR (`--model k
 """
 
 
-def text():
+def text() -> str:
     """The page."""
     parts = [HEAD]
     for row in OPTIONS:
@@ -43,7 +44,7 @@ def text():
         f'warning: {", ".join(f"`--{name}`" for name in RETIRED)}.\n')
 
 
-def values(kind):
+def values(kind: Callable | tuple | dict) -> str:
     """What an option takes, in words."""
     if isinstance(kind, tuple | dict):
         return ', '.join(f'`{choice}`' for choice in kind)
@@ -51,11 +52,12 @@ def values(kind):
     return 'True, False' if kind is boolean else words[kind.__name__]
 
 
-def shown(default):
+def shown(default: object) -> str:
+    """A default as code; nothing where there is none."""
     return '' if default is None else f'`{default}`'
 
 
-def of_stages(name):
+def of_stages(name: str) -> str:
     """The defaults that stages set: '1: 64, 2: 32', equal neighbours joined."""
     parts = []
     for family, each in FAMILIES.items():
@@ -68,7 +70,8 @@ def of_stages(name):
     return '; '.join(parts)
 
 
-def main():
+def main() -> None:
+    """The command."""
     write_bytes(PATH, text().encode())
     print(f'{PATH} written')
 
