@@ -1,6 +1,8 @@
 """Colours that the network should see: those that can be seen, and gray where a photo is gray."""
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 ROWS = 1024  # rows that are looked at together
 
@@ -35,3 +37,10 @@ def spread(array: np.ndarray) -> np.ndarray:
     result = array.copy()
     result[clear, :-1] = colours[labels[clear]]
     return result
+
+
+def keep_plain(sr: Tensor, lq: Tensor) -> Tensor:
+    """sr (B, 3, sh, sw), its channels equal where those of lq (B, 3, h, w) are, and of one colour where lq is."""
+    gray = (lq - lq[:, :1]).abs().amax((1, 2, 3), keepdim=True) == 0                           # (B, 1, 1, 1)
+    flat = (lq - lq[:, :, :1, :1]).abs().amax((1, 2, 3), keepdim=True) == 0                    # (B, 1, 1, 1)
+    return torch.where(flat, lq[:, :, :1, :1], torch.where(gray, sr.mean(1, keepdim=True), sr))

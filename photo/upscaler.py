@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from data.degradation import resize
 from model.inference import GRID, TILE, fitting, super_resolve_parts
-from photo.colour import is_flat, is_gray, spread
+from photo.colour import is_flat, is_gray, keep_plain, spread
 from utility import UserError, arithmetic, place
 
 EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners
@@ -75,12 +75,10 @@ class Upscaler:
         """Floats (B, 3, h, w) in [0, 1] → (B, 3, sh, sw) on the same device, of the same dtype."""
         *leading, h, w = lq.shape
         sr = lq.new_empty(*leading, h * self.scale, w * self.scale)
-        gray = (lq == lq[:, :1]).flatten(1).all(1)                                              # (B,)
         for part, rows, columns in self._parts(
                 F.pad(lq.detach().to(self.device, torch.float32) * self.rgb_range, 4 * [EDGE], 'replicate')):
-            part[gray] = part[gray].mean(1, keepdim=True)
             sr[:, :, rows, columns] = part
-        return sr
+        return keep_plain(sr, lq.detach())
 
     def array(self, image: np.ndarray) -> np.ndarray:
         """(h, w, C) of uint8, uint16 or floats in [0, 1] → (sh, sw, C) of the same dtype: see bands."""

@@ -1,4 +1,4 @@
-"""A student as an ONNX file equals the network on images of any size, and says how it is to be used."""
+"""A student as an ONNX file equals upscale.py on images of any size, and says how it is to be used."""
 import importlib.util
 import re
 import sys
@@ -7,10 +7,13 @@ from pathlib import Path
 import export_onnx
 import pytest
 import torch
+from skimage import data as photos
 
 from model import FAMILIES, kdsr, make, mrda
 from model.weights import Sizes
+from photo.upscaler import Upscaler
 from store.tensors import save_weights
+from upscale import load
 from utility import import_files
 
 MISSING = [name for name in ('onnx', 'onnxruntime', *['onnxscript'] * export_onnx.DYNAMO)
@@ -49,13 +52,13 @@ def test_equals_the_network_at_every_size(model, scale, white, capsys):
     session = onnxruntime.InferenceSession('student.onnx', providers=['CPUExecutionProvider'])
     assert [(each.name, each.shape[:2]) for each in session.get_inputs()] == [('lq', [1, 3])]
     assert [each.name for each in session.get_outputs()] == ['sr']
-    network = NETWORKS[model](scale, white)
-    network.load_state_dict(torch.load('student.pt', weights_only=True))
-    for height, width in ((3, 3), (16, 16), (5, 40), (61, 33), (120, 90)):
-        lq = torch.rand(1, 3, height, width)
-        sr = torch.from_numpy(session.run(None, {'lq': lq.numpy()})[0])
-        with torch.no_grad():
-            assert (sr - network(lq * white)[0] / white).abs().max() < 1e-4
+    upscaler = load('student.pt', 'cpu')
+    scene = torch.from_numpy(photos.astronaut()[:120, 100:190].copy()).permute(2, 0, 1)[None] / 255
+    for height, width in ((2, 2), (3, 3), (16, 16), (5, 40), (61, 33), (120, 90)):
+        for lq in (torch.rand(1, 3, height, width), torch.ones(1, 3, height, width),
+                   torch.full((1, 3, height, width), 0.02), scene[..., :height, :width]):
+            sr = torch.from_numpy(session.run(None, {'lq': lq.numpy()})[0]).clamp(0, 1)
+            assert (sr - upscaler.tensor(lq)).abs().max() < 1e-4
     said = {entry.key: entry.value for entry in onnx.load('student.onnx').metadata_props}
     assert said['scale'] == str(scale) and '[0, 1]' in said['input'] and 'float32' in said['input']
 
@@ -89,10 +92,10 @@ def test_a_graph_that_differs_is_not_written(monkeypatch, capsys):
 def test_what_is_exported_is_the_network(model, scale):
     torch.manual_seed(scale)
     network = NETWORKS[model](scale, 255)
-    exported = export_onnx.Exportable(network, 255)
+    exported = export_onnx.Exportable(network, scale, 255)
     lq = torch.rand(1, 3, 9, 7)
     with torch.no_grad():
-        assert (exported(lq) - network(lq * 255)[0] / 255).abs().max() < 1e-6
+        assert (exported(lq).clamp(0, 1) - Upscaler(network, scale, 255, lq.device).tensor(lq)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize('flags, said', [

@@ -24,15 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import zoo
 from model.tail import Tail, convolve, strips
 from option import Parser, parse
+from photo.colour import keep_plain
+from photo.upscaler import EDGE, Upscaler
 from run.pretrained import find, given
 from stage import Source
 from store.files import write_bytes
 from utility import UserError, command_line, derive_seed, expanded, shown
 
 LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
-SMALLEST = 3  # pixels: the collapsed tail needs three rows and columns
+SMALLEST = 2  # pixels: fewer are constants for torch.export
 TRACED = 24, 28  # height, width
-CHECKED = (16, 16), (17, 31), (64, 48), (97, 128)
+CHECKED = (2, 3), (16, 16), (17, 31), (97, 128)
 OPSET = 18
 DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)  # the older exporter serves older versions
 
@@ -49,11 +51,15 @@ class FrozenTail(nn.Module):
 
 
 class Exportable(nn.Module):
-    """A student on images in [0, 1]: lq (1, 3, h, w) → sr (1, 3, sh, sw), not clipped; h and w at least SMALLEST."""
+    """A student on images in [0, 1]: lq (1, 3, h, w) → sr (1, 3, sh, sw), not clipped; h and w at least SMALLEST.
 
-    def __init__(self, student: nn.Module, rgb_range: int) -> None:
+    As in upscale.py the border is repeated outwards, as beyond it convolutions see zeros, which would darken corners,
+    and gray stays gray.
+    """
+
+    def __init__(self, student: nn.Module, scale: int, rgb_range: int) -> None:
         super().__init__()
-        self.student, self.rgb_range = copy.deepcopy(student), rgb_range
+        self.student, self.edge, self.rgb_range = copy.deepcopy(student), EDGE * scale, rgb_range
         for module in list(self.student.modules()):
             for name, child in module.named_children():
                 if isinstance(child, Tail):
@@ -61,8 +67,13 @@ class Exportable(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, lq: Tensor) -> Tensor:
-        sr, _ = self.student(lq * self.rgb_range)
-        return sr / self.rgb_range                               # (1, 3, sh, sw)
+        edged = lq * self.rgb_range
+        for axis in 2, 3:  # by F.pad the older exporter would lose the shapes
+            first, last = edged.narrow(axis, 0, 1), edged.flip(axis).narrow(axis, 0, 1)
+            edged = torch.cat(EDGE * [first] + [edged] + EDGE * [last], axis)
+        sr, _ = self.student(edged)
+        sr = sr[:, :, self.edge:-self.edge, self.edge:-self.edge] / self.rgb_range       # (1, 3, sh, sw)
+        return keep_plain(sr, lq)
 
 
 def packages() -> tuple[ModuleType, ModuleType]:
@@ -83,7 +94,8 @@ def graph(student: nn.Module, facts: dict) -> object:
     """The student as an onnx.ModelProto, documented by its metadata. facts: what its weights show, see model.zoo."""
     onnx, _ = packages()
     common = {'input_names': ['lq'], 'output_names': ['sr'], 'opset_version': OPSET}
-    network, lq, file = Exportable(student, facts['rgb_range']), torch.zeros(1, 3, *TRACED), io.BytesIO()
+    network, file = Exportable(student, facts['scale'], facts['rgb_range']), io.BytesIO()
+    lq = torch.rand(1, 3, *TRACED)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what tracing may bake in is told by compare()
         if DYNAMO:
@@ -105,17 +117,17 @@ def graph(student: nn.Module, facts: dict) -> object:
 
 
 @torch.no_grad()
-def compare(data: bytes, student: nn.Module, rgb_range: int) -> Iterator[tuple[int, int, float]]:
-    """Yields (height, width, max abs difference from `student`, white being 1) of the ONNX file `data` on noise of each
-    size of CHECKED."""
+def compare(data: bytes, student: nn.Module, facts: dict) -> Iterator[tuple[int, int, float]]:
+    """Yields (height, width, max abs difference from what upscale.py computes with `student`, white being 1) of the
+    ONNX file `data` on noise of each size of CHECKED."""
     _, onnxruntime = packages()
     session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
+    upscaler = Upscaler(student, facts['scale'], facts['rgb_range'], torch.device('cpu'))
     for height, width in CHECKED:
         draw = torch.Generator().manual_seed(derive_seed('export', height, width))
         lq = torch.rand(1, 3, height, width, generator=draw)
-        wanted = student(lq * rgb_range)[0] / rgb_range                       # (1, 3, sh, sw)
-        sr, = session.run(['sr'], {'lq': lq.numpy()})
-        yield height, width, (torch.from_numpy(sr) - wanted).abs().max().item()
+        sr, = session.run(['sr'], {'lq': lq.numpy()})                         # (1, 3, sh, sw)
+        yield height, width, (torch.from_numpy(sr).clamp(0, 1) - upscaler.tensor(lq)).abs().max().item()
 
 
 def load(args: Namespace) -> tuple[nn.Module, dict, Path]:
@@ -141,7 +153,7 @@ def export(args: Namespace, out: str | None) -> None:
     student, facts, path = load(args)
     path = Path(out) if out else path
     data = graph(student, facts).SerializeToString()
-    for height, width, difference in compare(data, student, facts['rgb_range']):
+    for height, width, difference in compare(data, student, facts):
         print(f'lq {height}x{width}: max abs difference from PyTorch {difference:.1e}')
         if not difference < LIMIT:
             raise UserError(f'{shown(path)} is not written: on {height}x{width} pixels it differs from the network by '
