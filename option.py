@@ -38,6 +38,7 @@ resume = checked(int, lambda n: -1 <= n <= 10 ** 6, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
 decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|linear_[0-9]{1,6}', text),
                 'step, step_A_B with epochs A, B, cosine, or linear_E with an epoch E')
+indices = checked(str, lambda text: fullmatch(r'[0-9]{1,6}(,[0-9]{1,6})*', text), 'numbers from 0, as 0,3,7')
 run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
 folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
@@ -77,7 +78,10 @@ OPTIONS = [
     'degradation',
     ('degradation', 'classic', DEGRADATIONS,
      'classic: blur, downsampling and noise by the options below; second_order: as of real photos, without options'),
-    ('blur_type', 'iso_gaussian', ('iso_gaussian', 'aniso_gaussian'), 'round or elongated blur'),
+    ('blur_type', 'iso_gaussian', ('iso_gaussian', 'aniso_gaussian', 'file'),
+     'isotropic or anisotropic Gaussian blur; file: kernels of --kernels'),
+    ('kernels', None, expanded, 'file of blur kernels (k, k) or (n, k, k): .mat, .npy, .npz, .pt; or a folder of them'),
+    ('kernel_index', None, indices, 'kernels of --kernels to test, from 0, joined by commas (default: each)'),
     ('blur_kernel', 21, odd, 'side of the blur kernel, in high-resolution pixels'),
     ('mode', 'bicubic', ('bicubic', 's-fold'), 'shrinking: antialiased bicubic, or every s-th pixel'),
     ('noise', 0.0, level, 'Gaussian noise in grey levels (0-255): most in training, exact in tests'),
@@ -313,6 +317,8 @@ def _check(args):
     for low, high in ('sig_min', 'sig_max'), ('lambda_min', 'lambda_max'):
         if getattr(args, low) > getattr(args, high):
             raise UserError(f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}')
+    if args.kernels and args.blur_type != 'file':
+        raise UserError(f'--kernels {args.kernels}: --blur_type file uses it, --blur_type {args.blur_type} does not')
     linear = fullmatch('linear_([0-9]+)', args.decay_type)
     if linear and int(linear[1]) >= args.epochs_sr - args.epochs_encoder and not args.test_only:
         raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay up to --epochs_sr '

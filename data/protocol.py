@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from data.dataset import canonical
-from data.degradation import AnisoGaussian, Blur, Downsample, IsoGaussian, Pipeline, classic
+from data.degradation import AnisoGaussian, Blur, Downsample, IsoGaussian, OwnKernel, Pipeline, classic
 from utility import UserError
 
 GAUSSIAN8 = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.8, 3.2)}  # scale: first and last of eight evenly spaced sigma
@@ -62,10 +62,18 @@ class Protocol:
 
 
 def alike(single: Pipeline, blur: Blur, noise: float = 0.0) -> Pipeline:
-    """classic() with the scale, the size of the kernel and the mode of downsampling that `single` has."""
+    """classic() with the scale, the size of a Gaussian kernel and the mode of downsampling that `single` has."""
     own, downsampling = single.find(Blur), single.find(Downsample)
-    blur = replace(blur, size=own.size) if own else blur
+    blur = replace(blur, size=own.size) if isinstance(own, IsoGaussian | AnisoGaussian) else blur
     return classic(blur, single.scale, noise, downsampling.mode if downsampling else 'bicubic')
+
+
+def each_kernel(single: Pipeline) -> list[Pipeline]:
+    """The degradation itself or, where it leaves the choice of several kernels of a file, one with each of them."""
+    own = single.find(OwnKernel)
+    indices = own.index if own and isinstance(own.index, tuple) else ()
+    each = (tuple(replace(step, index=index) if step is own else step for step in single.steps) for index in indices)
+    return [replace(single, steps=steps) for steps in each] or [single]
 
 
 def gaussian8(single: Pipeline) -> list[Pipeline]:
@@ -81,7 +89,7 @@ def nine(kernels: tuple, levels: tuple) -> Callable[[Pipeline], list[Pipeline]]:
 
 
 PROTOCOLS = {
-    'single': Protocol('the one degradation of the options', (2, 3, 4), lambda single: [single]),
+    'single': Protocol('the degradation of the options', (2, 3, 4), each_kernel),
     'gaussian8': Protocol(
         'eight isotropic blurs without noise', tuple(GAUSSIAN8), gaussian8,
         {(4, name): [Published(method, *scores[i]) for method, scores in GAUSSIAN8_X4.items()]

@@ -15,6 +15,7 @@ BINDING = {
     ((2, 3, 4), None, None): ('blur_type', 'blur_kernel', 'mode', 'noise', 'degradation_per'),
     ((2, 3, 4), None, 'iso_gaussian'): ('sig_min', 'sig_max'),
     ((2, 3, 4), None, 'aniso_gaussian'): ('lambda_min', 'lambda_max'),
+    ((2, 3, 4), None, 'file'): ('kernels',),
     ((2,), None, None): ('task_iter', 'lr_task', 'meta_batch_size'),
     ((3, 4), 'mrda', None): ('test_iter',),
     ((3, 4), None, None): ('n_blocks',),

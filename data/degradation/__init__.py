@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from data.degradation.blurs import AnisoGaussian, Blur, GeneralisedGaussian, IsoGaussian, Plateau, Sinc
 from data.degradation.camera import JPEG, Clamp, PoissonNoise, Resize
+from data.degradation.own_kernels import OwnKernel, own_kernels
 from data.degradation.pipeline import Pipeline, bicubic, classic
 from data.degradation.resize import resize
 from data.degradation.second_order import second_order
@@ -16,13 +17,15 @@ from data.degradation.step import Context, Step, Value
 from data.degradation.steps import Downsample, Noise, Round
 
 __all__ = ['DEGRADATIONS', 'JPEG', 'AnisoGaussian', 'Blur', 'Clamp', 'Context', 'Downsample', 'GeneralisedGaussian',
-           'IsoGaussian', 'Noise', 'Pipeline', 'Plateau', 'PoissonNoise', 'Resize', 'Round', 'Sinc', 'Step', 'Value',
-           'bicubic', 'classic', 'classic_of', 'resize', 'second_order']
+           'IsoGaussian', 'Noise', 'OwnKernel', 'Pipeline', 'Plateau', 'PoissonNoise', 'Resize', 'Round', 'Sinc',
+           'Step', 'Value', 'bicubic', 'classic', 'classic_of', 'resize', 'second_order']
 
 
 def classic_of(args: Namespace, testing: bool) -> Pipeline:
     """classic(), with blur and noise as the options say."""
-    if args.blur_type == 'iso_gaussian':
+    if args.blur_type == 'file':
+        blur = own_kernels(args.kernels, args.kernel_index if testing else None)
+    elif args.blur_type == 'iso_gaussian':
         blur = IsoGaussian(args.sig if testing else (args.sig_min, args.sig_max), args.blur_kernel)
     elif testing:
         blur = AnisoGaussian(args.lambda_1, args.lambda_2, math.radians(args.theta), args.blur_kernel)

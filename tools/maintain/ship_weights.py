@@ -28,7 +28,8 @@ from utility import UserError, command_line
 COST = 0.01  # dB that half precision may cost on any set
 OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
            'patch_size', 'seed')  # of a training, that its card names
-RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max')}
+RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max'),
+          'file': ('kernels',)}
 
 
 @command_line()
