@@ -71,6 +71,7 @@ OPTIONS = [
     ('data_range', '1-3450/801-810', str, 'images to use, by rank in name order: training/test'),
     ('ext', 'sep', ('img', 'sep', 'sep_reset'), 'img: decode each time; sep: cache decoded images; sep_reset: anew'),
     ('dir_cache', None, expanded, 'folder of decoded images (default: mrda in $XDG_CACHE_HOME or ~/.cache)'),
+    ('skip_bad', False, boolean, 'leave out images that cannot be used instead of stopping'),
     ('patch_size', 36, width, 'side of a training patch, in low-resolution pixels'),
     ('no_augment', False, boolean, 'no flips, no transposes'),
     ('rgb_range', 1, (1, 255), 'value of white inside the networks: 1 or 255'),

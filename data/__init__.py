@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from data.cache import PixelCache, default_cache
-from data.dataset import TestSet, canonical, find_images, refuse, scan, split_names
+from data.dataset import Note, TestSet, bad_ones, canonical, find_images, refuse, scan, split_names
 from data.loader import TrainLoader, shared_memory_fits
 from data.sampling import EpochSampler, PatchDataset
 from utility import UserError, shown
@@ -27,40 +27,58 @@ class Rank(NamedTuple):
 ALONE = Rank()
 
 
-def make_loaders(args: Namespace, rank: Rank = ALONE) -> tuple[TrainLoader | None, list[TestSet]]:
+def make_loaders(args: Namespace, rank: Rank = ALONE, note: Note = print) -> tuple[TrainLoader | None, list[TestSet]]:
     """(train, tests): the TrainLoader, None with --test_only, and a list of TestSet.
 
     Each rank loads its part of the patches, and rank 0 alone the test sets. Where several ranks share a machine, the
     one with local number 0 should come first: it makes what the others then find.
-    Every image is read once before anything is trained. Raises UserError about all that cannot be used.
+    Every image is read once before anything is trained. Raises UserError about all that cannot be used, unless
+    --skip_bad leaves it out. note: told which folders the images are from, and what was left out.
     """
-    tests = [] if rank.rank else make_tests(args)
+    tests = [] if rank.rank else make_tests(args, note)
     tested = [path for testset in tests for path in testset.files]
-    if args.test_only:
-        refuse(_scan_tests(args, tested), tested)
-        return None, tests
-    return _checked_loader(args, tested, rank), tests
+    bad_tests, bad, files, cache = _scan_tests(args, tested), {}, [], None
+    if not args.test_only:
+        files, cache, bad = _scan_training(args, rank, note)
+    if not args.skip_bad:
+        refuse({**bad_tests, **bad}, tested + files)
+    elif every := {**bad_tests, **bad}:
+        if rank.size > 1:
+            raise UserError('--skip_bad works in one process, as ranks could leave out different images; remove those '
+                            f'that cannot be used: {bad_ones(every)}')
+        note(f'--skip_bad: {len(every)} images are left out: {bad_ones(every)}')
+        files = _without(files, bad, '--data_train')
+        for testset in tests:
+            testset.files = _without(testset.files, bad_tests, f'--data_test {shown(testset.name)}')
+    return None if args.test_only else _train_loader(args, files, cache, rank), tests
 
 
-def _checked_loader(args, tested, rank):
-    """The TrainLoader. Raises UserError about what cannot be used of the training images and of those `tested`."""
-    files = _find(args, args.data_train, train=True)
+def _without(files, bad, what):
+    kept = [path for path in files if path not in bad]
+    if files and not kept:
+        raise UserError(f'{what}: none of its {len(files)} images can be used; {bad_ones(bad)}')
+    return kept
+
+
+def _scan_training(args, rank, note):
+    """(files, cache, what is wrong as scan() returns it) of the training set; what is good is in the cache."""
+    files = _find(args, args.data_train, True, note)
     folder, warning = (None, '') if args.ext == 'img' else (args.dir_cache, '') if args.dir_cache else default_cache()
     cache = PixelCache(folder, verify=not rank.local)  # once on each machine
     cache.reserve(files)
     remake = args.ext == 'sep_reset' and not rank.local
-    refuse({**_scan_tests(args, tested), **_scan_training(args, files, partial(cache.read, remake=remake))},
-           tested + files)
+    bad = scan(files, args.patch_size * args.scale, partial(cache.read, remake=remake),
+               'remove it or lower --patch_size')
     if (cache.trouble or warning) and not rank.local:
         print(f'warning: {cache.trouble or warning}', file=sys.stderr)
-    return _train_loader(args, files, cache, rank)
+    return files, cache, bad
 
 
-def make_tests(args: Namespace) -> list[TestSet]:
+def make_tests(args: Namespace, note: Note = str) -> list[TestSet]:
     """The TestSets of --data_test. Raises UserError if one is not there, or two have one name."""
     tests = []
     for name in split_names(args.data_test, '--data_test'):
-        tests.append(TestSet(_label(name), _find(args, name, train=False), args.scale))
+        tests.append(TestSet(_label(name), _find(args, name, False, note), args.scale))
     labels = [testset.name for testset in tests]
     if len(set(labels)) < len(labels):
         raise UserError(f'--data_test {shown(args.data_test)}: two sets are called '
@@ -68,20 +86,16 @@ def make_tests(args: Namespace) -> list[TestSet]:
     return tests
 
 
-def _find(args, names, train):
+def _find(args, names, train, note):
     """The images of the sets `names`; the default of --data_range is meant for the official ones alone."""
-    return find_images(args.dir_data, names, train, args.data_range, others_whole='data_range' not in args.given)
+    return find_images(args.dir_data, names, train, args.data_range, others_whole='data_range' not in args.given,
+                       note=note)
 
 
 def _scan_tests(args, files):
     """What is wrong with test images, as scan() returns it."""
     # SSIM's window of 11x11 pixels must fit inside the border that is cut off, after cropping to the scale.
     return scan(files, 11 + 3 * args.scale)
-
-
-def _scan_training(args, files, read):
-    """What is wrong with training images, as scan() returns it; those that are good are in the cache afterwards."""
-    return scan(files, args.patch_size * args.scale, read, 'remove it or lower --patch_size')
 
 
 def _label(name):

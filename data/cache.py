@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data.dataset import watched
 from data.images import ImageError, read_rgb, read_size
-from store.files import TEMPORARY, write_bytes
+from store.files import TEMPORARY, write_parts
 from utility import UserError, expand, shown
 
 WRITING = threading.Lock()  # one copy is written at a time, while other threads decode
@@ -66,7 +67,7 @@ class PixelCache:
         if self.folder is None:
             return
         with ThreadPoolExecutor(8) as pool:
-            need = sum(pool.map(self._missing_bytes, sources))
+            need = sum(watched(pool.map(self._missing_bytes, sources), 'looking at images', len(sources)))
         try:
             _try(self.folder)
             free = shutil.disk_usage(self.folder).free
@@ -128,7 +129,7 @@ class PixelCache:
         file.write(trailer)
         try:
             with WRITING:
-                write_bytes(path, file.getbuffer())
+                write_parts(path, [file.getbuffer()], durable=False)  # its checksum tells if the machine crashed
         except UserError as error:
             self._give_up(str(error))
 

@@ -1,9 +1,12 @@
 """Where the HR images of a data set are, and the checks that all of them pass before the first step."""
 import os
 import re
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from data.images import SUFFIXES, ImageError, is_image, read_rgb
+from store.files import write_bytes
 from utility import UserError, expand, expanded, shown
 
 # Folders that the official archives unpack to; those of a tuple are joined. 801-810 of DIV2K are in its second.
@@ -21,6 +25,11 @@ ALIASES = ('B100', 'BSD100', 'BSDS100')
 BENCHMARKS = {'set5': 'Set5', 'set14': 'Set14', 'b100': 'B100', 'bsd100': 'B100', 'bsds100': 'B100',
               'urban100': 'Urban100', 'manga109': 'Manga109'}
 SHOWN = 10  # names in an error about many files
+MANY = 1000  # images, of which a line is printed where no progress bar can be
+LISTED = 'bad_images.txt'
+# Sub-folders that hold no photos to train on: hidden ones, thumbnails of file servers, LR images.
+LEFT_OUT = re.compile(r'[.@].*|__MACOSX|x[2348]|lr|lr[x_].*|.*_lr|.*_lr_.*', re.IGNORECASE)
+Note = Callable[[str], object]
 
 
 def canonical(name: str) -> str:
@@ -39,20 +48,21 @@ def split_names(names: str, flag: str) -> list[str]:
 
 
 def find_images(dir_data: str | Path, names: str, train: bool, data_range: str | None = None,
-                others_whole: bool = False) -> list[Path]:
+                others_whole: bool = False, note: Note = str) -> list[Path]:
     """Paths of the HR images of the sets `names`, sorted in each; 'A+B' joins A and B.
 
     A set may lie in <dir_data>/<set>/HR, its official folders (DIV2K, Flickr2K, both together as DF2K),
     <dir_data>/<set>, <dir_data>/benchmark/<set>/HR, where tests look first, or in the folder <set> itself, with or
-    without HR. Capitals matter only where folders differ in nothing else.
+    without HR. Capitals matter only where folders differ in nothing else. Sets that are not public ones are taken with
+    their sub-folders, but for hidden ones and those of LR images.
     data_range: --data_range, which holds for each set; benchmarks are tested whole. others_whole: so is any set but
-    DF2K, DIV2K and Flickr2K, for which the published range is meant.
+    DF2K, DIV2K and Flickr2K, for which the published range is meant. note: told about sub-folders.
     Raises UserError that says what was looked for, where, and what lies there.
     """
     flag = '--data_train' if train else '--data_test'
     images = []
     for name in split_names(names, flag):
-        files, benchmark = _find_set(expand(dir_data), name, train, flag)
+        files, benchmark = _find_set(expand(dir_data), name, train, flag, note)
         whole = (benchmark and not train) or (others_whole and name.lower() not in OFFICIAL_TRAIN)
         if data_range and not whole:
             files = _cut(files, f'{flag} {name}', data_range, train)
@@ -60,14 +70,16 @@ def find_images(dir_data: str | Path, names: str, train: bool, data_range: str |
     return images
 
 
-def _find_set(root, name, train, flag):
+def _find_set(root, name, train, flag, note):
     """(images of one set, whether it is a benchmark)."""
-    places = _places(root, name, train)
+    places, public = _places(root, name, train), name.lower() in (*OFFICIAL_TRAIN, *BENCHMARKS)
     for place in places:
-        parts = [_list(folder) for folder in map(_resolve, place)]
+        parts, left_out = zip(*(_list(folder, not public) for folder in map(_resolve, place)), strict=True)
         if all(parts):
             benchmark = name.lower() in BENCHMARKS or root / 'benchmark' in place[0].parents
-            return [image for part in parts for image in part], benchmark
+            images = [image for part in parts for image in part]
+            _tell(f'{flag} {shown(name)}', images, [folder for part in left_out for folder in part], note)
+            return images, benchmark
     looked = ', '.join(' + '.join(shown(folder) for folder in place) for place in places)
     there = f'holds {_contents(root)}' if root.is_dir() else 'does not exist'
     raise UserError(f'{flag} {shown(name)}: no images ({" ".join(SUFFIXES)}) found; looked in {looked}; '
@@ -97,9 +109,30 @@ def _resolve(path):
     return fits[0] if len(fits) == 1 else None
 
 
-def _list(folder):
-    """Sorted images directly in `folder`, links to missing files included: scan() reports those."""
-    return sorted(entry for entry in _entries(folder) if is_image(entry) and not entry.is_dir())
+def _list(folder, deep):
+    """(sorted images in `folder` and, if `deep`, below it; the sub-folders that were left out). Links to missing files
+    are included: scan() reports those."""
+    images, left_out, seen, waiting = [], [], set(), [folder]
+    while waiting:
+        place = waiting.pop()
+        if place in (None, *seen):
+            continue
+        seen.add(os.path.realpath(place))  # links may lead in a circle
+        for entry in _entries(place):
+            if not entry.is_dir():
+                images += [entry] * is_image(entry)
+            elif deep and os.path.realpath(entry) not in seen:
+                (left_out if LEFT_OUT.fullmatch(entry.name) else waiting).append(entry)
+    return sorted(images), sorted(left_out)
+
+
+def _tell(what, images, left_out, note):
+    """Say how many images each folder gives, if there are several, and which sub-folders were left out."""
+    counts = Counter(image.parent for image in images)
+    if len(counts) > 1 or left_out:
+        folders = listed([f'{count:,} in {shown(folder)}' for folder, count in counts.items()])
+        more = f'; left out: {listed(list(map(shown, left_out)))}' if left_out else ''
+        note(f'{what}: {len(images):,} images: {folders}{more}')
 
 
 def _entries(folder):
@@ -147,15 +180,35 @@ def scan(files: list[Path], min_size: int, read: Callable[[Path], np.ndarray] = 
         return f'{width}x{height} is smaller than {min_size}x{min_size}: {too_small}' if small else None
 
     with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
-        progress = tqdm(pool.map(problem, files), 'checking images', len(files), leave=False, delay=2, disable=None)
+        progress = watched(pool.map(problem, files), 'checking images', len(files))
         return {path: reason for path, reason in zip(files, progress, strict=True) if reason}
+
+
+def watched(steps: Iterable, text: str, total: int) -> Iterable:
+    """`steps` with a progress bar, where there is a terminal; else a line says how many there are, if they are many."""
+    bar = tqdm(steps, text, total, leave=False, delay=0.5, disable=None)
+    if bar.disable and total >= MANY:
+        print(f'{text}: {total:,}', file=sys.stderr, flush=True)
+    return bar
 
 
 def refuse(bad: dict[Path, str], files: list[Path]) -> None:
     """Raises one UserError that counts and names the images of `bad`, {path: what is wrong}, among `files`, if any."""
     if bad:
-        named = listed([f'{shown(path)} ({reason})' for path, reason in bad.items()])
-        raise UserError(f'{len(bad)} of {len(set(files))} images cannot be used; replace or remove them: {named}')
+        raise UserError(f'{len(bad)} of {len(set(files))} images cannot be used; replace or remove them, or add '
+                        f'--skip_bad: {bad_ones(bad)}')
+
+
+def bad_ones(bad: dict[Path, str]) -> str:
+    """The images of `bad`, {path: what is wrong}, on one line; if they are many, it names a file that lists all."""
+    faults = [f'{shown(path)} ({reason})' for path, reason in bad.items()]
+    if len(faults) <= SHOWN:
+        return listed(faults)
+    for folder in Path(), Path(tempfile.gettempdir()):
+        with suppress(UserError):
+            write_bytes(folder / LISTED, ''.join(f'{fault}\n' for fault in faults).encode(errors='backslashreplace'))
+            return f'{listed(faults)}, all listed in {folder / LISTED}'
+    return listed(faults)
 
 
 def listed(faults: list[str]) -> str:
@@ -174,9 +227,12 @@ class TestSet:
         return len(self.files)
 
     def named(self) -> list[tuple[str, Path]]:
-        """A list of (name, path): the stem, or the whole name where two files share their stem."""
-        stems = Counter(path.stem for path in self.files)
-        return [(path.stem if stems[path.stem] == 1 else path.name, path) for path in self.files]
+        """A list of (name, path): the stem; the whole name where two files share their stem; with as many folders
+        before it as it takes where they share that too."""
+        choices = [[path.stem, *('_'.join(path.parts[-n:]) for n in range(1, len(path.parts)))] for path in self.files]
+        taken = Counter(name for names in choices for name in set(names))
+        return [(next((name for name in names if taken[name] == 1), names[-1]), path)
+                for names, path in zip(choices, self.files, strict=True)]
 
     def cropped(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that is left of an image of `size`."""

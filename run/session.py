@@ -60,7 +60,7 @@ def run_stage(args: Namespace, process: Process) -> None:
 
 def test(args: Namespace, stage: Stage, run: Run, process: Process, notes: list[str]) -> None:
     """--test_only: the table of a test."""
-    _, tester = prepare(args, stage, run, process)
+    _, tester = prepare(args, stage, run, process, notes)
     initialise(stage, args, notes.append)
     open_run(run, args, notes)
     show_table(args, tester.score(stage), tester.evaluator.protocol(stage.oracle), run)
@@ -79,7 +79,7 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
             open_run(run, args, notes)
             settle(run, stage, state, args)
             return
-    loader, tester = prepare(args, stage, run, process)
+    loader, tester = prepare(args, stage, run, process, notes)
     loader.on_wait = process.stopper.check
     trainer = Trainer(args, stage, loader, tester, run, process)
     if state:
@@ -167,7 +167,7 @@ def present_notes(args: Namespace, process: Process) -> list[str]:
     return notes
 
 
-def prepare(args: Namespace, stage: Stage, run: Run, process: Process) -> tuple:
+def prepare(args: Namespace, stage: Stage, run: Run, process: Process, notes: list[str]) -> tuple:
     """(loader of training patches or None, Tester) of a stage, which is placed on its device, all images found and
     checked. Raises UserError about what does not fit together."""
     check_shares(args, process)
@@ -176,7 +176,7 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process) -> tuple:
         metric.prepare(metrics)
     series = degradations(args.protocol, stage.test_degradation)
     rank = Rank(group.rank, group.size, group.local_rank)
-    train_loader, tests = group.in_turn(lambda: make_loaders(args, rank))
+    train_loader, tests = group.in_turn(lambda: make_loaders(args, rank, notes.append))
     pairs = Degraded(args.seed, args.rgb_range)
     if args.test_lr:
         pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)

@@ -21,9 +21,10 @@ def write_bytes(path: str | Path, data: Buffer) -> None:
     write_parts(path, [data])
 
 
-def write_parts(path: str | Path, parts: Iterable[Buffer]) -> None:
+def write_parts(path: str | Path, parts: Iterable[Buffer], durable: bool = True) -> None:
     """Write `parts`, bytes one after the other, to `path` so that a crash at any moment leaves the old file or the new
-    one, never half of one.
+    one, never half of one. Without `durable` this holds for a crash of this process alone, not of the machine: many
+    small files are written much faster.
 
     Raises UserError with the path and the size so far if it cannot be written.
     """
@@ -36,10 +37,12 @@ def write_parts(path: str | Path, parts: Iterable[Buffer]) -> None:
                 size += len(part)
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException as error:  # Ctrl-C too
         if temporary:
             Path(temporary).unlink(missing_ok=True)

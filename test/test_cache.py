@@ -190,7 +190,7 @@ def test_disk_that_fills_up_costs_speed_only(files, tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
     cache = PixelCache(tmp_path / 'cache')
     cache.reserve(files)
-    monkeypatch.setattr(os, 'fsync', full)
+    monkeypatch.setattr(os, 'replace', full)
     for i, path in enumerate(files):
         assert np.array_equal(cache.read(path), noise(20 + i, 30 - i, i))
     assert 'No space left' in cache.trouble and not list((tmp_path / 'cache').iterdir())

@@ -1,4 +1,6 @@
 """Data sets are found in every layout, cut by --data_range, and checked before the first step."""
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,11 +153,91 @@ def test_scan_reports_every_fault_at_once(tmp_path):
     refuse(scan(good, 40), good)
 
 
-def test_scan_names_ten_and_counts_the_rest(tmp_path):
+def test_many_bad_images_are_all_listed_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     touch(tmp_path, *(f'M/{i:02}.png' for i in range(13)))
     files = find_images(tmp_path, 'M', True)
-    with pytest.raises(UserError, match=r'^13 of 13 images.*09\.png \(empty file\); and 3 more$'):
+    end = r'09\.png \(empty file\); and 3 more, all listed in bad_images\.txt$'
+    with pytest.raises(UserError, match=rf'^13 of 13 images.*--skip_bad.*{end}'):
         refuse(scan(files, 32), files)
+    assert Path('bad_images.txt').read_text().splitlines() == [f'{file} (empty file)' for file in files]
+    (tmp_path / 'file').touch()
+    (tmp_path / 'bad_images.txt').unlink()
+    (tmp_path / 'bad_images.txt').mkdir()                                # here it cannot be written
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
+    with pytest.raises(UserError, match=re.escape(f'all listed in {tmp_path}/tmp/bad_images.txt')):
+        refuse(scan(files, 32), files)
+
+
+def test_skip_bad_goes_on_without_them(library):
+    bad_folder(library / 'M' / 'HR')
+    touch(library, 'benchmark/S/HR/9.png')
+    notes = []
+    train, tests = data.make_loaders(options(library, skip_bad=True), note=notes.append)
+    assert len(train.dataset.files) == len(train.dataset.checksums) == 7
+    assert len(tests[0]) == 3 and len(list(train)) == 3
+    note, = notes
+    assert note.startswith('--skip_bad: 6 images are left out: ') and 'cut.jpg' in note and '9.png (empty' in note
+    with pytest.raises(UserError, match='one process'):
+        data.make_loaders(options(library, skip_bad=True), data.Rank(0, 2, 0))
+    touch(library, 'T/none.png')
+    for names in ({'data_test': 'T'}, {'data_train': 'T'}):
+        with pytest.raises(UserError, match='none of its 1 images can be used'):
+            data.make_loaders(options(library, skip_bad=True, **names))
+
+
+def test_scan_says_at_once_that_it_has_much_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('data.dataset.MANY', 3)
+    touch(tmp_path, *(f'M/{i}.png' for i in range(3)))
+    scan(find_images(tmp_path, 'M', True), 32)
+    assert capsys.readouterr().err.splitlines() == ['checking images: 3']
+
+
+# ---------------------------------------------------------------- sub-folders
+
+@pytest.mark.parametrize('train', [False, True])
+def test_sub_folders_of_ones_own_sets_are_searched(tmp_path, train):
+    touch(tmp_path, 'Mine/2.png', 'Mine/a/1.png', 'Mine/a/b c/3.jpg', 'Mine/a/notes.txt', 'Mine/.thumbs/4.png',
+          'Mine/@eaDir/5.png', 'Mine/X2/6.png', 'Mine/x4/6.png', 'Mine/LR/7.png', 'Mine/LR_bicubic/X3/8.png',
+          'Mine/a/train_LR_bicubic/9.png', 'Mine/XL/10.png', 'Mine/a/lrx4/11.png')
+    notes = []
+    files = find_images(tmp_path, 'Mine', train, note=notes.append)
+    assert [str(file.relative_to(tmp_path / 'Mine')) for file in files] == ['2.png', 'XL/10.png', 'a/1.png',
+                                                                          'a/b c/3.jpg']
+    note, = notes
+    assert f'Mine: 4 images: 1 in {tmp_path}/Mine; 1 in {tmp_path}/Mine/XL; 1 in {tmp_path}/Mine/a; 1 in' in note
+    found = note.partition('left out: ')[2].split('; ')
+    assert [str(Path(folder).relative_to(tmp_path / 'Mine')) for folder in found] == [
+        '.thumbs', '@eaDir', 'LR', 'LR_bicubic', 'X2', 'a/lrx4', 'a/train_LR_bicubic', 'x4']
+
+
+def test_a_folder_of_lr_images_named_itself_is_taken(tmp_path):
+    touch(tmp_path, 'X4/1.png', 'X4/a/2.png')
+    assert names(find_images(tmp_path, str(tmp_path / 'X4'), True)) == ['1.png', '2.png']
+
+
+def test_hr_folder_goes_before_sub_folders(tmp_path):
+    touch(tmp_path, 'Mine/HR/1.png', 'Mine/HR/more/2.png', 'Mine/other/3.png')
+    assert names(find_images(tmp_path, 'Mine', True)) == ['1.png', '2.png']
+
+
+def test_public_sets_have_no_sub_folders(tmp_path):
+    touch(tmp_path, 'Set5/HR/1.png', 'Set5/HR/old/2.png', 'DIV2K/other/3.png')
+    assert names(find_images(tmp_path, 'Set5', False)) == ['1.png']
+    with pytest.raises(UserError, match='no images'):
+        find_images(tmp_path, 'DIV2K', True)
+
+
+def test_folders_that_are_linked_in_a_circle_end(tmp_path):
+    touch(tmp_path, 'Mine/a/1.png', 'other/2.png')
+    (tmp_path / 'Mine' / 'a' / 'up').symlink_to(tmp_path / 'Mine')
+    (tmp_path / 'Mine' / 'linked').symlink_to(tmp_path / 'other')
+    assert names(find_images(tmp_path, 'Mine', True)) == ['1.png', '2.png']
+
+
+def test_test_images_of_equal_names_in_two_folders_keep_apart(tmp_path):
+    paths = [tmp_path / name for name in ('a/x/1.png', 'b/x/1.png', 'b/1.png', 'b/1.jpg', '2.png')]
+    assert [name for name, _ in TestSet('S', paths, 4).named()] == ['a_x_1.png', 'b_x_1.png', 'b_1.png', '1.jpg', '2']
 
 
 def test_testset_crops_to_the_scale(tmp_path):
@@ -175,7 +257,8 @@ def options(root, **changes):
     return SimpleNamespace(**{
         'dir_data': str(root), 'data_train': 'M', 'data_test': 'S', 'data_range': '1-3450/801-810', 'given': set(),
         'ext': 'sep', 'dir_cache': str(root / 'cache'), 'scale': 4, 'patch_size': 8, 'no_augment': False, 'seed': 1,
-        'batch_size': 4, 'test_every': 3, 'n_threads': 0, 'test_only': False, 'data_timeout': 10.0, **changes})
+        'batch_size': 4, 'test_every': 3, 'n_threads': 0, 'test_only': False, 'data_timeout': 10.0, 'skip_bad': False,
+        **changes})
 
 
 def test_the_default_range_cuts_no_other_set(library):
