@@ -135,6 +135,7 @@ OPTIONS = [
     ('skip_threshold', 1e6, rate,
      "skip a batch whose loss is above this many times the last epoch's mean"),
     ('temperature', 0.15, within(float, 1e-3, 1e3), 'temperature of the distillation in stage 4'),
+    ('distill', 1.0, amount, 'weight of the distillation in stage 4; 0: fine-tune a student without teacher and MLN'),
     'evaluation',
     ('chop', False, boolean, 'enlarge in tiles, which takes less memory'),
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
@@ -288,7 +289,7 @@ def _settle(args, stage, asked, given):
         args.device = 'cpu'
     args.given = {'device' if name == 'cpu' else name for name in given} - set(RETIRED)
     args.stage = stage
-    if stage in (1, 2, 3):
+    if stage in (1, 2, 3) or not (args.distill or 'epochs_encoder' in given):
         args.epochs_encoder = 0
     args.test_only = args.test_only or args.dir_demo is not None
     if asked == 'all':  # each stage starts from the one before; a file can only be the very first weights
@@ -324,5 +325,8 @@ def _check(args):
     if linear and int(linear[1]) >= args.epochs_sr - args.epochs_encoder and not args.test_only:
         raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay up to --epochs_sr '
                         f'{args.epochs_sr}; raise that, or lower {linear[1]}')
+    if not args.distill and args.epochs_encoder:
+        raise UserError(f'--epochs_encoder {args.epochs_encoder}: without distillation (--distill 0) nothing trains '
+                        'the encoder alone; leave it out')
     if args.stage == 2 and args.batch_size % 2:
         raise UserError(f'--batch_size {args.batch_size}: stage 2 takes an even one, half to adapt and half to query')

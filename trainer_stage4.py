@@ -13,7 +13,8 @@ from stage import Source, Stage
 
 class Stage4(Stage):
     """Minimises KL + 0.1·L1 between the representations of student and teacher in the encoder's epochs, then
-    L1(S(lq), hr) + KL + 0.1·L1 (the L1 between representations counts for MRDA only)."""
+    L1(S(lq), hr) + KL + 0.1·L1 (the L1 between representations counts for MRDA only). --distill weighs what the
+    teacher adds; without it (0) the student is fine-tuned alone, and neither teacher nor MLN is needed."""
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
@@ -22,7 +23,8 @@ class Stage4(Stage):
         self.temperature = args.temperature
         self.feature_l1 = FAMILIES[args.model].feature_l1
         self.scale, self.chop = args.scale, args.chop
-        if not args.test_only:
+        self.distill = args.distill
+        if self.distill and not args.test_only:
             self.teacher = build(args, 'teacher').requires_grad_(False)
             self.cue, self.mln = build_cue(args)
 
@@ -30,7 +32,7 @@ class Stage4(Stage):
         self.encoder_only = epoch <= self.encoder_epochs
 
     def sources(self, testing: bool) -> list[Source]:
-        if testing:
+        if testing or not self.distill:
             return [Source('pre_train_ST', self.student, stage=4)]
         meta = [Source('pre_train_meta', self.mln, stage=2)] if self.mln else []
         return [*meta, Source('pre_train_TA', self.teacher, stage=3),
@@ -38,13 +40,15 @@ class Stage4(Stage):
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
         lq, up = self.degrade(hr, generator)                               # (B, 3, h, w), (B, 3, H, W)
+        rep, feature = self.student.encoder(lq)                       # (B, R), (B, F)
+        if not self.distill:
+            return self.loss(self.student.G(lq, rep), hr)
         with torch.no_grad():
             _, target = self.teacher.encoder(self.cue(lq, up, hr))    # (B, F)
-        rep, feature = self.student.encoder(lq)                       # (B, R), (B, F)
         kl = kl_divergence(feature, target, self.temperature)
         l1 = F.l1_loss(feature, target)
         terms = {'KL': kl, 'feature L1': l1}
-        distillation = kl + self.feature_l1 * l1
+        distillation = self.distill * (kl + self.feature_l1 * l1)
         if self.encoder_only:
             return {'loss': distillation, **terms}
         losses = self.loss(self.student.G(lq, rep), hr)

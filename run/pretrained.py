@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model import zoo
 from model.shapes import role_of
-from model.weights import fit_weights
+from model.weights import fit_weights, recognise
 from option import run_names
 from stage import Source, Stage
 from store.checkpoint import WEIGHTS, run_folder
@@ -31,6 +31,23 @@ def initialise(stage: Stage, args: Namespace, log: Callable[[str], None]) -> Non
             if holed() and not _own(path):
                 log(distrust(path))
             log(f'--{source.flag}: {taken} from {path}')
+
+
+def adopt_sizes(args: Namespace) -> list[str]:
+    """Where a student alone is needed, and its weights are named, they say the sizes that no flag does.
+
+    Returns what was adopted, in words. Raises UserError if the named weights are not there or damaged.
+    """
+    named = given(args, 'pre_train_ST')
+    if args.stage != 4 or not named or (args.distill and not args.test_only):
+        return []
+    found = recognise(load_weights(named_file('pre_train_ST', named)))
+    if not found or (found.family, found.role) != (args.model, 'student'):
+        return []  # refused with words when they are loaded
+    sizes = {name: value for name, value in found.sizes.items() if name not in ('scale', 'rgb_range', *args.given)
+             and getattr(args, name) != value}
+    vars(args).update(sizes)
+    return [f'--{name} {value}, as the weights of --pre_train_ST show' for name, value in sizes.items()]
 
 
 def check_named(args: Namespace) -> None:

@@ -19,7 +19,7 @@ from report import metric
 from report.evaluation import Evaluator
 from report.table import TestRun, table_text, write_tables
 from report.testing import Tester
-from run.pretrained import check_named, given, initialise
+from run.pretrained import adopt_sizes, check_named, given, initialise
 from run.starts import config_text
 from run.upgrade import upgraded
 from stage import Stage
@@ -45,10 +45,11 @@ def run_stages(argv: list[str] | None, args: Namespace, process: Process) -> Non
 
 def run_stage(args: Namespace, process: Process) -> None:
     """Build everything for one stage, then upscale photos, test or train."""
+    notes = adopt_sizes(args)
     stage = STAGES[args.stage](args)
     run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage,
               process.group.is_rank0)
-    notes = present_notes(args, process)
+    notes += present_notes(args, process)
     if args.dir_demo is not None:
         upscale_photos(args, stage, run, process, notes)
     elif args.test_only:

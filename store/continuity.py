@@ -20,7 +20,7 @@ BINDING = {
     ((3, 4), 'mrda', None): ('test_iter',),
     ((3, 4), None, None): ('n_blocks',),
     ((3, 4), 'kdsr', None): ('n_resblocks',),
-    ((4,), None, None): ('lr_encoder', 'lr_decay_encoder', 'gamma_encoder', 'temperature'),
+    ((4,), None, None): ('lr_encoder', 'lr_decay_encoder', 'gamma_encoder', 'temperature', 'distill'),
 }
 PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 'sig', 'lambda_1', 'lambda_2', 'theta',
            'epochs_sr')

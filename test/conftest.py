@@ -47,12 +47,14 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def cli(library, tmp_path, monkeypatch):
-    """cli(*flags) runs the program with a small network in an empty folder and returns its exit status."""
+    """cli(*flags) runs the program with a small network in an empty folder and returns its exit status. without: those
+    of SMALL that are left out."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
-    def run(*flags):
-        return program.main([*SMALL, '--dir_data', str(library), *map(str, flags)])
+    def run(*flags, without=()):
+        small = [part for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] not in without for part in pair]
+        return program.main([*small, '--dir_data', str(library), *map(str, flags)])
     return run
 
 
