@@ -9,10 +9,11 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_
 from argparse import Namespace
 
 from option import parse
+from process.command import command_line
 from process.group import SINGLE, Process, ProcessGroup, leave, lost, report_loss
 from process.signals import Stopper
 from run.session import run_stages
-from utility import UserError, choose_device, command_line, present_gpus
+from utility import UserError, choose_device, present_gpus
 
 
 @command_line()

@@ -2,14 +2,15 @@
 import argparse
 import difflib
 import sys
-from itertools import product
 from re import fullmatch, sub
 
 from data.degradation import DEGRADATIONS
 from data.protocol import PROTOCOLS
 from model import FAMILIES
+from model.presets import PUBLISHED_KDSR
+from process.arguments import Help, Parser, amount, boolean, checked, count, folder_name, run_folder, whole, within
 from report.metric import DEFAULT, METRICS, metric_names
-from utility import UserError, boolean, checked, expanded, import_files, within
+from utility import UserError, expanded, import_files
 
 
 def family(text: str) -> str:
@@ -21,26 +22,20 @@ def family(text: str) -> str:
 
 
 family.__name__ = 'str'
-LARGE = 10 ** 9
-whole, count = within(int, 0, LARGE), within(int, 1, LARGE)
-amount, positive = within(float, 0, LARGE), within(float, 1e-9, LARGE)
 epoch, epochs = within(int, 0, 10 ** 6), within(int, 1, 10 ** 6)
 width = within(int, 1, 4096)
 odd = checked(int, lambda n: 1 <= n <= 999 and n % 2, 'an odd whole number from 1 to 999: a kernel needs a centre')
 blur = checked(float, lambda x: x == 0 or 0.01 <= x <= 100, '0 for none, or a number of pixels from 0.01 to 100')
-axis, angle = within(float, 0.01, 100), within(float, -360, 360)
+axis = within(float, 0.01, 100)
 rate = within(float, 1e-30, 1e30)  # far from where 32-bit floats end, also divided by 1 - beta
 share = within(float, 0, 0.999999)
-factor = within(float, 1e-6, 1)
 level = checked(float, lambda x: x == 0 or 1 <= x <= 255, '0 or 1-255: noise is in grey levels, 0.1 of white is 25.5')
-states = checked(int, lambda n: n == 0 or 2 <= n <= LARGE, '0 for all, or 2 or more: one alone may be damaged')
+states = checked(int, lambda n: n == 0 or 2 <= n <= 10 ** 6, '0 for all, or 2 or more: one alone may be damaged')
 resume = checked(int, lambda n: -1 <= n <= 10 ** 6, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
 decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|linear_[0-9]{1,6}', text),
                 'step, step_A_B with epochs A, B, cosine, or linear_E with an epoch E')
 indices = checked(str, lambda text: fullmatch(r'[0-9]{1,6}(,[0-9]{1,6})*', text), 'numbers from 0, as 0,3,7')
-run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
-folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
 # A heading, then its flags: (name, published default, type, choices or registry, help). Of a stage: presets.py.
 OPTIONS = [
@@ -94,7 +89,7 @@ OPTIONS = [
     ('lambda_max', 4.0, axis, 'most training blur along an axis (aniso), standard deviation in pixels'),
     ('lambda_1', 0.2, axis, 'test blur along the first axis (aniso), standard deviation in pixels'),
     ('lambda_2', 4.0, axis, 'test blur along the second axis (aniso), standard deviation in pixels'),
-    ('theta', 0.0, angle, 'angle of the first axis in tests (aniso), degrees'),
+    ('theta', 0.0, within(float, -360, 360), 'angle of the first axis in tests (aniso), degrees'),
     'network',
     ('n_feats', 64, width, 'channels of the meta-learning network (mrda) or of all (kdsr)'),
     ('n_blocks', 27, within(int, 1, 1000), 'blocks of the SR network; 53 with kdsr'),
@@ -122,8 +117,8 @@ OPTIONS = [
      'cosine: to 0 at the last epoch; linear_E: constant to epoch E, then linearly to 0; without encoder-only epochs'),
     ('warmup', 0, whole, 'batches over which the learning rate rises linearly at the start'),
     ('ema', 0.0, share, 'decay of the moving average of the weights, which is tested and kept, such as 0.999; 0: none'),
-    ('gamma_sr', 0.5, factor, 'what a cut multiplies --lr_sr by'),
-    ('gamma_encoder', 0.1, factor, 'what a cut multiplies --lr_encoder by'),
+    ('gamma_sr', 0.5, within(float, 1e-6, 1), 'what a cut multiplies --lr_sr by'),
+    ('gamma_encoder', 0.1, within(float, 1e-6, 1), 'what a cut multiplies --lr_encoder by'),
     ('optimizer', 'ADAM', ('ADAM', 'SGD', 'RMSprop'), 'optimiser'),
     ('momentum', 0.9, share, 'momentum of SGD'),
     ('beta1', 0.9, share, 'first beta of Adam'),
@@ -164,28 +159,10 @@ OPTIONS = [
 # Flags of published command lines that have no meaning here: accepted with or without a value, named in one warning.
 RETIRED = ('task_batch_size', 'template', 'debug', 'extend', 'shift_mean', 'dilation', 'split_batch', 'is_stage3',
            'res_scale', 'input_large')
-# Public KDSR calls itself blindsr too; only these names of its runs tell its command lines from MRDA's.
-PUBLISHED_KDSR = {f'KDSRs{size}_{blur}_{what}' for size, blur, what in product(
-    ('M', 'L', 'Mx4', 'Lx4'), ('iso', 'anisonoise'), ('stage3', 'stage4', 'test'))}
 NAMES = {row[0].lower(): row[0] for row in OPTIONS if isinstance(row, tuple)}
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.MetavarTypeHelpFormatter):
-    """Shows defaults where there are any, and the type of a value instead of the option's name in capitals."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line."""
-
-    def error(self, message):
-        raise UserError(' '.join(message.removeprefix('argument ').split())
-                        + f'; python {self.prog} --help lists the flags')
-
-
-def build_parser(stage=None, model='mrda'):
+def build_parser(stage: int | str | None = None, model: str = 'mrda') -> Parser:
     """The parser, with the defaults of the published script of `stage` (1-4; otherwise the published options' own)."""
     parser = Parser(prog='main.py', usage='python main.py --stage 1|2|3|4|all [--flag value ...]', allow_abbrev=False,
                     description='Blind super-resolution. --stage N --help shows the defaults of stage N.',
@@ -205,13 +182,12 @@ def build_parser(stage=None, model='mrda'):
     return parser
 
 
-def parse(argv=None, stage=None):
+def parse(argv: list[str] | None = None, stage: int | None = None) -> argparse.Namespace:
     """Options from a command line (default: sys.argv) as a Namespace with one attribute a flag. Raises UserError.
 
     Not as written: `model` is mrda or kdsr; `stage` 1-4 or 'all'; `cpu` has become `device`; `run_name` names the
     run folder, `save` is the same or, with `--stage all`, the prefix; `given` is the set of flags on the command line;
-    `retired` lists those that do nothing; `notes` are lines for the log. The argument
-    `stage` reads the line for that one stage of `--stage all`.
+    `retired` lists those that do nothing; `notes` are lines for the log. stage: reads the line for that one of "all".
     """
     argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
             for token in (sys.argv[1:] if argv is None else argv)]
@@ -237,20 +213,12 @@ def parse(argv=None, stage=None):
     return args
 
 
-def stages(args):
+def stages(args: argparse.Namespace) -> tuple[int, ...]:
     """The stages that `args` asks for, in order."""
     return tuple(FAMILIES[args.model].presets) if args.stage == 'all' else (args.stage,)
 
 
-def run_names(args, stage):
-    """Names of the runs that may hold the weights of an earlier `stage`, best first: for stage 2 of the run X_stage3
-    X_stage2, then the default; of any other X X_stage2, X, then the default."""
-    stem, own, rest = args.run_name.rpartition(f'stage{args.stage}')
-    names = [f'{stem}stage{stage}'] if own and not rest else [f'{args.run_name}_stage{stage}', args.run_name]
-    return list(dict.fromkeys([*names, default_run(args.model, stage)]))
-
-
-def default_run(model, stage):
+def default_run(model: str, stage: int) -> str:
     """The name of a run without --save."""
     return f'stage{stage}' if model == 'mrda' else f'{model}_stage{stage}'
 

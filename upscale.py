@@ -24,14 +24,16 @@ from tqdm import tqdm
 from data.images import SUFFIXES
 from model import zoo
 from model.inference import SMALLEST
-from option import Parser, checked, scale
+from option import scale
 from photo.batch import upscale_files
 from photo.image import MAX_PIXELS, photo_of, read_photo, to_pillow
 from photo.output import FORMATS, Output
 from photo.targets import left_out, targets
 from photo.upscaler import Upscaler
+from process.arguments import Parser, checked
+from process.command import command_line
 from store.files import reserve
-from utility import ROUNDED, UserError, choose_device, command_line, expand, import_files, shown
+from utility import ROUNDED, UserError, choose_device, expand, import_files, shown
 
 SLACK = 1e-3  # by so much floats may leave [0, 1], where they are clipped
 AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor

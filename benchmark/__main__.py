@@ -20,7 +20,8 @@ import torch
 
 from benchmark.cases import CASES, Size, write_photos
 from benchmark.side import Side, matmul_peak
-from utility import UserError, choose_device, command_line
+from process.command import command_line
+from utility import UserError, choose_device
 
 PAPER = {'batch': 16, 'patch': 64}
 

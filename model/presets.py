@@ -1,4 +1,5 @@
 """What the published scripts set for each stage of each family; flags on the command line win."""
+from itertools import product
 
 _META = {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'sig': 2.6, 'epochs_encoder': 0, 'data_test': 'Set5',
          'task_iter': 5, 'test_iter': 5, 'meta_batch_size': 5, 'lr_task': 1e-2}
@@ -14,3 +15,6 @@ MRDA = {
 _KDSR = {'n_GPUs': 4, 'n_blocks': 53, 'patch_size': 64, 'sig': 3.6, 'epochs_encoder': 0, 'data_test': 'Set14',
          'batch_size': 64}
 KDSR = {3: {**_KDSR, 'st_save_epoch': 495}, 4: {**_KDSR, 'epochs_sr': 600, 'lr_encoder': 2e-4}}
+# Public KDSR calls itself --model blindsr, as MRDA does: only these names of its runs tell its command lines apart.
+PUBLISHED_KDSR = {f'KDSRs{size}_{blur}_{what}' for size, blur, what in product(
+    ('M', 'L', 'Mx4', 'Lx4'), ('iso', 'anisonoise'), ('stage3', 'stage4', 'test'))}

@@ -6,7 +6,7 @@ from pathlib import Path
 from model import zoo
 from model.shapes import role_of
 from model.weights import fit_weights, recognise
-from option import run_names
+from option import default_run
 from stage import Source, Stage
 from store.checkpoint import WEIGHTS, run_folder
 from store.tensors import distrust, holed, load_weights
@@ -81,6 +81,14 @@ def find(source: Source, args: Namespace) -> Path | None:
     places = ' or '.join(map(str, looked))
     raise UserError(f'stage {args.stage} needs the weights of stage {source.stage}: no {places}; '
                     f'run stage {source.stage} first or name the file by --{source.flag}')
+
+
+def run_names(args: Namespace, stage: int) -> list[str]:
+    """Names of the runs that may hold the weights of an earlier `stage`, best first: for stage 2 of the run X_stage3
+    X_stage2, then the default; of any other X X_stage2, X, then the default."""
+    stem, own, rest = args.run_name.rpartition(f'stage{args.stage}')
+    names = [f'{stem}stage{stage}'] if own and not rest else [f'{args.run_name}_stage{stage}', args.run_name]
+    return list(dict.fromkeys([*names, default_run(args.model, stage)]))
 
 
 def given(args: Namespace, flag: str) -> str | None:

@@ -20,6 +20,7 @@ from loss.distillation import kl_divergence
 from model import build, build_cue, kdsr
 from model.rdan import RDAN
 from model.weights import fit_weights
+from run.pretrained import run_names
 from store.checkpoint import run_folder
 from store.tensors import load_weights, save_weights
 from trainer_stage4 import Stage4
@@ -255,7 +256,7 @@ def handed(tree, script, *flags, **environment):
 
 def earlier(args, stage, name):
     """Where a run looks first for the weights of an earlier stage."""
-    return run_folder(option.run_names(args, stage)[0], args) / 'model' / f'{name}_last.pt'
+    return run_folder(run_names(args, stage)[0], args) / 'model' / f'{name}_last.pt'
 
 
 @pytest.mark.parametrize('script', [*TRAIN_SCRIPTS, *TEST_SCRIPTS])

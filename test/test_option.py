@@ -8,6 +8,7 @@ import pytest
 
 import option
 from model.presets import MRDA
+from run.pretrained import run_names
 from run.starts import config_text
 from utility import UserError
 
@@ -183,8 +184,8 @@ def test_home_is_expanded_in_every_path(monkeypatch, tmp_path):
     paths = [row[0] for row in option.OPTIONS if isinstance(row, tuple) and getattr(row[2], '__name__', '') == 'path']
     assert len(paths) >= 9
     for name in paths:
-        assert getattr(parse(f'--stage 4 --{name}=~/a'), name) == str(tmp_path / 'a')
-        assert getattr(parse(f"--stage 4 --{name} './~/a'"), name) == './~/a'
+        for text, path in (('~/a', str(tmp_path / 'a')), ('./~/a', './~/a')):
+            assert getattr(option.build_parser(4).parse_args([f'--{name}={text}']), name) == path
     with pytest.raises(UserError, match='~no-such-user/x: no such user'):
         parse('--stage 4 --dir_cache=~no-such-user/x')
 
@@ -241,8 +242,8 @@ def test_families_have_run_folders_of_their_own():
     assert parse('--stage 4 --model kdsr').run_name == 'kdsr_stage4'
     assert parse('--stage 4 --model kdsr --save mine').run_name == 'mine'
     assert option.parse(['--stage', 'all', '--model', 'kdsr'], 4).run_name == 'kdsr_stage4'
-    assert option.run_names(parse('--stage 4 --model kdsr'), 3) == ['kdsr_stage3']
-    assert option.run_names(parse('--stage 4 --model kdsr --save mine'), 3) == ['mine_stage3', 'mine', 'kdsr_stage3']
+    assert run_names(parse('--stage 4 --model kdsr'), 3) == ['kdsr_stage3']
+    assert run_names(parse('--stage 4 --model kdsr --save mine'), 3) == ['mine_stage3', 'mine', 'kdsr_stage3']
 
 
 @pytest.mark.parametrize(('line', 'names'), [
@@ -253,7 +254,7 @@ def test_families_have_run_folders_of_their_own():
     ('--stage 3 --save foo_stage4', ['foo_stage4_stage2', 'foo_stage4', 'stage2']),
 ])
 def test_where_the_weights_of_an_earlier_stage_are_looked_for(line, names):
-    assert option.run_names(parse(line), 2) == names
+    assert run_names(parse(line), 2) == names
 
 
 def test_booleans_take_a_value_or_none():

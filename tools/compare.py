@@ -15,11 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.images import MAX_PIXELS
-from option import Parser, count, whole
+from process.arguments import Parser, count, whole
+from process.command import command_line
 from report.folders import pairs, read, score
 from report.metric import DEFAULT, METRICS, metric_names, prepare, title, written
 from report.plots import draw_zooms, telling_crop
-from utility import UserError, command_line, expand, expanded, shown
+from utility import UserError, expand, expanded, shown
 
 
 def method(text: str) -> tuple[str, str]:

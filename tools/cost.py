@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import build
 from model.tail import Tail
-from option import Parser, count, parse
+from option import parse
+from process.arguments import Parser, count
+from process.command import command_line
 from store.journal import peak_memory
-from utility import UserError, choose_device, command_line, memory_format
+from utility import UserError, choose_device, memory_format
 
 ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}
 PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-adds, 42.61 ms (MRDA, TIP 2023)'}

@@ -21,10 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.degradation import DEGRADATIONS, Pipeline
 from data.images import read_rgb
-from option import Parser, count, parse
+from option import parse
+from process.arguments import Parser, count
+from process.command import command_line
 from report.evaluation import to_uint8
 from store.files import write_bytes
-from utility import UserError, command_line, expanded, generator, shown
+from utility import UserError, expanded, generator, shown
 
 SIDE = 256  # pixels of the crop from the middle of the photo
 COLUMNS = 4

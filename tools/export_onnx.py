@@ -23,13 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import zoo
 from model.tail import Tail, convolve, strips
-from option import Parser, parse
+from option import parse
 from photo.colour import keep_plain
 from photo.upscaler import EDGE, Upscaler
+from process.arguments import Parser
+from process.command import command_line
 from run.pretrained import find, given
 from stage import Source
 from store.files import write_bytes
-from utility import UserError, command_line, derive_seed, expanded, shown
+from utility import UserError, derive_seed, expanded, shown
 
 LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
 SMALLEST = 2  # pixels: fewer are constants for torch.export

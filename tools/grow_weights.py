@@ -9,9 +9,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.growth import grow
 from model.zoo import locate, shipped
-from option import Parser, count
+from process.arguments import Parser, count
+from process.command import command_line
 from store.tensors import load_weights, save_weights
-from utility import UserError, command_line, expand, shown
+from utility import UserError, expand, shown
 
 
 @command_line()

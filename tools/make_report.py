@@ -28,7 +28,9 @@ from data.dataset import TestSet
 from data.degradation import Pipeline
 from data.images import read_rgb
 from data.pairs import Degraded, Files
-from option import Parser, parse, whole
+from option import parse
+from process.arguments import Parser, whole
+from process.command import command_line
 from report import metric, page, record
 from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
@@ -36,7 +38,7 @@ from report.plots import telling_crop
 from report.record import Scored
 from run.starts import Start, read_starts
 from store.files import write_bytes
-from utility import UserError, command_line, expand, expanded, shown
+from utility import UserError, expand, expanded, shown
 
 TEMPLATE = Path(page.__file__).with_name('report.html')
 STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',

@@ -18,9 +18,10 @@ from data.images import write_rgb
 from data.pairs import Degraded, slug
 from data.protocol import degradations
 from option import parse
+from process.command import command_line
 from report.evaluation import to_float, to_uint8
 from stages import STAGES
-from utility import UserError, command_line
+from utility import UserError
 
 
 @command_line()

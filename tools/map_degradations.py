@@ -32,13 +32,15 @@ from data.dataset import TestSet
 from data.degradation import AnisoGaussian, IsoGaussian, Pipeline, classic_of
 from data.pairs import Degraded
 from data.protocol import alike
-from option import Parser, amount, level, parse, positive
+from option import level, parse
+from process.arguments import Parser, amount, positive
+from process.command import command_line
 from report.evaluation import to_float
 from run.pretrained import initialise
 from stage import Stage
 from stages import STAGES
 from store.files import write_bytes
-from utility import UserError, choose_device, command_line, expanded
+from utility import UserError, choose_device, expanded
 
 ROLES = {3: 'teacher', 4: 'student'}
 MARKERS = 'os^DvP*X'  # one for each noise level

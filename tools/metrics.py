@@ -12,10 +12,11 @@ from statistics import fmean
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.images import MAX_PIXELS
-from option import Parser, count, whole
+from process.arguments import Parser, count, whole
+from process.command import command_line
 from report.folders import pairs, score
 from report.metric import DEFAULT, METRICS, definitions, logged, metric_names, prepare, title
-from utility import command_line, expanded, shown
+from utility import expanded, shown
 
 
 @command_line()

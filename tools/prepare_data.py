@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.cache import default_cache
 from data.prepare import USUAL, check, download, link, tidy
 from data.sources import PARTS
-from option import Parser
-from utility import UserError, command_line, expand
+from process.arguments import Parser
+from process.command import command_line
+from utility import UserError, expand
 
 
 def build_parser() -> Parser:

@@ -22,12 +22,12 @@ from data import make_loaders
 from data.images import read_rgb, write_rgb
 from data.pairs import Degraded
 from option import parse
+from process.command import command_line
 from report.evaluation import Evaluator, write_csv
 from report.plots import draw_panel
 from stage import Stage
 from store.checkpoint import run_folder
 from upscale import load
-from utility import command_line
 
 BUNDLED = Path(skimage.__file__).parent / 'data'
 PHOTOS = Path('experiment/quickstart_photos')

@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from data import protocol
 from data.degradation import AnisoGaussian, Blur, bicubic
-from option import Parser, scale
+from option import scale
+from process.arguments import Parser
+from process.command import command_line
 from store.files import write_bytes
-from utility import command_line
 
 SIZE = 21  # pixels: the side of the kernels that the protocols are defined with
 COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are

@@ -19,11 +19,13 @@ from train_zoo import phase_line, phase_options, weights_file
 
 import main as program
 from model import zoo
-from option import Parser, parse
+from option import parse
+from process.arguments import Parser
+from process.command import command_line
 from store.checkpoint import run_folder
 from store.files import write_bytes
 from store.tensors import load_state, load_weights
-from utility import UserError, command_line
+from utility import UserError
 
 COST = 0.01  # dB that half precision may cost on any set
 OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',

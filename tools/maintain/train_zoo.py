@@ -18,10 +18,12 @@ from recipe import GROWN, RECIPES, Phase, make_plan, read_plan
 
 import main as program
 from model.growth import grow
-from option import Parser, parse, positive
+from option import parse
+from process.arguments import Parser, positive
+from process.command import command_line
 from store.checkpoint import WEIGHTS, run_folder
 from store.tensors import load_weights, save_weights
-from utility import UserError, command_line
+from utility import UserError
 
 PROTOCOLS = {'iso_gaussian': ('gaussian8', 'Set5'), 'aniso_gaussian': ('mrda9', 'Set14')}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from model import FAMILIES
-from option import OPTIONS, RETIRED, boolean
+from option import OPTIONS, RETIRED
+from process.arguments import boolean
 from store.files import write_bytes
 
 PATH = Path('docs') / 'options.md'

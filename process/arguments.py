@@ -1,0 +1,57 @@
+"""Arguments of the command lines: numbers in ranges, True and False, a parser that answers a mistake with one line."""
+import argparse
+from collections.abc import Callable
+from contextlib import suppress
+from re import fullmatch
+from typing import NoReturn
+
+from utility import UserError
+
+LARGE = 10 ** 9
+
+
+def checked(kind: Callable, accept: Callable, wanted: str) -> Callable:
+    """An argparse type: `kind(text)` where `accept` likes it, otherwise an error that says what was `wanted`."""
+    def convert(text):
+        with suppress(ValueError):
+            if accept(value := kind(text)):
+                return value
+        named = text if len(text) <= 40 else f'{text[:37]}...'
+        raise argparse.ArgumentTypeError(f'{named!r} is not {wanted}')
+    convert.__name__ = kind.__name__  # what --help shows as the value
+    return convert
+
+
+def within(kind: type, low: float, high: float) -> Callable:
+    """An argparse type: a number of `kind`, int or float, from `low` to `high`."""
+    return checked(kind, lambda x: low <= x <= high, f'a {"whole " * (kind is int)}number from {low:,} to {high:,}')
+
+
+def boolean(text: str) -> bool:
+    """True or False from a word: the published scripts write both `--chop` and `--cpu True`."""
+    value = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}.get(text.lower())
+    if value is None:
+        raise argparse.ArgumentTypeError(f'{text!r} is not True or False')
+    return value
+
+
+whole, count = within(int, 0, LARGE), within(int, 1, LARGE)
+amount, positive = within(float, 0, LARGE), within(float, 1e-9, LARGE)
+run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')
+folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.MetavarTypeHelpFormatter):
+    """Shows defaults where there are any, and the type of a value instead of the option's name in capitals."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(' '.join(message.removeprefix('argument ').split())
+                        + f'; python {self.prog} --help lists the flags')
