@@ -12,7 +12,7 @@ class History:
         """Add the values of `epoch`. A loss or test set may begin late, such as the student's SR loss; a loss has no
         mean where every batch was skipped."""
         series = self.content.setdefault(kind, {})
-        for name in series.keys() | values.keys():
+        for name in dict.fromkeys([*series, *values]):  # in the order in which they came
             past = series.setdefault(name, [])
             past += [math.nan] * (epoch - 1 - len(past)) + [values.get(name, math.nan)]
 

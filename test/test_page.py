@@ -138,9 +138,11 @@ def test_published_numbers_stand_beside_ours(run):
     write_tables(run / 'results', TestRun('gaussian8', 4, 'how they were made', scores))
     _, found = made(run)
     text = ' '.join(found.text)
-    assert 'published: MRDA_S' in text and '31.98' in text and 'how they were made' in text and 'inf' in text
+    assert 'Published: MRDA (TIP' in text and 'published: MRDA_S' in text and '31.98' in text and 'how they were made' in text and 'inf' in text
     spans = [int(attributes['colspan']) for attributes in found.all('th') + found.all('td') if 'colspan' in attributes]
     assert 2 in spans
+    write_tables(run / 'results', TestRun('gaussian8', 4, 'line', {'Mine': scores['Mine'], 'Own': scores['Mine']}))
+    assert 'Published: MRDA' not in ' '.join(made(run)[1].text)
     blurs = degradations('mrda9', bicubic(4))
     scores = {'Set14': [(blur, {'psnr_y': 25.0, 'ssim_y': 0.7}) for blur in blurs]}
     write_tables(run / 'results', TestRun('mrda9', 4, 'line', scores))
@@ -181,6 +183,12 @@ def test_without_states_images_or_truth_the_rest_is_shown(run, capsys, tmp_path)
 def test_the_truth_is_found_where_it_has_moved(run, tmp_path):
     (tmp_path / 'data').rename(tmp_path / 'moved')
     assert len(views(made(run, '--dir_data', tmp_path / 'moved')[1])) == 6
+
+
+def test_a_set_that_is_gone_hides_no_other(run, tmp_path):
+    config = run / 'config.txt'
+    config.write_text(config.read_text().replace('data_test: Set2', 'data_test: Gone+Set2'))
+    assert len(views(made(run)[1])) == 6
 
 
 def test_the_file_stays_small(run, capsys, monkeypatch):

@@ -156,7 +156,8 @@ def protocol_table(content: dict) -> str:
                    for names in row['scores'].values() for name, value in names.items()))
                 for row in (*degradations, *means, *published)]
         caption = f'{content["label"]}, x{content["scale"]}'
-        notes = [f'Published: {content["published_source"]}.'] if published or len(groups) > 1 else []
+        beside = any(name not in metrics for names in groups.values() for name in names)  # published, as columns
+        notes = [f'Published: {content["published_source"]}.'] if published or beside else []
         notes.append(f'Protocol: {content["evaluation"]}')
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise UserError(f'a protocol_*.json in results/ is none of this program ({error!r}); test again') from error
@@ -225,14 +226,16 @@ def find_truth(scored: Scored, image: str, starts: list[Start],
     failure = UserError('no start in config.txt tests an image of that name')
     for start in reversed(starts):
         args = parse([*start.argv(), *(['--dir_data', dir_data] if dir_data else [])])
-        try:
-            testset = next((each for each in make_tests(args) if each.name == scored.set_name), None)
-        except UserError as error:
-            failure = error
-            continue
-        path = dict(testset.named()).get(image) if testset else None
-        if path:
-            return args, testset, path
+        for name in args.data_test.split('+'):  # one by one: another set may be gone
+            args.data_test = name
+            try:
+                testset, = make_tests(args)
+            except UserError as error:
+                failure = error
+                continue
+            path = dict(testset.named()).get(image) if testset.name == scored.set_name else None
+            if path:
+                return args, testset, path
     raise failure
 
 
