@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 ROWS = 1024  # rows that are looked at together
+MARGIN = 64  # rows beyond them: more than a tile sees around itself
 
 
 def is_gray(array: np.ndarray, tolerance: int = 0) -> bool:
@@ -24,18 +25,26 @@ def is_flat(array: np.ndarray) -> bool:
 def spread(array: np.ndarray) -> np.ndarray:
     """(H, W, C) whose last channel is alpha → the same, each clear pixel with the colour of the nearest visible one.
 
-    What is hidden under clear pixels, often black, would else be mixed into the edges of what is visible.
+    What is hidden under clear pixels, often black, would else be mixed into the edges of what is visible. Clear pixels
+    with none in sight, MARGIN rows away, take the mean colour of all that are visible.
     """
-    clear = array[:, :, -1] == 0
-    if not clear.any() or clear.all():
+    visible = array[:, :, -1] > 0
+    if visible.all() or not visible.any():
         return array
-    _, labels = cv2.distanceTransformWithLabels(clear.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
-                                                labelType=cv2.DIST_LABEL_PIXEL)           # (H, W) int32
-    visible = array[~clear][:, :-1]
-    colours = np.empty((int(labels.max()) + 1, array.shape[2] - 1), array.dtype)
-    colours[labels[~clear]] = visible
     result = array.copy()
-    result[clear, :-1] = colours[labels[clear]]
+    mean = np.rint([array[:, :, channel].mean(where=visible) for channel in range(array.shape[2] - 1)])
+    for top in range(0, len(array), ROWS):
+        first, bottom = max(0, top - MARGIN), min(len(array), top + ROWS)
+        part, clear = array[first:bottom + MARGIN], ~visible[first:bottom + MARGIN]
+        if clear.all():
+            result[top:bottom, :, :-1] = mean
+            continue
+        _, labels = cv2.distanceTransformWithLabels(clear.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
+                                                    labelType=cv2.DIST_LABEL_PIXEL)       # (H', W) int32
+        colours = np.empty((int(labels.max()) + 1, array.shape[2] - 1), array.dtype)
+        colours[labels[~clear]] = part[~clear][:, :-1]
+        own = slice(top - first, bottom - first)
+        result[top:bottom][clear[own], :-1] = colours[labels[own][clear[own]]]
     return result
 
 

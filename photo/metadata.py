@@ -114,15 +114,15 @@ def _resolution(dpi: object) -> tuple[float, float] | None:
     """Pixels an inch across and down, where both make sense."""
     try:
         x, y = (float(value) for value in dpi)
-        return (x, y) if 1 <= x <= 1e6 and 1 <= y <= 1e6 else None
+        return (x, y) if 1 < x <= 1e6 and 1 < y <= 1e6 else None  # 1: what Pillow says where a TIFF file says none
     except (TypeError, ValueError, ZeroDivisionError):
         return None
 
 
 def _descriptive(exif: Image.Exif) -> Image.Exif:
-    """Of the tags of a TIFF file, those that are no layout of its pixels."""
+    """Of the tags of a TIFF file, those that are no layout of its pixels, as tifffile's description is too."""
     kept = Image.Exif()
-    kept.update({tag: exif[tag] for tag in DESCRIPTION if tag in exif})
+    kept.update({tag: exif[tag] for tag in DESCRIPTION if tag in exif and not str(exif[tag]).startswith('{"shape"')})
     for ifd in EXIF_IFD, GPS_IFD:
         if ifd in exif and (tags := exif.get_ifd(ifd)):
             kept[ifd] = dict(tags)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Enlarge photos: upscale.py with a Python that has all it needs.
+# Upscale photos: upscale.py with a Python that has all it needs.
 # Usage: sh scripts/upscale.sh photo.jpg photos/ [-o FOLDER] [flags of upscale.py]    Paths are from the current folder.
-# Environment: PYTHON (found or set up by itself).
+# Environment: PYTHON (default: found, or set up in .venv).
 set -e
 here=$PWD
 CDPATH='' cd -- "$(dirname -- "$0")/.."

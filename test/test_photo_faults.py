@@ -11,6 +11,7 @@ from PIL import Image
 from skimage import data as photos
 
 from data import images
+from photo import colour
 from photo.image import read_photo
 from upscale import upscale
 from utility import UserError
@@ -55,6 +56,19 @@ def test_what_is_hidden_under_clear_pixels_changes_nothing(student):
     assert np.array_equal(student.array(rgba), student.array(other))
     clear = np.zeros((9, 9, 4), np.uint8)
     assert not student.array(clear)[..., 3].any()
+
+
+def test_colour_spreads_from_the_nearest_visible_pixel_in_tall_images_too(monkeypatch):
+    monkeypatch.setattr(colour, 'ROWS', 16)
+    monkeypatch.setattr(colour, 'MARGIN', 8)
+    rgba = np.zeros((90, 12, 4), np.uint8)
+    rgba[20:22] = 100, 0, 0, 255
+    rgba[30:32] = 0, 100, 0, 9
+    filled = colour.spread(rgba)
+    visible = rgba[..., 3] > 0
+    assert np.array_equal(filled[..., 3], rgba[..., 3]) and np.array_equal(filled[visible], rgba[visible])
+    assert (filled[12:25, :, :3] == (100, 0, 0)).all() and (filled[27:40, :, :3] == (0, 100, 0)).all()
+    assert (filled[70:, :, :3] == (50, 50, 0)).all()                                # none in sight: the mean
 
 
 def test_gray_in_three_channels_stays_gray(student):

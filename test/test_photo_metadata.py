@@ -1,15 +1,21 @@
 """What a photo says besides its pixels is kept where the result can hold it, and named where it cannot."""
 import struct
+import tracemalloc
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from photo_tools import NEAREST, SCENE, SRGB, mixing_student, png_chunk, run, save, with_chunks
 from PIL import Image
 
+from model import inference
 from photo.image import Photo, read_photo
+from photo.metadata import Metadata
 from photo.output import Output
 from photo.upscaler import Upscaler
+from photo.writing import write_bands
 from upscale import upscale
 from utility import UserError
 
@@ -120,3 +126,15 @@ def test_bands_equal_the_whole_result(student):
     bands = list(tiles.bands(rgba))
     assert [len(band) for band in bands] == [56, 64, 60] and len({band.shape[1:] for band in bands}) == 1
     assert np.abs(np.concatenate(bands).astype(int) - student.array(rgba)).max() <= 1
+
+
+def test_memory_does_not_grow_with_the_result(monkeypatch):
+    monkeypatch.setattr(inference, 'represent', lambda *_: None)                     # NEAREST would look at all at once
+    photo = Photo(np.random.RandomState(0).randint(0, 256, (3000, 900, 3)).astype(np.uint8))
+    for name in 'a.png', 'a.tif':
+        tracemalloc.start()
+        write_bands(Path(name), NEAREST.bands(photo.pixels), 6000, 1800, Metadata())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < photo.pixels.nbytes                                            # its result has four times as many
+        assert cv2.imread(name).shape == (6000, 1800, 3)
