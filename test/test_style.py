@@ -1,0 +1,71 @@
+"""The style that readers rely on: ruff, annotations, short files, and rooms that import each other in one direction."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 300  # lines of a file
+FILES = sorted(path for path in ROOT.rglob('*.py')
+               if not path.relative_to(ROOT).parts[0].startswith(('.', 'test', 'experiment', 'shared')))
+# Who may import main.py: hubconf.py and what runs the command line, as a user does.
+MAIN = {'hubconf.py', 'tools', 'benchmark'}
+
+
+def name(path):
+    """A file as its path in the repository."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def room(path):
+    """The room of a file: its folder, or itself in the root."""
+    return path.relative_to(ROOT).parts[0]
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding='utf-8'))
+
+
+def test_ruff_finds_nothing():
+    checked = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '.'], cwd=ROOT, capture_output=True,
+                             text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_files_are_short():
+    lengths = {name(path): len(path.read_text(encoding='utf-8').splitlines()) for path in FILES}
+    assert not {path: lines for path, lines in lengths.items() if lines > LONGEST}
+
+
+def imports(path):
+    """The rooms that a file imports, its own left out."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module] if not node.level else []
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for first in (each.split('.')[0] for each in names):
+            for found in first, f'{first}.py':
+                if found in ROOMS and found != room(path):
+                    yield found
+
+
+ROOMS = {room(path) for path in FILES}
+
+
+def test_rooms_form_no_cycle():
+    after = {each: set() for each in ROOMS}
+    for path in FILES:
+        after[room(path)].update(imports(path))
+    while free := [each for each, needed in after.items() if not needed]:
+        after = {each: needed - set(free) for each, needed in after.items() if each not in free}
+    assert not after, f'rooms that need each other: {after}'
+
+
+@pytest.mark.parametrize('path', [path for path in FILES if 'main.py' in set(imports(path))], ids=name)
+def test_main_is_imported_by_commands_only(path):
+    assert room(path) in MAIN
