@@ -1,13 +1,14 @@
-"""The low-resolution side of a test: made on the fly, or read from files that were made before."""
+"""The low-resolution side of images: made on the fly, or read from files; which file belongs to which image."""
 import re
 from collections.abc import Container
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from data.dataset import listed
-from data.degradation import Pipeline, resize
-from data.images import ImageError, read_rgb, read_size
+from data.dataset import TestSet, listed
+from data.degradation import Pipeline, Round, Step, resize
+from data.images import ImageError, is_image, read_rgb, read_size
 from utility import UserError, generator, quantize, shown
 
 
@@ -41,31 +42,52 @@ class Degraded:
         return degradation.setting
 
 
-class Files:
-    """Reads lq from <folder>/<set>_<degradation>/<image>.png, as tools/make_testset.py writes them.
+@dataclass(frozen=True)
+class Given(Step, name='given'):
+    """Stands for LR images that are there as files, however they came about."""
+    varies = True
+    folder: str
 
-    flat: where there is no such sub-folder, from <folder>/<image>.png; only one set under one degradation fits there.
+    @property
+    def setting(self) -> str:
+        return f'lq read from {self.folder}'
+
+
+class Files:
+    """Reads lq from files, which are named as the HR images or as partner() says.
+
+    They lie in <folder>/<set>_<degradation>/, as tools/make_testset.py writes them; or, of an unknown degradation, in
+    <folder>/<set>/ or, for one set only, in <folder>/ itself.
     """
 
-    def __init__(self, folder, scale, rgb_range, flat):
-        self.folder, self.scale, self.rgb_range, self.flat = Path(folder), scale, rgb_range, flat
+    def __init__(self, folder: str | Path, scale: int, rgb_range: float, n_sets: int = 1) -> None:
+        self.folder, self.scale, self.rgb_range, self.n_sets = Path(folder), scale, rgb_range, n_sets
+        self.found: dict[Path, dict[str, Path]] = {}  # {folder: {name without suffix: file}}
         if not self.folder.is_dir():
             raise UserError(f'--test_lr {shown(folder)}: no such folder')
 
-    def __call__(self, set_name, image, hr, degradation):
+    def series(self, tests: list[TestSet], degradations: list[Pipeline]) -> list[Pipeline]:
+        """The degradations if there is a folder for each, else one that stands for whatever made the files."""
+        written = all((self.folder / slug(testset.name, each)).is_dir() for testset in tests for each in degradations)
+        if written or len(degradations) > 1:
+            return degradations
+        return [Pipeline(f'LR from {self.folder.name}', self.scale, (Given(shown(self.folder)), Round()))]
+
+    def __call__(self, set_name: str, image: str, hr: torch.Tensor,
+                 degradation: Pipeline) -> tuple[torch.Tensor, torch.Tensor]:
         """Only the size of hr (1, 3, H, W) is used → lq (1, 3, h, w), up (1, 3, H, W).
 
         Raises UserError if the file is missing or of another size.
         """
         path = self._path(set_name, image, degradation)
         lq = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None].to(hr.device) * (self.rgb_range / 255)
-        fault = self._misfit(path, tuple(lq.shape[-2:]), tuple(hr.shape[-2:]))
+        fault = misfit(path, tuple(lq.shape[-2:]), tuple(hr.shape[-2:]), self.scale)
         if fault:
-            raise UserError(f'--test_lr: {fault}; make it again by tools/make_testset.py')
+            raise UserError(f'--test_lr: {fault}')
         return lq, quantize(resize(lq, self.scale, shrink=False), self.rgb_range)
 
-    def check(self, tests, degradations):
-        """Look at the headers of all files that the TestSets `tests` need under `degradations`.
+    def check(self, tests: list[TestSet], degradations: list[Pipeline]) -> None:
+        """Look at the headers of all files that `tests` need under `degradations`.
 
         Raises one UserError that counts and names those which are missing, unreadable or of another size.
         """
@@ -75,29 +97,61 @@ class Files:
         if faults:
             own = slug(tests[0].name, degradations[0])
             raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used, in '
-                            f'sub-folders such as {own}; make them again by tools/make_testset.py: {listed(faults)}')
+                            f'sub-folders such as {own}; tools/make_testset.py makes them: {listed(faults)}')
 
     def _path(self, set_name, image, degradation):
-        own = self.folder / slug(set_name, degradation)
-        return (self.folder if self.flat and not own.is_dir() else own) / f'{image}.png'
+        folder = self.folder / slug(set_name, degradation)
+        if degradation.find(Given):
+            folder = self.folder / set_name
+            folder = self.folder if self.n_sets == 1 and not folder.is_dir() else folder
+        if folder not in self.found:
+            self.found[folder] = {path.stem: path for path in _images(folder)} if folder.is_dir() else {}
+        files = self.found[folder]
+        return next((path for stem, path in files.items() if stem == image),
+                    next((path for stem, path in files.items() if partner(stem, [image])), folder / f'{image}.png'))
 
     def _fault(self, path, hr, testset):
         """What is wrong with the file `path` beside the ground truth's file `hr`, or None."""
         try:
-            if not self._misfit(path, read_size(path), testset.cropped(read_size(hr))):
+            if not misfit(path, read_size(path), testset.cropped(read_size(hr)), self.scale):
                 return None
             # What a PNG file says behind its pixels may turn it, which no header tells.
-            return self._misfit(path, read_rgb(path).shape[:2], testset.cropped(read_rgb(hr).shape[:2]))
+            return misfit(path, read_rgb(path).shape[:2], testset.cropped(read_rgb(hr).shape[:2]), self.scale)
         except ImageError as error:
             return f'{shown(path)} ({error.reason})'
-
-    def _misfit(self, path, size, hr_size):
-        """What is wrong if lq of `size` does not belong to hr of `hr_size`, both (height, width); else None."""
-        height, width = (side // self.scale for side in hr_size)
-        if tuple(size) == (height, width):
-            return None
-        return f'{shown(path)} is {size[1]}x{size[0]} pixels, but the ground truth needs {width}x{height}'
 
     def label(self, degradation: Pipeline) -> str:
         """How lq came about."""
         return f'lq read from {shown(self.folder)}, x1/{self.scale}'
+
+
+def matched(files: list[Path], folder: str | Path) -> list[Path]:
+    """The LR image in `folder` of each HR image of `files`, by partner().
+
+    Raises UserError where one has none, or two.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise UserError(f'--train_lr {shown(folder)}: no such folder')
+    names, found = {path.stem for path in files}, {}
+    for path in _images(place):
+        name = partner(path.stem, names)
+        if name and found.setdefault(name, path) != path:
+            raise UserError(f'--train_lr {shown(folder)}: {found[name].name} and {path.name} both belong to {name}')
+    lonely = [shown(path.name) for path in files if path.stem not in found]
+    if lonely:
+        raise UserError(f'--train_lr {shown(folder)}: no LR image for {len(lonely)} of {len(files)} HR images, named '
+                        f'as they are or with x4, _x4 or _x4_SR behind: {listed(lonely)}')
+    return [found[path.stem] for path in files]
+
+
+def misfit(path: Path, size: tuple[int, ...], hr_size: tuple[int, ...], scale: int) -> str | None:
+    """What is wrong if lq of `size` does not belong to hr of `hr_size`, both (height, width); else None."""
+    height, width = (side // scale for side in hr_size)
+    if tuple(size) == (height, width):
+        return None
+    return f'{shown(path)} is {size[1]}x{size[0]} pixels, but the ground truth needs {width}x{height}'
+
+
+def _images(folder):
+    return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())

@@ -160,7 +160,8 @@ def _ruled(block, sizes):
 
 
 def _name(row):
-    return [row.blur, 'all' if row.noise is None else f'{row.noise:g}']
+    known = 'all' if row.degradation is None else '-'
+    return [row.blur, known if row.noise is None else f'{row.noise:g}']
 
 
 def _texts(cells, metrics):

@@ -180,7 +180,8 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process, notes: li
     train_loader, tests = group.in_turn(lambda: make_loaders(args, rank, notes.append))
     pairs = Degraded(args.seed, args.rgb_range)
     if args.test_lr:
-        pairs = Files(args.test_lr, args.scale, args.rgb_range, flat=len(series) * len(tests) == 1)
+        pairs = Files(args.test_lr, args.scale, args.rgb_range, len(tests))
+        series = pairs.series(tests, series)
         pairs.check(tests, series)
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, process.device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None,

@@ -76,6 +76,35 @@ def test_a_written_test_set_scores_as_on_the_fly(tested, library):
     assert tested('--test_lr', 'lr/Set2_sigma_1.2_noise_10', *flags) == expected
 
 
+@pytest.mark.parametrize('names', ['{}', '{}x2', '{}_x2', '{}_x2_SR'])
+@pytest.mark.parametrize('place', ['given', 'given/Set2'])
+def test_given_lr_images_are_matched_by_name_and_said_in_every_result(tested, library, capsys, names, place):
+    """Whatever the options say of a degradation, the table, the CSV and the log say where LR came from."""
+    assert script('make_testset', *SMALL, '--dir_data', library, '--stage', 4, '--dir_out', 'lr') == 0
+    for path in Path('lr/Set2_sigma_1.2_noise_0').iterdir():
+        target = Path(place) / f'{names.format(path.stem)}.png'
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    results = Path('experiment/stage4_x2_bicubic_iso/results')
+    tested('--sig', 2.0)
+    others = sorted(path.name for path in results.iterdir())
+    before = (results / 'Set2_sigma_2_noise_0.csv').read_bytes()
+    scores = tested('--test_lr', 'given', '--sig', 2.0)
+    assert sorted({path.name for path in results.iterdir()} - set(others)) == ['Set2_LR_from_given.csv']
+    assert (results / 'Set2_sigma_2_noise_0.csv').read_bytes() == before
+    table = (results / 'protocol_single.md').read_text()
+    assert 'LR from given' in table and 'sigma' not in table.split('Protocol')[0]
+    assert scores == tested('--sig', 1.2)
+
+
+def test_of_two_files_for_one_image_the_one_of_its_very_name_is_taken(tested, library):
+    assert script('make_testset', *SMALL, '--dir_data', library, '--stage', 4, '--dir_out', 'lr') == 0
+    expected = tested('--test_lr', 'lr/Set2_sigma_1.2_noise_0')
+    for path in sorted(Path('lr/Set2_sigma_1.2_noise_0').iterdir()):
+        write_rgb(path.with_name(f'{path.stem}_x2.png'), np.zeros((30, 30, 3), np.uint8))
+    assert tested('--test_lr', 'lr/Set2_sigma_1.2_noise_0') == expected
+
+
 def test_wrong_test_sets_are_refused(cli, tested, capsys, library):
     Path('empty').mkdir()
     hr = library / 'benchmark' / 'Set2' / 'HR'
@@ -92,7 +121,8 @@ def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path
         for degradation in series:
             write_rgb(tmp_path / 'lr' / slug('S', degradation) / f'{name}.png', np.zeros((20, 15, 3), np.uint8))
     tests = [TestSet('S', sorted((tmp_path / 'hr').iterdir()), 2)]
-    files = Files(tmp_path / 'lr', 2, 1, flat=False)
+    files = Files(tmp_path / 'lr', 2, 1)
+    assert files.series(tests, series) == series
     files.check(tests, series)
     (tmp_path / 'lr' / slug('S', series[0]) / 'a.png').unlink()
     (tmp_path / 'lr' / slug('S', series[1]) / 'b.png').write_bytes(b'no image')

@@ -215,7 +215,7 @@ def inputs(scored: Scored, image: str, starts: list[Start], dir_data: str | None
     args, testset, path = find_truth(scored, image, starts, dir_data)
     height, width = testset.cropped(read_rgb(path).shape[:2])
     hr = to_float(torch.from_numpy(read_rgb(path)[:height, :width]).permute(2, 0, 1)[None], 1, torch.device('cpu'))
-    pair = Files(args.test_lr, args.scale, 1, flat=True) if args.test_lr else Degraded(args.seed)
+    pair = Files(args.test_lr, args.scale, 1) if args.test_lr else Degraded(args.seed)
     _, up = pair(scored.set_name, image, hr, Pipeline.from_dict(scored.pipeline))
     return hr, up
 
