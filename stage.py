@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.degradation import DEGRADATIONS
+from data.degradation import DEGRADATIONS, resize
 from loss import Loss
 from optim.update import make_optimizer
-from utility import ROUNDED, arithmetic, place
+from utility import ROUNDED, arithmetic, place, quantize
 
 
 class Source(NamedTuple):
@@ -37,7 +37,8 @@ class Stage(nn.Module):
         super().__init__()
         self.degradation = DEGRADATIONS[args.degradation](args, testing=False)
         self.test_degradation = DEGRADATIONS[args.degradation](args, testing=True)
-        self.rgb_range = args.rgb_range
+        self.rgb_range, self.lr_scale = args.rgb_range, args.scale if args.train_lr else None
+        self.given = None  # the LR images of the step, with --train_lr
         self.per_sample = args.degradation_per == 'sample'
         self.loss = None if args.test_only else Loss(args.loss, args.rgb_range)
         self.rounded = ROUNDED[args.precision]
@@ -75,8 +76,12 @@ class Stage(nn.Module):
         return [self.super_resolve(lq, up, hr)]
 
     def forward(self, hr: Tensor, seeds: dict[torch.device, int], update: str) -> dict[str, Tensor]:
-        """hr (B, 3, H, W), seeds: {device: seed of the step's random numbers on it} → {name: (1,)}."""
+        """hr (B, 3, H, W), with --train_lr (B, 6, H, W) as PatchDataset makes it; seeds: {device: seed of the step's
+        random numbers on it} → {name: (1,)}."""
         generator = torch.Generator(hr.device).manual_seed(seeds[hr.device])
+        if self.lr_scale:
+            hr, repeated = hr.chunk(2, 1)
+            self.given = repeated[..., ::self.lr_scale, ::self.lr_scale].contiguous()   # (B, 3, h, w)
         with self.arithmetic(hr.device):
             return {name: loss.float().reshape(1) for name, loss in self.losses(hr, generator, update).items()}
 
@@ -102,6 +107,8 @@ class Stage(nn.Module):
         return place(self, device, self.rounded)
 
     def degrade(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample
-        → lq (B, 3, h, w), up (B, 3, sh, sw)."""
+        """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample; or the LR images that
+        are given. → lq (B, 3, h, w), up (B, 3, sh, sw)"""
+        if self.lr_scale:
+            return self.given, quantize(resize(self.given, self.lr_scale, shrink=False), self.rgb_range)
         return self.degradation(hr, generator, self.rgb_range, self.per_sample)

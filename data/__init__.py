@@ -11,6 +11,7 @@ import torch
 from data.cache import PixelCache, default_cache
 from data.dataset import Note, TestSet, bad_ones, canonical, find_images, refuse, scan, split_names
 from data.loader import TrainLoader, shared_memory_fits
+from data.pairs import matched, misfit
 from data.sampling import EpochSampler, PatchDataset
 from utility import UserError, shown
 
@@ -69,9 +70,23 @@ def _scan_training(args, rank, note):
     remake = args.ext == 'sep_reset' and not rank.local
     bad = scan(files, args.patch_size * args.scale, partial(cache.read, remake=remake),
                'remove it or lower --patch_size')
+    if args.train_lr:
+        bad = _scan_pairs(args, files, cache, bad) | bad
     if (cache.trouble or warning) and not rank.local:
         print(f'warning: {cache.trouble or warning}', file=sys.stderr)
     return files, cache, bad
+
+
+def _scan_pairs(args, files, cache, bad):
+    """{HR image: what is wrong with its LR image} of those that are not `bad` themselves."""
+    good = [path for path in files if path not in bad]
+    pairs = dict(zip(good, matched(good, args.train_lr), strict=True))
+    cache.reserve([*pairs.values()])
+    faults = scan([*pairs.values()], args.patch_size, cache.read, 'remove it or lower --patch_size')
+    for hr, lr in pairs.items():
+        if lr not in faults and (fault := misfit(cache.read(lr).shape[:2], cache.read(hr).shape[:2], args.scale)):
+            faults[lr] = fault
+    return {hr: f'its LR image {shown(lr)}: {faults[lr]}' for hr, lr in pairs.items() if lr in faults}
 
 
 def make_tests(args: Namespace, note: Note = str) -> list[TestSet]:
@@ -105,12 +120,14 @@ def _label(name):
 
 
 def _train_loader(args, files, cache, rank):
-    dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, augment=not args.no_augment)
-    dataset.checksums = [cache.checksums[path] for path in files]
+    lr_files = matched(files, args.train_lr) if args.train_lr else []
+    dataset = PatchDataset(files, args.patch_size * args.scale, args.seed, cache.read, not args.no_augment, lr_files,
+                           args.scale)
+    dataset.checksums = [cache.checksums[path] for path in [*files, *lr_files]]
     sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (rank.rank, rank.size))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     n_threads = min(args.n_threads, cores)  # more only cost; the patches are the same for any number
-    batch_bytes = 3 * dataset.size ** 2 * args.batch_size // rank.size
+    batch_bytes = (6 if lr_files else 3) * dataset.size ** 2 * args.batch_size // rank.size
     possible, fits, warning = shared_memory_fits(batch_bytes, n_threads, rank.size)
     if warning and not rank.local:
         print(f'warning: {warning}', file=sys.stderr)

@@ -81,9 +81,9 @@ class Files:
         """
         path = self._path(set_name, image, degradation)
         lq = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None].to(hr.device) * (self.rgb_range / 255)
-        fault = misfit(path, tuple(lq.shape[-2:]), tuple(hr.shape[-2:]), self.scale)
+        fault = misfit(tuple(lq.shape[-2:]), tuple(hr.shape[-2:]), self.scale)
         if fault:
-            raise UserError(f'--test_lr: {fault}')
+            raise UserError(f'--test_lr: {shown(path)} is {fault}')
         return lq, quantize(resize(lq, self.scale, shrink=False), self.rgb_range)
 
     def check(self, tests: list[TestSet], degradations: list[Pipeline]) -> None:
@@ -113,10 +113,11 @@ class Files:
     def _fault(self, path, hr, testset):
         """What is wrong with the file `path` beside the ground truth's file `hr`, or None."""
         try:
-            if not misfit(path, read_size(path), testset.cropped(read_size(hr)), self.scale):
+            if not misfit(read_size(path), testset.cropped(read_size(hr)), self.scale):
                 return None
             # What a PNG file says behind its pixels may turn it, which no header tells.
-            return misfit(path, read_rgb(path).shape[:2], testset.cropped(read_rgb(hr).shape[:2]), self.scale)
+            fault = misfit(read_rgb(path).shape[:2], testset.cropped(read_rgb(hr).shape[:2]), self.scale)
+            return fault and f'{shown(path)} is {fault}'
         except ImageError as error:
             return f'{shown(path)} ({error.reason})'
 
@@ -145,12 +146,12 @@ def matched(files: list[Path], folder: str | Path) -> list[Path]:
     return [found[path.stem] for path in files]
 
 
-def misfit(path: Path, size: tuple[int, ...], hr_size: tuple[int, ...], scale: int) -> str | None:
+def misfit(size: tuple[int, ...], hr_size: tuple[int, ...], scale: int) -> str | None:
     """What is wrong if lq of `size` does not belong to hr of `hr_size`, both (height, width); else None."""
     height, width = (side // scale for side in hr_size)
     if tuple(size) == (height, width):
         return None
-    return f'{shown(path)} is {size[1]}x{size[0]} pixels, but the ground truth needs {width}x{height}'
+    return f'{size[1]}x{size[0]} pixels, but the ground truth needs {width}x{height}'
 
 
 def _images(folder):

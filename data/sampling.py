@@ -19,10 +19,13 @@ class PatchDataset(Dataset):
     read: path → uint8 array (H, W, 3), as PixelCache.read. An item's key is (epoch, position, image index); the item,
     uint8 (3, size, size), depends on the seed and the key alone. augment: horizontal flip, vertical flip and
     transpose, each with probability 1/2.
+    lr_files: the LR image of each, 1 / scale of its size. An item is then uint8 (6, size, size): the HR patch, and the
+    LR patch of the same place with every pixel repeated scale x scale times, so that both are flipped alike.
     """
 
     def __init__(self, files: list[Path], size: int, seed: int, read: Callable[[Path], np.ndarray] = read_rgb,
-                 augment: bool = True):
+                 augment: bool = True, lr_files: list[Path] = (), scale: int = 1):
+        self.lr_files, self.scale = lr_files, scale
         self.files, self.size, self.seed, self.read, self.augment = files, size, seed, read, augment
         self.checksums: list[str] = []  # of the images' pixels, where they are known
         self.progress: torch.Tensor | None = None  # of the workers, see data.loader
@@ -32,8 +35,8 @@ class PatchDataset(Dataset):
         self._report(index)
         image = self.read(self.files[index])                                             # (H, W, 3)
         draw = np.random.default_rng(derive_seed(self.seed, 'patch', epoch, position))
-        top, left = (draw.integers(side - self.size + 1) for side in image.shape[:2])
-        patch = image[top:top + self.size, left:left + self.size].transpose(2, 0, 1)     # (3, size, size)
+        patch = self._pair(image, index, draw) if self.lr_files else self._crop(image, self.size, draw)
+        patch = patch.transpose(2, 0, 1)                                                 # (3 or 6, size, size)
         if self.augment:
             flip_x, flip_y, transpose = draw.integers(2, size=3)
             patch = patch[:, ::1 - 2 * flip_y, ::1 - 2 * flip_x]
@@ -41,6 +44,20 @@ class PatchDataset(Dataset):
         patch = torch.from_numpy(np.array(patch, order='C'))
         self._report(-1)
         return patch
+
+    @staticmethod
+    def _crop(image, size, draw):
+        top, left = (draw.integers(side - size + 1) for side in image.shape[:2])
+        return image[top:top + size, left:left + size]
+
+    def _pair(self, image, index, draw):
+        """(size, size, 6) of an HR image and its LR image."""
+        lr, scale = self.read(self.lr_files[index]), self.scale
+        small = self.size // scale
+        top, left = (draw.integers(side - small + 1) for side in lr.shape[:2])
+        hr = image[top * scale:(top + small) * scale, left * scale:(left + small) * scale]
+        repeated = lr[top:top + small, left:left + small].repeat(scale, 0).repeat(scale, 1)
+        return np.concatenate([hr, repeated], 2)
 
     def _report(self, index):
         if self.progress is not None:

@@ -258,7 +258,7 @@ def options(root, **changes):
         'dir_data': str(root), 'data_train': 'M', 'data_test': 'S', 'data_range': '1-3450/801-810', 'given': set(),
         'ext': 'sep', 'dir_cache': str(root / 'cache'), 'scale': 4, 'patch_size': 8, 'no_augment': False, 'seed': 1,
         'batch_size': 4, 'test_every': 3, 'n_threads': 0, 'test_only': False, 'data_timeout': 10.0, 'skip_bad': False,
-        **changes})
+        'train_lr': None, **changes})
 
 
 def test_the_default_range_cuts_no_other_set(library):
