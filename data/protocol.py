@@ -89,7 +89,7 @@ def nine(kernels: tuple, levels: tuple) -> Callable[[Pipeline], list[Pipeline]]:
 
 
 PROTOCOLS = {
-    'single': Protocol('the degradation of the options', (2, 3, 4), each_kernel),
+    'single': Protocol('one degradation, of the options or of the LR images that are given', (2, 3, 4), each_kernel),
     'gaussian8': Protocol(
         'eight isotropic blurs without noise', tuple(GAUSSIAN8), gaussian8,
         {(4, name): [Published(method, *scores[i]) for method, scores in GAUSSIAN8_X4.items()]

@@ -10,10 +10,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import quickstart
 import torch
 import write_options
+from scipy.io import savemat
 from skimage import data as photos
 from torch.distributed.run import parse_args as parse_torchrun
 
@@ -100,6 +102,11 @@ def sandbox(tmp_path_factory):
                                                                               'Manga109'))]
     for name in names:
         write_rgb(root / 'datasets' / f'{name}.png', image)
+    for name in ('pairs/HR/p', 'pairs/HR/q', 'datasets/benchmark/RealSR/HR/r', 'datasets/benchmark/DIV2KRK/HR/im_1'):
+        write_rgb(root / f'{name}.png', image)
+    for name in 'pairs/LR/px4', 'pairs/LR/q', 'realsr/LR/r', 'DIV2KRK/lr_x4/im_1':
+        write_rgb(root / f'{name}.png', np.ascontiguousarray(image[::4, ::4]))
+    savemat(root / 'kernels.mat', {'kernels': np.eye(7)[None].repeat(3, 0) / 7})
     for name in 'photos/a.png', 'photo.jpg', 'more/b.png':
         write_rgb(root / name, image[:20, :24])
     for name in 'sr/a_x4.png', 'hr/a.png':
