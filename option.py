@@ -40,8 +40,9 @@ indices = checked(str, lambda text: fullmatch(r'[0-9]{1,6}(,[0-9]{1,6})*', text)
 # A heading, then its flags: (name, published default, type, choices or registry, help). Of a stage: presets.py.
 OPTIONS = [
     'run',
-    ('stage', None, ('1', '2', '3', '4', 'all'), 'what to train or test; required; all = one after the other'),
-    ('model', 'mrda', family, 'family of networks: mrda (blindsr in public code), kdsr (stages 3 and 4), or your own'),
+    ('stage', None, ('1', '2', '3', '4', '5', 'all'),
+     'what to train or test; required; all: 1 to 4, one after the other; 5: adversarial fine-tuning of the student'),
+    ('model', 'mrda', family, 'family of networks: mrda (public code: blindsr), kdsr (no stages 1 and 2), or your own'),
     ('extension', None, str, 'Python file to import first, which adds losses or families of networks; A,B for two'),
     ('scale', 4, scale, 'enlargement: 2, 3 or 4'),
     ('test_only', False, boolean, 'test the weights, train nothing'),
@@ -97,9 +98,10 @@ OPTIONS = [
     ('n_blocks', 27, within(int, 1, 1000), 'blocks of the SR network; 53 with kdsr'),
     ('n_resblocks', 9, within(int, 1, 1000), 'residual blocks of the encoder (kdsr only)'),
     ('pre_train', '.', expanded, "stage 2: the meta-learning network of stage 1; '.' = find by yourself"),
-    ('pre_train_meta', '.', expanded, "stages 3, 4: the meta-learning network of stage 2; '.' = find by yourself"),
-    ('pre_train_TA', '.', expanded, "stage 4: the teacher of stage 3; '.' = find by yourself"),
-    ('pre_train_ST', '.', expanded, "stage 4: start of the student, from a teacher or student; '.' = find by yourself"),
+    ('pre_train_meta', '.', expanded, "stages 3 to 5: the meta-learning network of stage 2; '.' = find by yourself"),
+    ('pre_train_TA', '.', expanded, "stages 4, 5: the teacher of stage 3; '.' = find by yourself"),
+    ('pre_train_ST', '.', expanded,
+     "stages 4, 5: start of the student, from a student or (4) teacher; '.' = find by yourself"),
     'training',
     ('epochs_sr', 500, epochs, 'last epoch; counts encoder-only epochs too'),
     ('epochs_encoder', 100, epoch, 'epochs that train the encoder only (stage 4; 0 in the others)'),
@@ -107,7 +109,7 @@ OPTIONS = [
     ('batch_size', 32, within(int, 1, 65536), 'patches a batch'),
     ('meta_batch_size', 8, within(int, 1, 1024), 'tasks a step in stage 2'),
     ('task_iter', 20, within(int, 1, 1000), 'inner steps a task in stage 2'),
-    ('test_iter', 20, within(int, 1, 1000), 'adaptation steps in tests and in stages 3 and 4'),
+    ('test_iter', 20, within(int, 1, 1000), 'adaptation steps in tests and in stages 3 to 5'),
     ('start_epoch', 0, epoch, 'epochs that count as done when training starts from weights alone'),
     'optimiser',
     ('lr_sr', 1e-4, rate, 'learning rate'),
@@ -131,8 +133,11 @@ OPTIONS = [
     ('loss', '1*L1', str, 'terms as weight*name joined by +; names: L1, MSE, Perceptual'),
     ('skip_threshold', 1e6, rate,
      "skip a batch whose loss is above this many times the last epoch's mean"),
-    ('temperature', 0.15, within(float, 1e-3, 1e3), 'temperature of the distillation in stage 4'),
-    ('distill', 1.0, amount, 'weight of the distillation in stage 4; 0: fine-tune a student without teacher and MLN'),
+    ('temperature', 0.15, within(float, 1e-3, 1e3), 'temperature of the distillation in stages 4 and 5'),
+    ('distill', 1.0, amount,
+     'weight of the distillation in stages 4 and 5; 0: fine-tune a student without teacher and MLN'),
+    ('gan_weight', 1.0, amount, 'weight of the adversarial loss in stage 5'),
+    ('sharpen_hr', False, boolean, 'stage 5: compare with the unsharp-masked HR image, but for the discriminator'),
     'evaluation',
     ('chop', False, boolean, 'enlarge in tiles, which takes less memory'),
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes; 8 times slower'),
@@ -166,7 +171,7 @@ NAMES = {row[0].lower(): row[0] for row in OPTIONS if isinstance(row, tuple)}
 
 def build_parser(stage: int | str | None = None, model: str = 'mrda') -> Parser:
     """The parser, with the defaults of the published script of `stage` (1-4; otherwise the published options' own)."""
-    parser = Parser(prog='main.py', usage='python main.py --stage 1|2|3|4|all [--flag value ...]', allow_abbrev=False,
+    parser = Parser(prog='main.py', usage='python main.py --stage 1|2|3|4|5|all [--flag value ...]', allow_abbrev=False,
                     description='Blind super-resolution. --stage N --help shows the defaults of stage N.',
                     epilog=f'Accepted and ignored, for old command lines: {", ".join(RETIRED)}.', formatter_class=Help)
     for row in OPTIONS:
@@ -199,7 +204,7 @@ def parse(argv: list[str] | None = None, stage: int | None = None) -> argparse.N
     first.add_argument('--extension', type=import_files)  # before anything is looked up in a table that it adds to
     first.parse_known_args(argv)
     asked, model = _peek(argv)
-    chosen = stage or (int(asked) if asked in ('1', '2', '3', '4') else asked)
+    chosen = stage or (int(asked) if asked in ('1', '2', '3', '4', '5') else asked)
     args = build_parser(chosen, model).parse_args(argv)
     if chosen is None:
         raise UserError('--stage is missing: give --stage 1, 2, 3, 4 or all')
@@ -217,7 +222,7 @@ def parse(argv: list[str] | None = None, stage: int | None = None) -> argparse.N
 
 def stages(args: argparse.Namespace) -> tuple[int, ...]:
     """The stages that `args` asks for, in order."""
-    return tuple(FAMILIES[args.model].presets) if args.stage == 'all' else (args.stage,)
+    return tuple(n for n in FAMILIES[args.model].presets if n < 5) if args.stage == 'all' else (args.stage,)
 
 
 def default_run(model: str, stage: int) -> str:
@@ -259,7 +264,7 @@ def _settle(args, stage, asked, given):
         args.device = 'cpu'
     args.given = {'device' if name == 'cpu' else name for name in given} - set(RETIRED)
     args.stage = stage
-    if stage in (1, 2, 3) or not (args.distill or 'epochs_encoder' in given):
+    if stage in (1, 2, 3, 5) or not (args.distill or 'epochs_encoder' in given):
         args.epochs_encoder = 0
     args.test_only = args.test_only or args.dir_demo is not None
     if asked == 'all':  # each stage starts from the one before; a file can only be the very first weights
@@ -274,8 +279,8 @@ def _check(args):
     """Raise UserError for what the options get wrong together."""
     own = FAMILIES[args.model].presets
     if args.stage not in (*own, 'all'):
-        raise UserError(f'--stage {args.stage}: --model {args.model} has stages {" and ".join(map(str, own))} only')
-    if args.dir_demo is not None and (args.stage != 4 or not args.dir_demo):
+        raise UserError(f'--stage {args.stage}: --model {args.model} has stages {", ".join(map(str, own))} only')
+    if args.dir_demo is not None and (args.stage not in (4, 5) or not args.dir_demo):
         raise UserError('--dir_demo takes the path of photos, and --stage 4: only the student needs no ground truth')
     if args.load != '.' and (args.reset or args.stage == 'all'):
         raise UserError('--load goes on with one existing run: it fits neither --reset nor --stage all')

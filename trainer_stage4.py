@@ -39,20 +39,24 @@ class Stage4(Stage):
                 Source('pre_train_ST', self.student, stage=3, takes_other_role=True)]
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
-        lq, up = self.degrade(hr, generator)                               # (B, 3, h, w), (B, 3, H, W)
+        lq, up = self.degrade(hr, generator)                          # (B, 3, h, w), (B, 3, H, W)
+        rep, distillation, terms = self.distil(lq, up, hr)            # (B, R)
+        if self.encoder_only:
+            return {'loss': distillation, **terms}
+        losses = self.loss(self.student.G(lq, rep), hr)
+        return {**losses, 'loss': losses['loss'] + distillation, 'SR': losses['loss'], **terms} if terms else losses
+
+    def distil(self, lq: Tensor, up: Tensor, hr: Tensor) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
+        """lq (B, 3, h, w), up and hr (B, 3, sh, sw) → the student's representation (B, R), the weighted distillation
+        loss and its terms by name, of which there are none without a teacher."""
         rep, feature = self.student.encoder(lq)                       # (B, R), (B, F)
         if not self.distill:
-            return self.loss(self.student.G(lq, rep), hr)
+            return rep, 0.0, {}
         with torch.no_grad():
             _, target = self.teacher.encoder(self.cue(lq, up, hr))    # (B, F)
         kl = kl_divergence(feature, target, self.temperature)
         l1 = F.l1_loss(feature, target)
-        terms = {'KL': kl, 'feature L1': l1}
-        distillation = self.distill * (kl + self.feature_l1 * l1)
-        if self.encoder_only:
-            return {'loss': distillation, **terms}
-        losses = self.loss(self.student.G(lq, rep), hr)
-        return {**losses, 'loss': losses['loss'] + distillation, 'SR': losses['loss'], **terms}
+        return rep, self.distill * (kl + self.feature_l1 * l1), {'KL': kl, 'feature L1': l1}
 
     def super_resolve(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
         """The student sees nothing but lq. With --chop, where lq is large and where memory runs out, it works tile by

@@ -9,6 +9,7 @@ from torch import nn
 from model import kdsr, mrda, presets
 from model.adapt import AdaptedFeatures, adaptable
 from model.common import CONVOLUTIONS, Blocks
+from model.discriminator import UNetDiscriminator
 from model.mln import MLN
 from utility import derive_seed
 
@@ -40,7 +41,7 @@ FAMILIES = {
         mln=lambda args: MLN(args.n_feats, args.scale),
         teacher=lambda args: mrda.teacher(args.scale, args.n_feats, args.n_blocks, args.rgb_range),
         student=lambda args: mrda.student(args.scale, args.n_blocks, args.rgb_range),
-        cue=lambda args, mln: AdaptedFeatures(mln, args.test_iter, freeze_tail=args.stage == 4),
+        cue=lambda args, mln: AdaptedFeatures(mln, args.test_iter, freeze_tail=args.stage >= 4),
         sizes=mrda.sizes,
         feature_l1=0.1,
         presets=presets.MRDA,
@@ -74,6 +75,13 @@ def build(args: Namespace, role: str) -> nn.Module:
         for block in chain.body if args.compile else ():
             block.compile(dynamic=False)  # training has one shape; tests, of many, go round it: see Blocks
     return network
+
+
+def build_discriminator(args: Namespace) -> nn.Module:
+    """The discriminator of stage 5, initialised from --seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(args.seed, 'initial weights', 'discriminator'))
+        return UNetDiscriminator()
 
 
 def build_cue(args: Namespace) -> tuple[nn.Module, nn.Module | None]:

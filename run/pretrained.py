@@ -39,7 +39,7 @@ def adopt_sizes(args: Namespace) -> list[str]:
     Returns what was adopted, in words. Raises UserError if the named weights are not there or damaged.
     """
     named = given(args, 'pre_train_ST')
-    if args.stage != 4 or not named or (args.distill and not args.test_only):
+    if args.stage not in (4, 5) or not named or (args.distill and not args.test_only):
         return []
     found = recognise(load_weights(named_file('pre_train_ST', named)))
     if not found or (found.family, found.role) != (args.model, 'student'):

@@ -158,7 +158,7 @@ def present_notes(args: Namespace, process: Process) -> list[str]:
         notes.append(f'--n_GPUs has no effect here: torchrun started {process.group.size} processes, one for each GPU')
     if args.load != '.' and 'save' in args.given:
         notes.append('--save has no effect here: --load resumes in the folder that it names')
-    if args.chop and args.stage != 4:
+    if args.chop and args.stage < 4:
         notes.append('--chop has no effect here: only the student works in tiles, other stages adapt to whole images')
     if args.tensorboard and args.test_only:
         notes.append('--tensorboard has no effect here: only trainings are drawn')

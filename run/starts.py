@@ -47,7 +47,7 @@ def read_starts(folder: Path) -> list[Start]:
     for block in read_text(path).split('\n\n'):
         date, *lines = block.strip('\n').split('\n')
         options = dict(line.split(': ', 1) for line in lines if ': ' in line)
-        if options.get('stage') in ('1', '2', '3', '4') and {'model', 'test_only', 'scale'} <= options.keys():
+        if options.get('stage') in ('1', '2', '3', '4', '5') and {'model', 'test_only', 'scale'} <= options.keys():
             starts.append(Start(date, options))
     if not starts:
         raise UserError(f'{shown(path)}: notes no start of main.py; give the folder of a run, as experiment/stage4_...')

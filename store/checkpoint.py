@@ -17,7 +17,8 @@ from store.files import append_text, reserve, sweep, write_bytes
 from store.tensors import load_state, save_state, save_weights
 from utility import UserError
 
-WEIGHTS = {1: 'model', 2: 'model_meta', 3: 'model_TA', 4: 'model_ST'}  # published names, by the stage that writes them
+WEIGHTS = {1: 'model', 2: 'model_meta', 3: 'model_TA', 4: 'model_ST',
+           5: 'model_GAN'}  # published names, by the stage that writes them
 
 
 Position = tuple[int, int]  # (epochs done, batches done of the next one): the place in a training

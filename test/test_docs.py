@@ -45,6 +45,9 @@ ELSEWHERE = {
     'python tools/prepare_data.py check': 'test_prepare_data.py::test_full_decodes',
     'pip install -r requirements': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
     'python3 -m venv ~/mrda': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
+    'python main.py --model kdsr --stage 5': 'test_adversarial_stage.py::test_resume_is_bit_identical',
+    'python upscale.py photos/ --weights experiment/real_stage5':
+        'test_adversarial_stage.py::test_resume_is_bit_identical',
     'ruff check .': 'test_style.py::test_ruff_finds_nothing',
 }
 # What is put behind a command's own flags so that it takes no time, by the program: the last flag wins.

@@ -49,7 +49,7 @@ def test_example_trains_is_tested_and_upscales_through_the_programs(attentive, l
     weights = tmp_path / 'experiment/attentive_stage4_x2_bicubic_iso/model/model_ST_last.pt'
     assert run('main.py', *flags, '--stage', 4, '--test_only').returncode == 0
     assert run('main.py', *flags, '--stage', 1).stderr.startswith(
-        'error: --stage 1: --model attentive has stages 3 and 4 only')
+        'error: --stage 1: --model attentive has stages 3, 4, 5 only')
     command = 'upscale.py', library / 'Photos', '-o', tmp_path / 'out', '--device', 'cpu', '--weights', weights
     assert '--extension' in run(*command).stderr
     upscaled = run(*command, '--extension', attentive)

@@ -143,7 +143,8 @@ def means(run):
 
 def test_teacher_then_student_then_test_and_own_photos(cli, library, capsys):
     assert cli('--stage', 3, '--save', 'K_stage3', '--epochs_sr', 1) == 0
-    assert {path.name for path in (folder('K_stage3') / 'model').glob('model_*')} == {'model_TA_last.pt'}
+    assert {path.name for path in (folder('K_stage3') / 'model').glob('model_*')} == {
+        'model_TA_last.pt', 'model_TA_best.pt'}
     assert [set(epoch) for epoch in means('K_stage3')] == [{'loss'}]
     teacher = load_weights(folder('K_stage3') / 'model' / 'model_TA_last.pt')
 
@@ -192,7 +193,7 @@ def test_stage_4_adds_the_kl_and_only_reports_the_feature_l1(encoder_epochs):
 
 
 @pytest.mark.parametrize('flags, said', [
-    (['--stage', 1], 'stages 3 and 4'), (['--stage', 2], 'stages 3 and 4'), (['--stage', 4], 'stage3'),
+    (['--stage', 1], 'stages 3, 4, 5'), (['--stage', 2], 'stages 3, 4, 5'), (['--stage', 4], 'stage3'),
     (['--stage', 3, '--n_resblocks', 0], '--n_resblocks'), (['--stage', 3, '--n_blocks', 0], '--n_blocks')])
 def test_bad_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
     assert cli(*flags) == 2
@@ -219,7 +220,13 @@ STAGE3 = {'stage': 3, 'epochs_encoder': 0, 'epochs_sr': 500, 'lr_decay_sr': 125,
 STAGE4_ISO = {'stage': 4, 'epochs_encoder': 0, 'epochs_sr': 600, 'lr_decay_sr': 150, 'lr_encoder': 2e-4}
 STAGE4_ANISO = {'stage': 4, 'epochs_encoder': 100, 'epochs_sr': 500, 'lr_decay_sr': 125, 'lr_encoder': 2e-4,
                 'st_save_epoch': 495}
+REAL = {**TRAINING, 'degradation': 'second_order', 'degradation_per': 'sample', 'batch_size': 72, 'n_GPUs': 8,
+        'beta2': 0.99, 'ema': 0.999, **SIZES['real']}
 TRAIN_SCRIPTS = {
+    'main_real_KDSRsRx4_stage3': {**REAL, 'stage': 3, 'epochs_sr': 1000, 'loss': '1*L1'},
+    'main_real_KDSRsRx4_stage4': {**REAL, 'stage': 4, 'epochs_sr': 1000, 'lr_sr': 2e-4, 'lr_encoder': 2e-4,
+                                  'epochs_encoder': 100, 'lr_decay_encoder': 60, 'lr_decay_sr': 600, 'loss': '1*L1'},
+    'main_real_KDSRsRx4_stage5': {**REAL, 'stage': 5, 'epochs_sr': 400, 'loss': '1*L1+1*Perceptual', 'gan_weight': 1},
     'main_iso_KDSRsMx4_stage3': {**TRAINING, **ISO, **STAGE3, **M},
     'main_iso_KDSRsMx4_stage4': {**TRAINING, **ISO, **STAGE4_ISO, **M},
     'main_iso_KDSRsLx4_stage3': {**TRAINING, **ISO, **STAGE3, **L},

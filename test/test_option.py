@@ -90,9 +90,9 @@ BAD = [  # command line after `--stage 2`, a word that the answer has to contain
     ('--n_colors 1', '--n_colors'), ('--rgb_range 2', '255'), ('--resume -2', '--resume'), ('--model edsr', 'kdsr'),
     ('--beta1 1', '--beta1'), ('--theta inf', '-360 to 360'), ('--gamma_sr 2', '--gamma_sr'),
     ('--keep_states 1', '2 or more'), ('--save a/b', 'folder name'), ('--save ..', 'folder name'),
-    ('--save=', 'folder name'), ('--model kdsr', 'stages 3 and 4'), ('--cpu True --device cuda', 'contradict'),
+    ('--save=', 'folder name'), ('--model kdsr', 'stages 3, 4, 5 only'), ('--cpu True --device cuda', 'contradict'),
     ('--device tpu', 'mps'), ('--bach_size 4', '--batch_size'), ('--lr 1', '--lr_sr'), ('--n_gpus 1', '--n_GPUs'),
-    ('--test_on', '--test_only'), ('--xyzzy', '--help lists'), ('--stage 5', 'all'), ('--scale', 'expected one'),
+    ('--test_on', '--test_only'), ('--xyzzy', '--help lists'), ('--stage 6', 'all'), ('--scale', 'expected one'),
     ('stray', 'stray'), ('"stray\nlines"', 'stray'), ('"--no\nflag"', 'no such flag'), ('--seed x', 'whole number'),
     ('--stage all --batch_size 7', 'stage 2'),
 ]
@@ -265,7 +265,10 @@ def test_booleans_take_a_value_or_none():
     assert parse('--stage 2 --cpu True').device == 'cpu' and parse('--stage 2 --cpu False').device == 'auto'
 
 
-@pytest.mark.parametrize('name', [name for name in option.NAMES.values() if name != 'extension'])  # it needs a file
+NOT_ALONE = 'extension', 'kernels', 'kernel_index'  # they need a file, or another flag
+
+
+@pytest.mark.parametrize('name', [name for name in option.NAMES.values() if name not in NOT_ALONE])
 def test_dash_and_underscore_are_alike(name):
     default = option.build_parser(2).get_default(name)
     value = 2 if name in ('stage', 'kernel_index') else 'a-b_c' if default is None else default

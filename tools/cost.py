@@ -25,7 +25,7 @@ from process.command import command_line
 from store.journal import peak_memory
 from utility import UserError, choose_device, memory_format
 
-ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student'}
+ROLES = {1: 'mln', 2: 'mln', 3: 'teacher', 4: 'student', 5: 'student'}
 PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-adds, 42.61 ms (MRDA, TIP 2023)'}
 
 

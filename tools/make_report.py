@@ -42,7 +42,7 @@ from utility import UserError, expand, expanded, shown
 
 TEMPLATE = Path(page.__file__).with_name('report.html')
 STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',
-          4: 'student'}
+          4: 'student', 5: 'student, fine-tuned against a discriminator'}
 CROP = (540, 720)  # height and width of what is shown of an image, at most
 MOST = 4_500_000   # bytes of all images together
 NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth; --dir_data says where it is.'

@@ -42,7 +42,7 @@ from stages import STAGES
 from store.files import write_bytes
 from utility import UserError, choose_device, expanded
 
-ROLES = {3: 'teacher', 4: 'student'}
+ROLES = {3: 'teacher', 4: 'student', 5: 'student'}
 MARKERS = 'os^DvP*X'  # one for each noise level
 PERPLEXITY = 30  # of t-SNE: about how many neighbours a point has
 
@@ -135,7 +135,7 @@ def represent(stage: Stage, sets: list[TestSet], grid: list[Pipeline],
             for degradation in grid:
                 lq, up = pair(testset.name, image, hr, degradation)             # (1, 3, h, w), (1, 3, H, W)
                 with stage.arithmetic(device):
-                    shown = lq if args.stage == 4 else stage.cue(lq, up, hr)
+                    shown = lq if args.stage >= 4 else stage.cue(lq, up, hr)
                     _, feature = stage.trained.encoder(shown)                   # (1, F)
                 rows.append(feature[0].double().cpu().numpy())
     if not np.isfinite(rows).all():
