@@ -139,8 +139,9 @@ def build_parser() -> Parser:
                         help="format of results; same: the photo's, or png (default: png)")
     parser.add_argument('--quality', type=percent, default=95, help='of jpg and webp, 1 to 100 (default: 95)')
     parser.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text); profiles stay')
-    parser.add_argument('--max_pixels', type=checked(float, lambda n: n >= 1, 'a number of pixels'), default=MAX_PIXELS,
-                        metavar='N', help=f'largest photo that is read, in pixels (default: {MAX_PIXELS:,})')
+    parser.add_argument('--max_pixels', metavar='N', default=MAX_PIXELS,
+                        type=checked(float, lambda n: 1 <= n < 1e12, 'a number of pixels'),
+                        help=f'largest photo that is read, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
                         help='work in tiles of N LR pixels (default: only above a million pixels, or where memory '
                              'runs out)')

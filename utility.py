@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,7 @@ from torch import nn
 
 ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
+STDERR = threading.RLock()
 
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
@@ -32,7 +34,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def stderr_lines() -> Iterator[list[str]]:
-    """A list that holds, after the block, the lines that C libraries wrote to standard error in it; none is shown."""
+    """A list that holds, after the block, the lines that C libraries wrote to standard error in it; none is shown.
+
+    One thread at a time: the whole process has one standard error.
+    """
+    with STDERR:
+        yield from _captured()
+
+
+def _captured() -> Iterator[list[str]]:
     lines = []
     sys.stderr.flush()
     try:

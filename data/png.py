@@ -37,7 +37,9 @@ def split(file: BinaryIO, header_only: bool = False) -> tuple[bytes, list[tuple[
         elif whole and name != b'tRNS':
             others.append((name, content))
         elif name not in ANIMATION:
-            damaged.append(name.decode('latin-1'))
+            damaged.append(name.decode('ascii', 'replace'))
+        if name == b'IEND':  # what follows, as some phones write it, is no part of the image
+            break
     return b''.join(parts), others, damaged
 
 

@@ -132,6 +132,23 @@ def test_side_data_of_png_files_refuses_no_pixels(name, deep):
         assert dict(image.getexif()) == {}
 
 
+def test_what_follows_the_end_of_a_png_file_is_no_part_of_it():
+    Path('a.png').write_bytes(save('plain.png', SCENE).read_bytes() + b'a preview, as some phones append it')
+    photo = read_photo('a.png')
+    assert np.array_equal(photo.pixels, SCENE) and photo.notes == []
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.webp', 'a.png', 'a.tif'])
+@pytest.mark.parametrize('content', [b'garbage!!garbage', b'MM\0*\0\0\0\x08\xff\xff', b'II*\0\xff\xff\xff\xff'])
+def test_broken_exif_refuses_no_pixels(name, content):
+    save(name, SCENE, exif=b'Exif\0\0' + content) if name != 'a.tif' else save(name, SCENE, tiffinfo={34665: 5_000_000})
+    photo = read_photo(name)
+    assert photo.pixels.shape == (48, 64, 3) and images.read_size(name) == (48, 64)
+    path, _ = run(name, form='jpg')
+    with Image.open(path) as image:
+        assert 0x8769 not in image.getexif()
+
+
 def test_a_16_bit_png_with_a_chunk_above_8_megabytes_is_read():
     deep = SCENE.astype(np.uint16) * 257
     big = png_chunk(b'prVt', bytes(9 << 20))

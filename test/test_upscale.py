@@ -72,7 +72,11 @@ def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypa
     (['a.png', '-o', 'b.png'], '--out b.png: a folder is needed'), (['a.png', '-o', 'file'], 'a folder is needed'),
     (['a.png', '--weights', 'x'], 'small (x2)'), (['a.png', '--scale', '4'], '--scale 4'),
     (['a.png', '--scale', '5'], '2, 3 or 4'), (['a.png', '--tile', '8'], '32 or more'),
-    (['a.png', '--tiles', '64'], '--tiles'), (['enlarged', '-o', 'enlarged'], None)])
+    (['a.png', '--tiles', '64'], '--tiles'), (['a.png', '--size', '9y'], 'not a size such as 3840x2160'),
+    (['a.png', '--size', '0x'], 'not a size'), (['a.png', '--outscale', '99'], 'from 0.1 to 16'),
+    (['a.png', '--outscale', '2', '--size', '9x'], 'give one of them'), (['a.png', '--quality', '0'], 'from 1 to 100'),
+    (['a.png', '--max_pixels', 'inf'], 'a number of pixels'), (['a.png', '--format', 'bmp'], 'bmp'),
+    (['enlarged', '-o', 'enlarged'], None)])
 def test_mistakes_are_one_line(capsys, argv, said):
     save('a.png')
     Path('empty').mkdir()
@@ -85,6 +89,33 @@ def test_mistakes_are_one_line(capsys, argv, said):
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1 and said in error
     assert not Path('enlarged').exists()
+
+
+@pytest.mark.parametrize('outscale, taken', [(1.5, 2), (2, 2), (2.5, 4), (4, 4), (6, 4)])
+def test_outscale_takes_the_next_shipped_scale(outscale, taken, capsys):
+    zoo.ship('four', mrda.student(4, 1).state_dict(), {})
+    save('a.png')
+    assert run('a.png', '--outscale', outscale) == 0
+    assert f'scale {taken}' in capsys.readouterr().out and files() == [f'a_x{outscale:g}.png']
+    assert Image.open(Path('enlarged', files()[0])).size == (round(10 * outscale), round(14 * outscale))
+
+
+@pytest.mark.parametrize('pattern', ['pics [2020]/*.png', 'pics [2020]/a*', '**/*.png'])
+def test_what_exists_is_no_pattern(pattern):
+    save('pics [2020]/a.png')
+    assert run(pattern) == 0 and files() == ['a_x2.png']
+
+
+def test_results_are_those_of_the_network_resampled_once():
+    """Against Pillow's own Lanczos on the whole result, whose bands agree with it within a level."""
+    image = np.ascontiguousarray(photos.astronaut()[:300, :200])
+    save('a.png', image)
+    for options, size in ((['--outscale', '1.3'], (260, 390)), (['--size', '500x'], (500, 750))):
+        assert run('a.png', *options, '-o', 'out') == 0
+        path, = Path('out').iterdir()
+        expected = Image.fromarray(upscale(image, load(device='cpu'))).resize(size, Image.Resampling.LANCZOS)
+        assert np.abs(np.array(Image.open(path)).astype(int) - np.array(expected)).max() <= 1
+        path.unlink()
 
 
 def test_from_any_folder_with_a_file_of_weights(tmp_path):
