@@ -1,1 +1,1 @@
-"""The processes of a run: the process group that trains together, and the signals that stop it."""
+"""A program as the system sees it: its arguments, exit status and signals, and the ranks that train together."""

@@ -21,13 +21,13 @@ class Stream:
     A reader that has gone, as `head` does, raises BrokenPipeError unless `silent`.
     """
 
-    def __init__(self, stream: TextIO | None, silent: bool = False):
+    def __init__(self, stream: TextIO | None, silent: bool = False) -> None:
         self._stream, self._silent = stream or _nowhere(), silent
         self.error: Exception | None = None
         if hasattr(self._stream, 'reconfigure'):
             self._stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -71,7 +71,7 @@ def command_line(afterwards: str = '') -> Callable:
     2 if something given was wrong or the system refused something (a full disk, a folder taken away, memory), told in
     one line; 75 if it may work later; 1 if it ended since nobody reads the output any longer; 130 after Ctrl-C.
 
-    afterwards: how to go on after Ctrl-C, in words.
+    afterwards: what to do after Ctrl-C, in words.
     """
     def decorate(main):
         @wraps(main)

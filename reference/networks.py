@@ -35,7 +35,7 @@ class MLN(nn.Module):
         self.tail = tail(n_feats, scale)
 
     def forward(self, lq: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        """(sr, features) of lq (B, 3, h, w) and its bicubic enlargement up (B, 3, sh, sw)."""
+        """(sr, features) of lq (B, 3, h, w) and up (B, 3, sh, sw), lq upsampled by bicubic."""
         features = self.body(self.head(lq))                         # (B, C, h, w)
         return self.tail(features) + up, features                   # (B, 3, sh, sw), (B, C, h, w)
 

@@ -8,7 +8,7 @@
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 # Train one stage under Slurm, a process for each GPU of each node. Slurm asks the training to stop two minutes before
-# its time is over; it saves then, and the same job submitted again goes on.
+# its time is over; it saves then, and the same job submitted again resumes.
 # Usage, from the repository's root: sbatch scripts/cluster/train_slurm.sh --stage 3 [flags of main.py]
 # Environment: N_GPUS (GPUs of each node; those of the job), MASTER_PORT (29500), DIR_DATA (datasets, from the
 #   repository's root), PYTHON (found or set up by itself).

@@ -4,7 +4,7 @@
 # Usage: on machine 0: NODE_RANK=0 MASTER_ADDR=<its address> sh scripts/cluster/train_two_nodes.sh --stage 3 [flags of main.py]
 #        on machine 1: NODE_RANK=1 MASTER_ADDR=<the same>    sh scripts/cluster/train_two_nodes.sh --stage 3 [the same flags]
 # A process that is lost is started anew, with all others. Where a machine is lost, stop the other (Ctrl-C) and start
-# both again: the training goes on.
+# both again: the training resumes.
 # Environment: NODE_RANK and MASTER_ADDR (needed), N_NODES (2), N_GPUS (GPUs of each machine, 1), MASTER_PORT (29500),
 #   DIR_DATA (datasets, from the repository's root), PYTHON (found or set up by itself); where a machine has several
 #   network interfaces, NCCL_SOCKET_IFNAME (on CPUs GLOO_SOCKET_IFNAME) names the one to the others.
