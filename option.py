@@ -1,6 +1,5 @@
 """Every option: its default, its unit, what it refuses, what each stage sets. A mistake is one line, a UserError."""
 import argparse
-import difflib
 import sys
 from re import fullmatch, sub
 
@@ -8,6 +7,7 @@ from data.degradation import DEGRADATIONS
 from data.protocol import PROTOCOLS
 from model import FAMILIES
 from model.presets import PUBLISHED_KDSR
+from optim.schedule import check_decay, decay
 from process.arguments import Help, Parser, amount, boolean, checked, count, folder_name, run_folder, whole, within
 from report.metric import DEFAULT, METRICS, metric_names
 from utility import UserError, expanded, import_files
@@ -33,8 +33,6 @@ level = checked(float, lambda x: x == 0 or 1 <= x <= 255, '0 or 1-255: noise is 
 states = checked(int, lambda n: n == 0 or 2 <= n <= 10 ** 6, '0 for all, or 2 or more: one alone may be damaged')
 resume = checked(int, lambda n: -1 <= n <= 10 ** 6, '-1, 0 or an epoch')
 scale = checked(int, lambda n: n in (2, 3, 4), '2, 3 or 4: one scale a run')
-decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|linear_[0-9]{1,6}', text),
-                'step, step_A_B with epochs A, B, cosine, or linear_E with an epoch E')
 indices = checked(str, lambda text: fullmatch(r'[0-9]{1,6}(,[0-9]{1,6})*', text), 'numbers from 0, as 0,3,7')
 
 # A heading, then its flags: (name, published default, type, choices or registry, help). Of a stage: presets.py.
@@ -199,8 +197,8 @@ def parse(argv: list[str] | None = None, stage: int | None = None) -> argparse.N
     argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
             for token in (sys.argv[1:] if argv is None else argv)]
     given = [token[2:].partition('=')[0] for token in argv if token.startswith('--')]
-    _refuse_unknown(given)
     first = Parser(prog='main.py', add_help=False, allow_abbrev=False)
+    first.refuse_unknown(given, NAMES, (*RETIRED, 'help'))
     first.add_argument('--extension', type=import_files)  # before anything is looked up in a table that it adds to
     first.parse_known_args(argv)
     asked, model = _peek(argv)
@@ -230,16 +228,7 @@ def default_run(model: str, stage: int) -> str:
     return f'stage{stage}' if model == 'mrda' else f'{model}_stage{stage}'
 
 
-def _refuse_unknown(given):
-    """Raise UserError for the first flag that does not exist, with the nearest one that does."""
-    for name in given:
-        if name not in (*NAMES.values(), *RETIRED, 'help'):
-            near = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5)
-            hint = f'did you mean --{NAMES[near[0]]}?' if near else 'python main.py --help lists the flags'
-            raise UserError(f'no such flag: {"--" + name!r}; {hint}')
-
-
-def _peek(argv):
+def _peek(argv: list[str]) -> tuple[str | None, str]:
     """(stage as text or None, model): what the defaults of the other options depend on."""
     parser = Parser(prog='main.py', add_help=False, allow_abbrev=False)  # or --mode would be --model
     parser.add_argument('--stage')
@@ -251,7 +240,7 @@ def _peek(argv):
     return seen.stage or ('3' if seen.is_stage3 == 'True' else None), seen.model.replace('blindsr', blindsr)
 
 
-def _settle(args, stage, asked, given):
+def _settle(args: argparse.Namespace, stage: int | str, asked: str, given: set[str]) -> None:
     """Turn what was written into what the program reads: see parse."""
     args.retired = [f'--{name}' for name in RETIRED if name in given and (name != 'is_stage3' or 'stage' in given)]
     for name in RETIRED:
@@ -275,7 +264,7 @@ def _settle(args, stage, asked, given):
     args.save = args.save or '' if asked == 'all' else args.run_name
 
 
-def _check(args):
+def _check(args: argparse.Namespace) -> None:
     """Raise UserError for what the options get wrong together."""
     own = FAMILIES[args.model].presets
     if args.stage not in (*own, 'all'):
@@ -296,10 +285,7 @@ def _check(args):
             raise UserError(f'--{low} {getattr(args, low)} is above --{high} {getattr(args, high)}')
     if args.kernels and args.blur_type != 'file':
         raise UserError(f'--kernels {args.kernels}: --blur_type file uses it, --blur_type {args.blur_type} does not')
-    linear = fullmatch('linear_([0-9]+)', args.decay_type)
-    if linear and int(linear[1]) >= args.epochs_sr - args.epochs_encoder and not args.test_only:
-        raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay up to --epochs_sr '
-                        f'{args.epochs_sr}; raise that, or lower {linear[1]}')
+    check_decay(args)
     if not args.distill and args.epochs_encoder:
         raise UserError(f'--epochs_encoder {args.epochs_encoder}: without distillation (--distill 0) nothing trains '
                         'the encoder alone; leave it out')

@@ -1,11 +1,16 @@
 """Learning rates: the rate of every batch of a training, from its options alone."""
 import math
 from argparse import Namespace
-from re import findall
+from re import findall, fullmatch
+
+from process.arguments import checked
+from utility import UserError
 
 # The options that rates follow from. Changing them is harmless as long as no batch that was trained had another rate.
 OPTIONS = ('lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'warmup', 'epochs_sr', 'lr_encoder', 'lr_decay_encoder',
            'gamma_encoder')
+decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|linear_[0-9]{1,6}', text),
+                'step, step_A_B with epochs A, B, cosine, or linear_E with an epoch E')
 
 
 def learning_rate(args: Namespace, epoch: int, encoder_epochs: int, batch: int = 0) -> float:
@@ -32,6 +37,14 @@ def _decay(args: Namespace, epoch: int, part: float, epochs: int) -> float:
         return min(1.0, (epochs - (epoch - 1 + part)) / (epochs - start)) if epochs > start else 1.0
     milestones = numbers or range(args.lr_decay_sr, epoch + 1, args.lr_decay_sr)
     return args.gamma_sr ** sum(milestone <= epoch for milestone in milestones)
+
+
+def check_decay(args: Namespace) -> None:
+    """Raises UserError if --decay_type leaves no epoch for a linear decay."""
+    linear = fullmatch('linear_([0-9]+)', args.decay_type)
+    if linear and int(linear[1]) >= args.epochs_sr - args.epochs_encoder and not args.test_only:
+        raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay up to --epochs_sr '
+                        f'{args.epochs_sr}; raise that, or lower {linear[1]}')
 
 
 def equal_until(old: dict, args: Namespace, encoder_epochs: int, epoch: int, batch: int) -> bool:

@@ -1,6 +1,7 @@
 """Arguments of the command lines: numbers in ranges, True and False, a parser that answers a mistake with one line."""
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from re import fullmatch
 from typing import NoReturn
@@ -55,3 +56,12 @@ class Parser(argparse.ArgumentParser):
         """Raises UserError."""
         raise UserError(' '.join(message.removeprefix('argument ').split())
                         + f'; python {self.prog} --help lists the flags')
+
+    def refuse_unknown(self, given: list[str], known: dict[str, str], others: Iterable[str]) -> None:
+        """Raises UserError for the first name of `given` that is no flag, with the nearest of those that are `known`,
+        {name in lower case: name}; others: further names that are accepted."""
+        for name in given:
+            if name not in (*known.values(), *others):
+                near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+                hint = f'did you mean --{known[near[0]]}?' if near else f'python {self.prog} --help lists the flags'
+                raise UserError(f'no such flag: {"--" + name!r}; {hint}')
