@@ -63,7 +63,7 @@ def _train(folder, flags, point, fault, broken):
 
 
 def _note_commits():
-    """Append to the file `commits` the state files whose saving has returned."""
+    """Append to the file `commits` the checkpoints whose saving has returned."""
     save = checkpoint.save_state
 
     def noted(path, state):
@@ -147,7 +147,7 @@ BROKEN = {'not atomic': _not_atomic, 'deletes first': _deletes_first, 'forgets t
 # ---------------------------------------------------------------- what must hold
 
 def files(folder):
-    """{path below experiment/: what it holds} of every state and weights file."""
+    """{path below experiment/: what it holds} of every checkpoint and weights file."""
     found = {}
     for path in sorted(Path(folder, 'experiment').rglob('*.pt')):
         found[str(path.relative_to(folder))] = (load_state if path.name.startswith('state_') else load_weights)(path)
@@ -166,7 +166,7 @@ def same(a, b):
 
 
 def newest(paths):
-    """{run folder: newest position} of state files."""
+    """{run folder: newest position} of checkpoints."""
     found = {}
     for path in map(Path, paths):
         epoch, batch = map(int, f'{path.stem}_0'.split('_')[1:3])

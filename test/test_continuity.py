@@ -36,14 +36,14 @@ def test_other_pixels_under_the_same_names_and_sizes_are_refused(cli, photos, ca
     assert train(cli, photos, 2, '--accept_changes') == 0
 
 
-def test_the_same_pixels_in_other_files_go_on(cli, photos):
+def test_same_pixels_in_other_files_resume(cli, photos):
     assert train(cli, photos, 1) == 0
     Image.fromarray(read_rgb(photos / 'b.bmp')).save(photos / 'b.png')
     (photos / 'b.bmp').unlink()
     assert train(cli, photos, 2, '--ext', 'img') == 0
 
 
-def test_a_checkpoint_that_knows_names_and_sizes_only_goes_on(cli, photos, capsys):
+def test_checkpoint_with_names_and_sizes_only_resumes(cli, photos, capsys):
     assert train(cli, photos, 1) == 0
     state = load_state(STATE)
     new = state['options']['images']

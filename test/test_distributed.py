@@ -1,4 +1,4 @@
-"""Several processes learn what one does, stop and go on together, and none stays behind when one is lost."""
+"""Several processes learn what one does, stop and resume together, and none survives when one is lost."""
 import os
 import re
 import signal
@@ -40,7 +40,7 @@ def test_ranks_learn_what_one_process_does(library, tmp_path):
 
 
 @pytest.mark.parametrize('model, stage', MODELS)
-def test_the_gradient_is_the_mean_of_the_shares(tmp_path, model, stage):
+def test_gradient_is_the_mean_over_ranks(tmp_path, model, stage):
     assert finish(tmp_path, 2, gradients, stage, model) == [0, 0], printed(tmp_path)
     built, hr, seeds = example(stage, model)
     built.begin_epoch(2)
@@ -68,7 +68,7 @@ def test_all_stages_stopped_and_resumed_equal_an_uninterrupted_run(library, tmp_
     check_equal(parts, whole)
 
 
-def test_a_mistake_is_one_line_of_one_rank(library, tmp_path):
+def test_mistake_is_one_line_of_one_rank(library, tmp_path):
     odd, weights = make(tmp_path, 'odd', 'weights')
     flags = ['--dir_data', str(library), '--stage', '1']
     assert finish(odd, 2, train, *flags, '--batch_size', '5') == [2, 2]
@@ -78,14 +78,14 @@ def test_a_mistake_is_one_line_of_one_rank(library, tmp_path):
         assert said.count('error: ') == 1 and text in said and 'Traceback' not in said
 
 
-def test_a_mistake_that_one_rank_meets_is_told_once(library, tmp_path):
+def test_mistake_of_one_rank_is_printed_once(library, tmp_path):
     assert finish(tmp_path, 2, mistaken, '--dir_data', str(library), '--stage', '1') == [2, 2]
     said = printed(tmp_path, 0) + printed(tmp_path, 1)
     assert said.count('error: ') == 1 and 'error: a mistake that one rank sees\n' in said
 
 
 @pytest.mark.parametrize('missing', [0, 1], ids=['a rank that hangs', 'a rank that never came'])
-def test_a_rank_that_is_asked_to_stop_does_not_wait_for(library, tmp_path, missing):
+def test_rank_that_is_asked_to_stop_does_not_wait(library, tmp_path, missing):
     flags = ['--dir_data', str(library), '--stage', '1', '--test_every', '100000']
     processes = launch(tmp_path, 2 + missing, hasty, *flags, missing=missing)
     hanging, waiting = processes
@@ -107,7 +107,7 @@ def test_a_rank_that_is_asked_to_stop_does_not_wait_for(library, tmp_path, missi
             process.kill()
 
 
-def test_tests_run_on_the_leader_alone(library, tmp_path):
+def test_only_rank0_runs_the_tests(library, tmp_path):
     flags = ['--dir_data', str(library), '--stage', '1', '--epochs_sr', '1']
     assert finish(tmp_path, 2, train, *flags) == [0, 0]
     assert finish(tmp_path, 2, train, *flags, '--test_only') == [0, 0]
@@ -151,7 +151,7 @@ def run_and_hit(folder, library, number, seconds, *flags, launching=False):
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 @pytest.mark.slow
-def test_a_killed_rank_ends_all_and_the_run_goes_on(library, tmp_path, monkeypatch):
+def test_killed_rank_ends_all_and_the_run_resumes(library, tmp_path, monkeypatch):
     run_and_hit(tmp_path, library, signal.SIGKILL, 10)
     last = max(int(path.stem.split('_')[2]) for path in tmp_path.rglob('state_0_*.pt'))
     endings = 'error: rank 0 of 2 lost another rank|asked to stop|interrupted; the same command'  # as it was just then
@@ -175,7 +175,7 @@ def test_no_rank_outlives_torchrun(library, tmp_path):
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 @pytest.mark.slow
-def test_a_silent_rank_ends_all(library, tmp_path, request):
+def test_silent_rank_ends_all(library, tmp_path, request):
     if not request.config.getoption('--sweep'):
         pytest.skip('takes 45 seconds: --sweep')
     run_and_hit(tmp_path, library, signal.SIGSTOP, 45, '--dist_timeout', '5')

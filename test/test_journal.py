@@ -1,4 +1,4 @@
-"""log.jsonl: valid JSON, one row a step, none twice however a run is stopped; TensorBoard where it is asked for."""
+"""log.jsonl: valid JSON, one row a step, none twice however a run is stopped; TensorBoard with --tensorboard."""
 import importlib.util
 import json
 import math
@@ -63,7 +63,7 @@ def test_rows_after_the_position_go_and_come_once(tmp_path, position, kept):
     assert places(rows(tmp_path)) == [*WHOLE[:kept], ('test', None, None)]
 
 
-def test_what_is_no_number_is_text_and_other_ranks_write_nothing(tmp_path):
+def test_inf_and_nan_are_text_and_other_ranks_write_nothing(tmp_path):
     journal = make(tmp_path)
     journal.test(1, {'Set5': {'psnr_y': math.inf, 'ssim_y': math.nan}})
     row, = rows(tmp_path)
@@ -74,7 +74,7 @@ def test_what_is_no_number_is_text_and_other_ranks_write_nothing(tmp_path):
     assert not list((tmp_path / 'other').iterdir())
 
 
-def test_a_run_that_fails_and_goes_on_has_each_row_once(cli, monkeypatch):
+def test_failed_and_resumed_run_has_each_row_once(cli, monkeypatch):
     step = Trainer.step
 
     def failing(self, hr, threshold):
@@ -100,7 +100,7 @@ def test_a_run_that_fails_and_goes_on_has_each_row_once(cli, monkeypatch):
     assert places(rows()) == [*WHOLE[:5], ('test', None, None), *WHOLE[5:]]
 
 
-def test_tensorboard_that_is_missing_is_told_before_anything_starts(cli, monkeypatch, capsys):
+def test_missing_tensorboard_is_reported_before_anything_starts(cli, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     assert cli('--stage', 1, '--tensorboard') == 2
     said = capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_tensorboard_that_is_missing_is_told_before_anything_starts(cli, monkeyp
 def test_curves_and_a_picture_per_test(cli):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     assert cli('--stage', 1, '--epochs_sr', 1, '--tensorboard') == 0
-    assert cli('--stage', 1, '--epochs_sr', 2, '--tensorboard') == 0      # goes on
+    assert cli('--stage', 1, '--epochs_sr', 2, '--tensorboard') == 0      # resumes
     events = EventAccumulator(str(RUN / 'tensorboard')).Reload()
     assert [event.step for event in events.Scalars('step/losses/loss')] == [1, 2, 3, 4, 5, 6]
     assert [event.step for event in events.Scalars('test/scores/Set2/psnr_y')] == [3, 6]

@@ -106,7 +106,7 @@ def test_a_flipped_bit_of_a_tensor_is_found(weights, tmp_path):
 
 
 @pytest.mark.parametrize('mutate, count', [(flipped, 1000), (zeroed, 300), (cut, 300)])
-def test_damaged_states_are_refused(tmp_path, mutate, count):
+def test_damaged_checkpoints_are_refused(tmp_path, mutate, count):
     check_rot_is_found(tmp_path / 'state.pt', mutate, count)
 
 
@@ -221,7 +221,7 @@ def test_other_contents_are_refused(tmp_path, content):
         assert 'no dict' in refused(load_state, path)
 
 
-def test_foreign_bytes_with_a_right_checksum_are_no_state(tmp_path):
+def test_foreign_bytes_with_a_right_checksum_are_no_checkpoint(tmp_path):
     path, rng = tmp_path / 'state.pt', random.Random(1)
     good = saved({'epoch': 1, 'w': torch.arange(40)})
     for data in (b'', b'text', zipped({}), zipped({'data.pkl': b'.'}), *(flipped(good, rng) for _ in range(200))):

@@ -56,7 +56,7 @@ def test_how_torchrun_is_called(job):
 
 
 @pytest.mark.slow
-def test_a_job_that_is_asked_to_stop_goes_on_in_the_next(library, job):
+def test_stopped_job_is_resumed_by_the_next(library, job):
     flags = [*SMALL, '--dir_data', str(library), '--stage', '1', '--test_every', '40', '--epochs_sr', '1']
     log = job / 'repository/experiment/stage1_x2_bicubic_iso/log.txt'
     chosen = {'OMP_NUM_THREADS': '1', 'XDG_CACHE_HOME': 'cache'}

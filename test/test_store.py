@@ -1,4 +1,4 @@
-"""Weights and states on disk: whole or not at all, any damage found, foreign files refused in words."""
+"""Weights and checkpoints on disk: whole or not at all, any damage found, foreign files refused."""
 import os
 import pickle
 
@@ -65,7 +65,7 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch, content):
     assert not (tmp_path / 'executed').exists()
 
 
-def test_a_state_comes_back_or_is_refused(tmp_path):
+def test_checkpoint_is_read_back_or_refused(tmp_path):
     path = tmp_path / 'state.pt'
     save_state(path, {'epoch': 3, 'w': torch.arange(5), 'history': {'loss': [0.5]}})
     assert load_state(path)['history'] == {'loss': [0.5]} and load_state(path)['w'].tolist() == [0, 1, 2, 3, 4]
@@ -76,7 +76,7 @@ def test_a_state_comes_back_or_is_refused(tmp_path):
             load_state(path)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / 'file'
     write_bytes(path, b'old')
 

@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped, damaged, started twice or refused the disk: nothing is lost, nothing differs."""
+"""Trainings that are killed, stopped, damaged, started twice or denied the disk lose nothing and end bit-identical."""
 import errno
 import os
 import re
@@ -52,7 +52,7 @@ def test_killed_at_write_points(one, whole, tmp_path, request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
-def test_a_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, request, error):
+def test_failed_write_is_one_line_and_loses_nothing(one, whole, tmp_path, request, error):
     step = 1 if request.config.getoption('--sweep') else 9
     survives(tmp_path, one, whole, range(1 + 4 * (error == errno.EIO), whole[1] + 1, step), fault=error)
     printed = [(place / 'printed').read_text() for place in tmp_path.iterdir()]
@@ -62,7 +62,7 @@ def test_a_write_that_fails_is_one_line_and_loses_nothing(one, whole, tmp_path, 
 @pytest.mark.slow
 @pytest.mark.parametrize('broken, how', [('not atomic', 'damaged'), ('deletes first', 'was saved'),
                                          ('forgets the optimizer', 'differs'), ('off by one', 'differs')])
-def test_a_broken_saver_is_caught(one, whole, tmp_path, broken, how):
+def test_broken_saver_is_caught(one, whole, tmp_path, broken, how):
     with pytest.raises((AssertionError, UserError), match=how):
         survives(tmp_path, one, whole, range(20, whole[1], 2), broken=broken)
 
@@ -85,7 +85,7 @@ def test_random_kills_across_the_stages(library, tmp_path, request):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_step_and_asks_to_be_run_again(one, library, tmp_path, number):
+def test_signal_saves_the_step_and_exits_with_75(one, library, tmp_path, number):
     flags = [*one, '--save_every_min', '60', '--test_every', '150', '--epochs_sr', '1']
     for name in 'whole', 'stopped':
         (tmp_path / name).mkdir()
@@ -102,7 +102,7 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(one, library, tmp_path
     check_equal(tmp_path / 'stopped', tmp_path / 'whole')
 
 
-def test_a_second_training_in_one_folder_is_refused_and_a_killed_one_frees_it(one, tmp_path):
+def test_second_training_in_a_folder_is_refused_until_the_first_ends(one, tmp_path):
     flags = [*one, '--test_every', '1000', '--epochs_sr', '1', '--n_threads', '1', '--save_every_min', '60']
     first = start(tmp_path, flags)
     printed = tmp_path / 'printed'
@@ -120,7 +120,7 @@ def states(run='stage1'):
     return Path('experiment', f'{run}_x2_bicubic_iso', 'model')
 
 
-def test_a_damaged_state_is_passed_over_aloud_and_never_by_a_fresh_start(cli, capsys):
+def test_damaged_checkpoint_is_skipped_with_a_warning(cli, capsys):
     assert cli('--stage', 1) == 0
     last, before = states() / 'state_2.pt', (states() / 'state_2.pt').read_bytes()
     last.write_bytes(before[:1000] + b'!' + before[1001:])
@@ -132,7 +132,7 @@ def test_a_damaged_state_is_passed_over_aloud_and_never_by_a_fresh_start(cli, ca
     assert cli('--stage', 1) == 2 and 'every checkpoint is damaged' in capsys.readouterr().err
 
 
-def test_options_that_change_the_result_are_refused_with_a_diff(cli, library, tmp_path, capsys):
+def test_options_that_change_the_result_are_refused_by_name(cli, library, tmp_path, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli('--stage', 1, '--weight_decay', '0.1', '--beta1', '0.8') == 2
     said = capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_options_that_change_the_result_are_refused_with_a_diff(cli, library, tm
     assert cli('--stage', 1, '--weight_decay', '0.1', '--epochs_sr', 3, '--accept_changes') == 0
 
 
-def test_two_states_at_least_stay_and_those_within_epochs_go(cli):
+def test_two_newest_checkpoints_stay_at_least(cli):
     assert cli('--stage', 1, '--save_every_min', 0, '--keep_states', 2, '--epochs_sr', 3) == 0
     assert {path.name for path in states().glob('state_*')} == {'state_2.pt', 'state_3.pt', 'state_3_3.pt'} - {
         'state_3_3.pt'} | {'state_2_3.pt'}
@@ -158,7 +158,7 @@ def test_closed_stdout_does_not_stop_a_training(cli, monkeypatch):
     assert (states() / 'state_1.pt').exists()
 
 
-def test_what_a_kill_left_half_written_is_removed(cli):
+def test_half_written_files_are_removed(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     (states() / '.writing.x').write_bytes(b'half')
     assert cli('--stage', 1) == 0

@@ -89,7 +89,7 @@ def said(folder):
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost_and_the_training_goes_on(library, tmp_path):
+def test_training_resumes_after_a_machine_is_lost(library, tmp_path):
     reason = why_not()
     if reason:
         pytest.skip(reason)
