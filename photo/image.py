@@ -18,7 +18,7 @@ from data.images import (
     upright,
 )
 from photo.colour import is_gray
-from photo.metadata import Metadata, collect
+from photo.metadata import Metadata, collect, encoding_of
 from utility import UserError, stderr_lines
 
 MAX_PIXELS = 160_000_000  # of a photo: the largest cameras have 151 million
@@ -61,12 +61,18 @@ def read_photo(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Phot
     """
     with stderr_lines():  # what decoders print of damaged side data
         found = decode(source, max_pixels)
-    notes = []
+    notes, nclx = [], b''
     if found.form in ('JPEG', 'MPO'):
-        damage = jpeg_damage(source if isinstance(source, bytes) else Path(source).read_bytes())
+        damage = jpeg_damage(_content(source))
         if damage and not found.dropped:
             notes.append(f'its pixels are damaged, as far as libjpeg can tell: {damage}')
-    return _photo(found, notes)
+    elif found.form in ('AVIF', 'HEIF'):
+        nclx = encoding_of(_content(source))
+    return _photo(found, notes, nclx)
+
+
+def _content(source: str | Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
 def photo_of(image: Image.Image) -> Photo:
@@ -109,8 +115,8 @@ def _untouched(image: Image.Image) -> bytes | None:
     return data
 
 
-def _photo(found: Decoded, notes: list[str]) -> Photo:
-    metadata, pixels = collect(found), found.pixels
+def _photo(found: Decoded, notes: list[str], nclx: bytes = b'') -> Photo:
+    metadata, pixels = collect(found, nclx), found.pixels
     lossy = found.form in ('JPEG', 'MPO', 'WEBP', 'AVIF', 'HEIF')
     if lossy and pixels.shape[2] > 2 and is_gray(pixels[:, :, :3], CHROMA):
         pixels[:, :, :3] = pixels[:, :, 1:2]

@@ -68,8 +68,11 @@ def _like_srgb(primaries: bytes) -> bool:
     return len(values) == 8 and all(abs(a - b) <= 500 for a, b in zip(values, standard, strict=True))
 
 
-def collect(found: Decoded) -> Metadata:
-    """The metadata of a decoded file; what is damaged or too long for any reader is named in `found.dropped`."""
+def collect(found: Decoded, nclx: bytes = b'') -> Metadata:
+    """The metadata of a decoded file; what is damaged or too long for any reader is named in `found.dropped`.
+
+    nclx: primaries and transfer function of an AVIF or HEIC file, as encoding_of finds them.
+    """
     kept = Metadata(found.info.get('icc_profile'), dpi=_resolution(found.info.get('dpi')))
     kept.exif = _descriptive(found.exif) if found.form == 'TIFF' else found.exif
     with suppress_damage(found, 'EXIF data'):
@@ -81,12 +84,23 @@ def collect(found: Decoded) -> Metadata:
     if comment := found.info.get('comment', b''):
         comment = comment.decode('utf-8', 'replace') if isinstance(comment, bytes) else str(comment)
         kept.text.append(('Comment', comment))
+    if nclx and not kept.icc:
+        kept.colour.append((b'cICP', nclx + b'\0\1'))
     for name, content in found.chunks:
         _keep_chunk(kept, found, name, content)
     if kept.icc and kept.icc[16:20] != (b'GRAY' if found.pixels.shape[2] < 3 else b'RGB '):
         found.dropped.append('a colour profile of other channels')
         kept.icc = None
     return kept
+
+
+def encoding_of(head: bytes) -> bytes:
+    """Primaries and transfer function, two bytes as in cICP, that the header of an AVIF or HEIC file names; b'' where
+    it names none or those of sRGB. Pillow does not tell."""
+    box = head.find(b'colrnclx')
+    primaries, transfer = (int.from_bytes(head[box + i:box + i + 2], 'big') for i in (8, 10)) if box >= 0 else (2, 2)
+    plain = primaries in (1, 2) and transfer not in HDR  # 2: not said; other functions of BT.709 look as sRGB does
+    return b'' if plain or max(primaries, transfer) > 255 else bytes([primaries, transfer])
 
 
 def _keep_chunk(kept: Metadata, found: Decoded, name: bytes, content: bytes) -> None:

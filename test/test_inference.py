@@ -12,7 +12,7 @@ from model import kdsr, mrda
 from model.inference import OVERLAP, TILE, fitting, reach, represent, self_ensemble, super_resolve, whole
 from utility import UserError, out_of_memory
 
-# Enlarges by the student with all memory, then with less and less of it until the whole image no longer fits.
+# Upscales by the student with all memory, then with less and less of it until the whole image no longer fits.
 SHORTAGE = """
 import resource
 import torch
@@ -24,16 +24,16 @@ student = mrda.student(4, n_blocks=1).requires_grad_(False)
 lq = torch.rand(1, 3, 160, 200)
 rep, _ = student.encoder(lq)
 parts = []
-def enlarge(part):
+def compute(part):
     result = student.G(part, rep)
     parts.append(tuple(part.shape[-2:]))
     return result
-expected = enlarge(lq)
+expected = compute(lq)
 used = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmSize'))
 for mib in range(400, 0, -20):
     parts.clear()
     resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), resource.RLIM_INFINITY))
-    result = fitting(enlarge, lq, 4, overlap=24)
+    result = fitting(compute, lq, 4, overlap=24)
     if len(parts) > 1:
         print(max(parts), (result - expected).abs().max().item())
         break
@@ -51,8 +51,8 @@ def test_tiles_equal_the_whole_where_the_overlap_covers_the_receptive_field():
 
 def test_self_ensemble_of_an_equivariant_map_is_the_map():
     lq, up = torch.rand(1, 3, 5, 7), torch.rand(1, 3, 10, 14)
-    enlarge = nn.Upsample(scale_factor=2)
-    assert self_ensemble(lambda lq, up, hr: enlarge(lq) + up, lq, up, None).allclose(enlarge(lq) + up)
+    upsample = nn.Upsample(scale_factor=2)
+    assert self_ensemble(lambda lq, up, hr: upsample(lq) + up, lq, up, None).allclose(upsample(lq) + up)
 
 
 def test_self_ensemble_is_equivariant():
@@ -64,7 +64,7 @@ def test_self_ensemble_is_equivariant():
 
 
 class Scarce:
-    """Enlarges by nearest neighbours where the image has at most `most` pixels; above, memory runs out as `error`."""
+    """Upscales by nearest neighbours where the image has at most `most` pixels; above, memory runs out as `error`."""
 
     def __init__(self, most, error):
         self.most, self.error, self.sides = most, error, []
@@ -174,7 +174,7 @@ def _seen(network, rep, side):
 
 @pytest.mark.parametrize('gain', [1, pytest.param(1.7, marks=pytest.mark.slow)])
 def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
-    """Within a tenth of a grey level, although the overlap covers half of what 27 blocks can see; also where all blocks
+    """Within a tenth of a level, although the overlap covers half of what 27 blocks can see; also where all blocks
     do more than at random, so that the image spreads further."""
     student = mrda.student(4).requires_grad_(False)
     for block in student.G.body[0].body:

@@ -91,6 +91,24 @@ def test_colours_that_only_png_can_say_are_refused_elsewhere(chunk, said):
     assert Output(2, 'jpg').prepare(plain, '.jpg').notes == []
 
 
+@pytest.mark.parametrize('form', ['AVIF', 'HEIF'])
+def test_hdr_of_avif_and_heic_files_is_kept_in_png_and_refused_elsewhere(form):
+    if form == 'HEIF':
+        pytest.importorskip('pillow_heif').register_heif_opener()
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f'this Pillow writes no {form}')
+    data = save('a.avif', SCENE, format=form).read_bytes()
+    assert not read_photo('a.avif').metadata.colour
+    box = data.index(b'colrnclx') + 8
+    Path('a.avif').write_bytes(data[:box] + struct.pack('>2H', 9, 16) + data[box + 4:])
+    assert read_photo('a.avif').metadata.encoding == 'HDR (PQ)'
+    path, _ = run('a.avif')
+    assert read_photo(path).metadata.colour == [(b'cICP', bytes([9, 16, 0, 1]))]
+    with pytest.raises(UserError, match='1 of 1'):
+        run('a.avif', form='jpg')
+
+
 def test_a_profile_that_no_png_reader_takes_is_converted_to_srgb():
     icc = SRGB + bytes(1_200_000)
     icc = struct.pack('>I', len(icc)) + icc[4:]
