@@ -1,7 +1,9 @@
 """Pieces that the networks of both families share."""
+from collections.abc import Iterable, Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.tail import Tail
@@ -11,12 +13,12 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 CONVOLUTIONS = 'convolutions'  # as BlindSR.overlap
 
 
-def conv3x3(n_in, n_out, stride=1):
+def conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
     """(B, n_in, h, w) → (B, n_out, h/stride, w/stride), rounded up; borders are zeros."""
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1)
 
 
-def leaky_relu():
+def leaky_relu() -> nn.LeakyReLU:
     """With the slope that every one of them has; it overwrites its input."""
     return nn.LeakyReLU(SLOPE, inplace=True)
 
@@ -24,7 +26,7 @@ def leaky_relu():
 class MeanShift(nn.Conv2d):
     """Adds sign · DIV2K's mean colour: a fixed 1x1 convolution, kept in the state dict as published files have it."""
 
-    def __init__(self, rgb_range, sign):
+    def __init__(self, rgb_range: int, sign: int) -> None:
         super().__init__(3, 3, kernel_size=1)
         with torch.no_grad():
             self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
@@ -35,12 +37,12 @@ class MeanShift(nn.Conv2d):
 class DynamicConv(nn.Module):
     """LeakyReLU of a depthwise 3x3 convolution whose kernels, one per sample and channel, `kernel` predicts from z."""
 
-    def __init__(self, n_feats):
+    def __init__(self, n_feats: int) -> None:
         super().__init__()
         self.kernel = nn.Sequential(nn.Linear(n_feats, n_feats, bias=False), leaky_relu(),
                                     nn.Linear(n_feats, n_feats * 9, bias=False))
 
-    def forward(self, x, kernel):
+    def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
         """x (B, C, h, w), kernel (B·C, 1, 3, 3) as predict_kernels makes it → (B, C, h, w)."""
         b, c, h, w = x.shape
         # One group per sample and channel, side by side in memory: what CPUs convolve several times faster than planes.
@@ -50,7 +52,7 @@ class DynamicConv(nn.Module):
         return rows.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)     # (B, C, h, w)
 
 
-def predict_kernels(convs, z):
+def predict_kernels(convs: Sequence[DynamicConv], z: Tensor) -> Tensor:
     """The kernels of all dynamic convolutions `convs` in one pass: z (B, C) → (len(convs), B·C, 1, 3, 3)."""
     if not convs:
         return z.new_empty(0, z.numel(), 1, 3, 3)
@@ -67,11 +69,12 @@ class Blocks(nn.Module):
     """
     recompute = True
 
-    def __init__(self, blocks):
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
         self.body = nn.ModuleList(blocks)
 
-    def forward(self, x, z):
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """x (B, C, h, w), z (B, C) → (B, C, h, w)."""
         counts = [sum(isinstance(module, DynamicConv) for module in block.modules()) for block in self.body]
         convs = [module for module in self.modules() if isinstance(module, DynamicConv)]
         kernels = predict_kernels(convs, z).split(counts)                           # for each block (n, B·C, 1, 3, 3)
@@ -93,7 +96,8 @@ class SRNetwork(nn.Module):
     C = n_feats; compress: what makes z (B, C) of the encoder's representation, None where that is z already.
     """
 
-    def __init__(self, scale, n_feats, blocks, rgb_range=1, compress=None):
+    def __init__(self, scale: int, n_feats: int, blocks: Iterable[nn.Module], rgb_range: int = 1,
+                 compress: nn.Module | None = None) -> None:
         super().__init__()
         self.sub_mean = MeanShift(rgb_range, -1)
         self.add_mean = MeanShift(rgb_range, +1)
@@ -102,7 +106,7 @@ class SRNetwork(nn.Module):
         self.body = nn.ModuleList([Blocks(blocks), conv3x3(n_feats, n_feats)])
         self.tail = Tail(n_feats, scale)
 
-    def forward(self, lq, rep):
+    def forward(self, lq: Tensor, rep: Tensor) -> Tensor:
         """lq (B, 3, h, w), rep (B, R) → sr (B, 3, sh, sw)."""
         blocks, conv = self.body
         z = self.compress(rep)                  # (B, C)
@@ -120,17 +124,18 @@ class BlindSR(nn.Module):
     """
     overlap: int | str | None = CONVOLUTIONS
 
-    def __init__(self, encoder, generator, student):
+    def __init__(self, encoder: nn.Module, generator: nn.Module, student: bool) -> None:
         super().__init__()
         self.student = student
         self.add_module('E_st' if student else 'E', encoder)
         self.G = generator
 
     @property
-    def encoder(self):
+    def encoder(self) -> nn.Module:
+        """E of a teacher, E_st of a student."""
         return self.E_st if self.student else self.E
 
-    def forward(self, lq, cue=None):
+    def forward(self, lq: Tensor, cue: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """lq (B, 3, h, w); cue (B, K, h, w), left out for a student → sr (B, 3, sh, sw), feature (B, F)."""
         rep, feature = self.encoder(lq if self.student else cue)   # (B, R), (B, F)
         return self.G(lq, rep), feature                            # (B, 3, sh, sw), (B, F)

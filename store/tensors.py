@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from store import files
 from utility import UserError, shown
@@ -18,26 +19,26 @@ PREFIXES = ('module.', '_orig_mod.')  # left by DataParallel and torch.compile
 WRAPPERS = ('params_ema', 'params', 'state_dict', 'model')  # keys under which published files hold the state dict
 
 
-def serialize(content):
+def serialize(content: object) -> bytes:
     """The bytes that torch.save writes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
-def save_weights(path, weights):
+def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor]) -> None:
     """Write a plain state dict, or a network's, as CPU tensors: the format of published weights files."""
     state = weights if isinstance(weights, dict) else weights.state_dict()
     files.write_bytes(path, serialize({key: tensor.cpu().contiguous() for key, tensor in state.items()}))
 
 
-def save_state(path, state):
+def save_state(path: str | Path, state: dict) -> None:
     """Write dicts, lists, tensors and basic types, followed by a SHA-256 over them."""
     payload = serialize(state)
     files.write_bytes(path, payload + hashlib.sha256(payload).digest())
 
 
-def load_state(path):
+def load_state(path: str | Path) -> dict:
     """What save_state wrote. Raises UserError if a single byte differs or if it holds anything but a dict."""
     try:
         data = Path(path).read_bytes()
@@ -53,7 +54,7 @@ def load_state(path):
     return state
 
 
-def load_weights(path):
+def load_weights(path: str | Path) -> dict[str, Tensor]:
     """{key: tensor} of a weights file, prefixes of wrappers removed. Raises UserError if it holds anything else.
 
     Of a dict that holds the state dict under a key of WRAPPERS, as published files do, the first of these is taken.
@@ -135,12 +136,12 @@ def _bare(key):
     return key
 
 
-def holed():
+def holed() -> bool:
     """Whether this PyTorch reads files in a way that may execute what a crafted one holds, weights_only or not."""
     return tuple(map(int, torch.__version__.split('.')[:2])) < (2, 10)
 
 
-def distrust(path):
+def distrust(path: object) -> str:
     """The warning about a file from elsewhere, where PyTorch is one that holed() names."""
     return (f'warning: PyTorch {torch.__version__} has known holes in how it reads weights (CVE-2025-32434, '
             f'CVE-2026-24747); load {shown(path)} only if you trust its source, or take PyTorch 2.10 or newer')

@@ -122,6 +122,12 @@ def test_wrapped_weights_load(tmp_path, kind):
     assert all(torch.equal(found[key], tensor) for key, tensor in network.state_dict().items())
 
 
+def test_wrapped_file_that_holds_code_is_refused(tmp_path):
+    torch.save({'params': MLN(4, 2).state_dict(), 'made_by': Path('anything')}, tmp_path / 'w.pth')
+    with pytest.raises(UserError, match=r'w\.pth: no readable weights file'):
+        load_weights(tmp_path / 'w.pth')
+
+
 def test_wrapper_around_something_else_is_refused(tmp_path):
     for content in {'params': {'a': 3}}, {'params': [1]}, {'model': {}}, {'state_dict': {'a': {'b': torch.zeros(1)}}}:
         torch.save(content, tmp_path / 'w.pth')
