@@ -105,7 +105,8 @@ def sandbox(tmp_path_factory):
                                                                               'Manga109'))]
     for name in names:
         write_rgb(root / 'datasets' / f'{name}.png', image)
-    for name in ('pairs/HR/p', 'pairs/HR/q', 'datasets/benchmark/RealSR/HR/r', 'datasets/benchmark/DIV2KRK/HR/im_1'):
+    for name in ('my_photos/a', 'pairs/HR/p', 'pairs/HR/q', 'datasets/benchmark/RealSR/HR/r',
+                 'datasets/benchmark/DIV2KRK/HR/im_1'):
         write_rgb(root / f'{name}.png', image)
     for name in 'pairs/LR/px4', 'pairs/LR/q', 'realsr/LR/r', 'DIV2KRK/lr_x4/im_1':
         write_rgb(root / f'{name}.png', np.ascontiguousarray(image[::4, ::4]))
@@ -193,6 +194,8 @@ def start(name, *arguments):
 def small(file, flags):
     """What makes the command small; a training starts anew, one that goes on has a run of one epoch there."""
     more = list(BEHIND[file])
+    if file == 'main.py' and any(name in flag for flag in flags for name in ('mrda_s_x4_iso_small', 'motion_x4')):
+        more = more[len(NETWORK):]  # the weights say the sizes
     if 'kdsr' in flags:
         more += ['--n_resblocks', '1']
     if any(flag.startswith('linear_') for flag in flags):
