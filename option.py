@@ -9,8 +9,9 @@ from model import FAMILIES
 from model.presets import PUBLISHED_KDSR
 from optim.schedule import check_decay, decay
 from process.arguments import Help, Parser, amount, boolean, checked, count, folder_name, run_folder, whole, within
+from process.extensions import import_extensions
 from report.metric import DEFAULT, METRICS, metric_names
-from utility import UserError, expanded, import_files
+from utility import UserError, expanded
 
 
 def family(text: str) -> str:
@@ -22,8 +23,7 @@ def family(text: str) -> str:
 
 
 family.__name__ = 'str'
-epoch, epochs = within(int, 0, 10 ** 6), within(int, 1, 10 ** 6)
-width = within(int, 1, 4096)
+epoch, epochs, width = within(int, 0, 10 ** 6), within(int, 1, 10 ** 6), within(int, 1, 4096)
 odd = checked(int, lambda n: 1 <= n <= 999 and n % 2, 'an odd whole number from 1 to 999: a kernel needs a centre')
 blur = checked(float, lambda x: x == 0 or 0.01 <= x <= 100, '0 for none, or a number of pixels from 0.01 to 100')
 axis = within(float, 0.01, 100)
@@ -41,7 +41,7 @@ OPTIONS = [
     ('stage', None, ('1', '2', '3', '4', '5', 'all'),
      'what to train or test; required; all: 1 to 4, one after the other; 5: adversarial fine-tuning of the student'),
     ('model', 'mrda', family, 'family of networks: mrda (public code: blindsr), kdsr (no stages 1 and 2), or your own'),
-    ('extension', None, str, 'Python file to import first, which adds losses or families of networks; A,B for two'),
+    ('extension', None, str, 'Python file to import first, which adds losses, metrics, families; A,B for two'),
     ('scale', 4, scale, 'enlargement: 2, 3 or 4'),
     ('test_only', False, boolean, 'test the weights, train nothing'),
     ('seed', 1, within(int, 0, 2 ** 63 - 1), 'every random draw follows from it'),
@@ -197,10 +197,8 @@ def parse(argv: list[str] | None = None, stage: int | None = None) -> argparse.N
     argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
             for token in (sys.argv[1:] if argv is None else argv)]
     given = [token[2:].partition('=')[0] for token in argv if token.startswith('--')]
-    first = Parser(prog='main.py', add_help=False, allow_abbrev=False)
-    first.refuse_unknown(given, NAMES, (*RETIRED, 'help'))
-    first.add_argument('--extension', type=import_files)  # before anything is looked up in a table that it adds to
-    first.parse_known_args(argv)
+    Parser(prog='main.py').refuse_unknown(given, NAMES, (*RETIRED, 'help'))
+    import_extensions(argv)
     asked, model = _peek(argv)
     chosen = stage or (int(asked) if asked in ('1', '2', '3', '4', '5') else asked)
     args = build_parser(chosen, model).parse_args(argv)

@@ -32,8 +32,9 @@ from photo.targets import left_out, targets
 from photo.upscaler import Upscaler
 from process.arguments import Parser, checked
 from process.command import command_line
+from process.extensions import import_files
 from store.files import reserve
-from utility import ROUNDED, UserError, choose_device, expand, import_files, shown
+from utility import ROUNDED, UserError, choose_device, expand, shown
 
 SLACK = 1e-3  # by so much floats may leave [0, 1], where they are clipped
 AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor

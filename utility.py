@@ -1,11 +1,9 @@
 """Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
 import hashlib
-import importlib.util
 import os
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -65,30 +63,6 @@ def shown(path: str | Path) -> str:
     """`path` as text that any terminal can print on one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
-
-
-def import_files(paths: str) -> None:
-    """Import Python files, joined by commas, each once, for what they register: losses, families of networks.
-
-    Raises UserError for one that cannot be imported.
-    """
-    for path in (expand(part).resolve() for part in filter(None, paths.split(','))):
-        name = str(path)
-        if name in sys.modules:
-            continue
-        spec = importlib.util.spec_from_file_location(name, path)
-        if not path.is_file() or spec is None:
-            raise UserError(f'--extension {shown(path)}: no such Python file (.py)')
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        if str(path.parent) not in sys.path:
-            sys.path.append(str(path.parent))  # for files beside it; last, so that none of them hides a module
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except Exception as error:
-            del sys.modules[name]
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
-            line = lines[-1] if lines else getattr(error, 'lineno', '?')
-            raise UserError(f'--extension {shown(path)}, line {line}: {type(error).__name__}: {error}') from error
 
 
 def expand(path: str | Path) -> Path:

@@ -3,6 +3,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
+from model import FAMILIES
 from option import NAMES, build_parser
 from store.files import read_text
 from utility import UserError, shown
@@ -24,8 +25,8 @@ class Start(NamedTuple):
         return self.options['test_only'] == 'False'
 
     def changed(self) -> dict[str, str]:
-        """{option: text} of those that are not as the stage sets them."""
-        parser = build_parser(self.stage, self.options['model'])
+        """{option: text} of those that are not as the stage sets them (of an unknown family: as MRDA does)."""
+        parser = build_parser(self.stage, self.options['model'] if self.options['model'] in FAMILIES else 'mrda')
         return {name: text for name, text in self.options.items()
                 if name in NAMES.values() and text != str(parser.get_default(name))}
 

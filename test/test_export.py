@@ -12,9 +12,9 @@ from skimage import data as photos
 from model import FAMILIES, kdsr, make, mrda
 from model.weights import Sizes
 from photo.upscaler import Upscaler
+from process.extensions import import_files
 from store.tensors import save_weights
 from upscale import load
-from utility import import_files
 
 MISSING = [name for name in ('onnx', 'onnxruntime', *['onnxscript'] * export_onnx.DYNAMO)
            if not importlib.util.find_spec(name)]

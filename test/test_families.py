@@ -15,9 +15,10 @@ from model import FAMILIES, make, mrda, zoo
 from model.inference import super_resolve
 from model.mln import MLN
 from model.weights import Sizes, recognise
+from process.extensions import import_files
 from store.tensors import load_weights, save_weights
 from upscale import load, upscale
-from utility import UserError, import_files
+from utility import UserError
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8')

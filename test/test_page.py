@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,10 +17,11 @@ from browser import opened, programs
 from data.degradation import AnisoGaussian, IsoGaussian, Pipeline, bicubic, classic
 from data.images import write_rgb
 from data.protocol import degradations
-from model import mrda
+from model import FAMILIES, mrda
 from option import parse
 from report import page, record
 from report.evaluation import Score, SetScores, write_csv
+from report.metric import METRICS
 from report.table import TestRun, write_tables
 from run.starts import config_text, read_starts
 from store.checkpoint import Run
@@ -190,6 +192,23 @@ def test_a_set_that_is_gone_hides_no_other(run, tmp_path):
     config = run / 'config.txt'
     config.write_text(config.read_text().replace('data_test: Set2', 'data_test: Gone+Set2'))
     assert len(views(made(run)[1])) == 6
+
+
+def test_runs_of_an_extension_are_reported_with_and_without_its_file(run, capsys):
+    config, file = run / 'config.txt', run / 'own.py'
+    file.write_text('from report.metric import METRICS, Metric\n'
+                    'METRICS["own"] = Metric(min, "px", 1)\n'
+                    'from model import FAMILIES\nFAMILIES["own"] = FAMILIES["mrda"]\n')
+    text = re.sub(r'extension: \S+', f'extension: {file}', config.read_text())
+    config.write_text(text.replace('model: mrda', 'model: own'))
+    scored = next((run / 'results').glob('*.csv'))
+    scored.write_text(scored.read_text().replace('ssim_y', 'own'))
+    try:
+        assert 'OWN 0.8.' in made(run)[0]
+    finally:
+        del METRICS['own'], FAMILIES['own'], sys.modules[str(file)]
+    file.unlink()
+    assert 'OWN' in made(run)[0] and 'own.py: no such Python file' in capsys.readouterr().out
 
 
 def test_the_file_stays_small(run, capsys, monkeypatch):

@@ -19,6 +19,7 @@ from data.pairs import Files, partner, slug
 from data.protocol import GAUSSIAN8
 from model import mrda
 from report.evaluation import Score, SetScores, write_csv
+from report.metric import METRICS
 from report.table import TestRun, write_tables
 from store.tensors import save_weights
 from utility import UserError
@@ -180,6 +181,18 @@ def test_the_metrics_command_pairs_by_relative_path(tmp_path, monkeypatch, capsy
     assert script('metrics', 'sr/sub/a_x4_SR.png', 'hr/a.png') == 0  # two files, whatever they are called
     assert float(capsys.readouterr().out.splitlines()[1].split()[1]) == pytest.approx(43.4, abs=0.05)
     assert script('metrics', 'sr/*.png', 'hr/*.png', '--metrics', 'psnr_rgb') == 0
+
+
+def test_the_metrics_command_takes_metrics_of_an_extension(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_rgb(Path('a.png'), np.zeros((20, 20, 3), np.uint8))
+    Path('own.py').write_text('from report.metric import METRICS, Metric\n'
+                              'METRICS["own"] = Metric(lambda sr, hr, border, rgb_range: float(border), "px", 1)\n')
+    try:
+        assert script('metrics', 'a.png', 'a.png', '--metrics', 'own', '--extension', 'own.py', '--border', 3) == 0
+        assert capsys.readouterr().out.splitlines()[-2].split() == ['mean', '3.000']
+    finally:
+        del METRICS['own']
 
 
 @pytest.mark.parametrize(('name', 'own'), [

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.images import MAX_PIXELS
 from process.arguments import Parser, count, whole
 from process.command import command_line
+from process.extensions import import_extensions
 from report.folders import pairs, read, score
 from report.metric import DEFAULT, METRICS, metric_names, prepare, title, written
 from report.plots import draw_zooms, telling_crop
@@ -55,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
                         help=f'largest image that is read, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
                         help=f'scores of the picture, joined by commas: {", ".join(METRICS)} (default: the first two)')
+    parser.add_argument('--extension', metavar='FILE', help='Python file to import first, which adds metrics')
+    import_extensions(argv)
     args = parser.parse_args(argv)
     prepare(args.metrics.split(','))
     for name, truth, methods in collected(args):

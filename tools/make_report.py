@@ -31,6 +31,7 @@ from data.pairs import Degraded, Files
 from option import parse
 from process.arguments import Parser, whole
 from process.command import command_line
+from process.extensions import import_files
 from report import metric, page, record
 from report.evaluation import to_float, to_uint8
 from report.metric import psnr_y
@@ -69,6 +70,11 @@ def main(argv: list[str] | None = None) -> None:
 def report(run: Path, dir_data: str | None, images: int, notes: list[str]) -> str:
     """The page as text. notes: a list that what could not be shown is added to. Raises UserError."""
     starts = read_starts(run)
+    for extension in {start.options.get('extension', 'None') for start in starts} - {'None'}:
+        try:
+            import_files(extension)
+        except UserError as error:
+            notes.append(str(error))
     start = next((each for each in reversed(starts) if each.trains), starts[-1])
     options, stage = start.options, start.stage
     scores = record.read_scores(run)
@@ -225,7 +231,11 @@ def find_truth(scored: Scored, image: str, starts: list[Start],
     """(options, TestSet, file) of the newest start that tested this image. Raises UserError if it is not there."""
     failure = UserError('no start in config.txt tests an image of that name')
     for start in reversed(starts):
-        args = parse([*start.argv(), *(['--dir_data', dir_data] if dir_data else [])])
+        try:
+            args = parse([*start.argv(), *(['--dir_data', dir_data] if dir_data else [])])
+        except UserError as error:  # of an extension that is not there any more
+            failure = error
+            continue
         for name in args.data_test.split('+'):  # one by one: another set may be gone
             args.data_test = name
             try:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.images import MAX_PIXELS
 from process.arguments import Parser, count, whole
 from process.command import command_line
+from process.extensions import import_extensions
 from report.folders import pairs, score
 from report.metric import DEFAULT, METRICS, definitions, logged, metric_names, prepare, title
 from utility import expanded, shown
@@ -30,6 +31,8 @@ def main(argv: list[str] | None = None) -> None:
                         help=f'largest image that is read, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
                         help=f'joined by commas: {", ".join(METRICS)} (default: the first two)')
+    parser.add_argument('--extension', metavar='FILE', help='Python file to import first, which adds metrics')
+    import_extensions(argv)
     args = parser.parse_args(argv)
     names = args.metrics.split(',')
     prepare(names)
