@@ -130,6 +130,18 @@ def arithmetic(device: torch.device, rounded: torch.dtype | None = None) -> Abst
     return torch.autocast(device.type, rounded, cache_enabled=False)  # no weight is used twice
 
 
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Compute on one CPU thread: tensors may be so small that sharing them among several costs more than it saves."""
+    threads = torch.get_num_threads()
+    if device.type == 'cpu':
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def choose_device(name: str) -> torch.device:
     """torch.device for --device auto, cpu, cuda or mps.
 

@@ -9,7 +9,7 @@ from data.degradation.blurs import Blur, IsoGaussian
 from data.degradation.resize import resize
 from data.degradation.step import Context, Step
 from data.degradation.steps import Downsample, Noise, Round
-from utility import UserError, derive_seed
+from utility import UserError, derive_seed, one_thread
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class Pipeline:
         """
         if hr.shape[-2] % self.scale or hr.shape[-1] % self.scale:
             raise ValueError(f'height and width of {tuple(hr.shape)} are no multiples of scale {self.scale}: crop it')
-        if per_sample and not self.per_image:
-            pairs = (self(image, generator, rgb_range) for image in hr.split(1))
+        if not self.per_image and len(hr) > 1 and (per_sample or hr.device.type == 'cpu'):  # one fits into the cache
+            each = self if per_sample else self.draw(generator)
+            with one_thread(hr.device):
+                pairs = [each(image, generator, rgb_range) for image in hr.split(1)]
             lq, up = map(torch.cat, zip(*pairs, strict=True))
             return lq, up
         *steps, last = _fused(self.draw(generator, len(hr) if per_sample else 1).steps)

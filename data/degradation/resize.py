@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 
 BLOCKS = (64, 512)  # rows and columns of the longer side that one matrix product covers: the matrices are banded
 NEGLIGIBLE = 1e-6  # of a kernel's sum, 1: what leaving out singular values may take from it
@@ -29,11 +30,14 @@ def blur(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, reflecting at the borders; by Fourier transforms,
     which are faster than k² taps. → (B, C, H, W)"""
     (height, width), radius = image.shape[-2:], kernels.shape[-1] // 2
-    rows, columns = (_reflected(side, radius, image.device) for side in (height, width))
-    padded = image[..., rows, :][..., columns]
+    if radius < min(height, width):
+        padded = F.pad(image, (radius,) * 4, mode='reflect')
+    else:
+        rows, columns = (_reflected(side, radius, image.device) for side in (height, width))
+        padded = image[..., rows, :][..., columns]
     with torch.autocast(image.device.type, enabled=False):
-        size = padded.shape[-2:]
-        spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels.to(image)[:, None], size).conj()
+        size = [8 * next_fast_len(-(-side // 8)) for side in padded.shape[-2:]]
+        spectrum = torch.fft.rfft2(padded, size) * torch.fft.rfft2(kernels.to(image)[:, None], size).conj()
         return torch.fft.irfft2(spectrum, size)[..., :height, :width].contiguous()
 
 
