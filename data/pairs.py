@@ -96,8 +96,10 @@ class Files:
         faults = [fault for fault in (self._fault(*each) for each in needed) if fault]
         if faults:
             own = slug(tests[0].name, degradations[0])
-            raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used, in '
-                            f'sub-folders such as {own}; tools/make_testset.py makes them: {listed(faults)}')
+            rule = ('named as the HR images or with x4, _x4 or _x4_SR behind' if degradations[0].find(Given) else
+                    f'in sub-folders such as {own}, as tools/make_testset.py makes them')
+            raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used, '
+                            f'{rule}: {listed(faults)}')
 
     def _path(self, set_name, image, degradation):
         folder = self.folder / slug(set_name, degradation)
