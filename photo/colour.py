@@ -32,7 +32,8 @@ def spread(array: np.ndarray) -> np.ndarray:
     if visible.all() or not visible.any():
         return array
     result = array.copy()
-    mean = np.rint([array[:, :, channel].mean(where=visible) for channel in range(array.shape[2] - 1)])
+    mean = np.array([array[:, :, channel].mean(where=visible) for channel in range(array.shape[2] - 1)])
+    mean = mean if array.dtype.kind == 'f' else np.rint(mean)
     for top in range(0, len(array), ROWS):
         first, bottom = max(0, top - MARGIN), min(len(array), top + ROWS)
         part, clear = array[first:bottom + MARGIN], ~visible[first:bottom + MARGIN]

@@ -101,12 +101,16 @@ def photo_of(image: Image.Image) -> Photo:
 
 
 def _untouched(image: Image.Image) -> bytes | None:
-    """The content of the file that `image` was opened from, if no pixel of it has been decoded yet, or None.
+    """The content of the file that `image` was opened from, if its pixels are still those of the file, or None.
 
-    Pillow decodes some kinds with fewer bits, and maps others into memory without turning them.
+    Pillow decodes some kinds with fewer bits, and maps others into memory without turning them rightly.
     """
+    if not isinstance(image, ImageFile.ImageFile) or image.tell():
+        return None
+    if getattr(image, 'readonly', 0) and Path(image.filename).is_file():  # mapped; a change would have made a copy
+        return Path(image.filename).read_bytes()
     file = getattr(image, 'fp', None)
-    if not isinstance(image, ImageFile.ImageFile) or not image.tile or file is None or image.tell():
+    if not image.tile or file is None:  # decoded already
         return None
     position = file.tell()
     file.seek(0)

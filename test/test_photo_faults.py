@@ -69,6 +69,8 @@ def test_colour_spreads_from_the_nearest_visible_pixel_in_tall_images_too(monkey
     assert np.array_equal(filled[..., 3], rgba[..., 3]) and np.array_equal(filled[visible], rgba[visible])
     assert (filled[12:25, :, :3] == (100, 0, 0)).all() and (filled[27:40, :, :3] == (0, 100, 0)).all()
     assert (filled[70:, :, :3] == (50, 50, 0)).all()                                # none in sight: the mean
+    floats = colour.spread((rgba / 255).astype(np.float32))
+    assert np.abs(floats[70:, :, :2] - 50 / 255).max() < 1e-6
 
 
 def test_gray_in_three_channels_stays_gray(student):

@@ -105,7 +105,9 @@ def test_an_opened_image_gives_what_its_file_gives(name, write, student):
     expected = np.array(upscale(name, student))
     with Image.open(name) as image:
         assert np.array_equal(np.array(upscale(image, student)), expected)
-        image.load()                                                                # and not for this call alone
+        image.load()
+        if name not in ('deep.png', 'deep.tif', 'float.tif'):                       # Pillow has other pixels by now
+            assert np.array_equal(np.array(upscale(image, student)), expected)
 
 
 @pytest.mark.parametrize('wrong, said', [
