@@ -5,18 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from data.images import (
-    ORIENTATION,
-    TO_8_BITS,
-    Decoded,
-    ImageError,
-    decode,
-    jpeg_damage,
-    scale_key,
-    simple,
-    three_channels,
-    upright,
-)
+from data.images import ORIENTATION, TO_8_BITS, ImageError, decode, three_channels, upright
+from data.pixels import Decoded, jpeg_damage, scale_key, simple
 from photo.colour import is_gray
 from photo.metadata import Metadata, collect, encoding_of
 from utility import UserError, stderr_lines

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from data import png
-from data.images import ORIENTATION, Decoded, suppress_damage
+from data.images import ORIENTATION
+from data.pixels import Decoded, suppress_damage
 
 COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'cLLI')  # PNG chunks that say what the pixels' values mean
 HDR = {16: 'PQ', 18: 'HLG'}  # transfer functions in cICP

@@ -7,6 +7,7 @@ import numpy as np
 from data.images import TO_8_BITS
 from photo.image import Photo
 from photo.profiles import fitted_profile
+from photo.tiff import LARGEST
 from photo.writing import SIDES
 from utility import UserError
 
@@ -58,6 +59,8 @@ class Output:
         if max(height, width) > SIDES.get(suffix, max(height, width)):
             raise UserError(f'a result of {width}x{height} is larger than the {SIDES[suffix]:,} pixels a side of '
                             f'{suffix[1:].upper()}; take --format png, or another size')
+        if suffix == '.tif' and height * width * pixels.shape[2] * pixels.itemsize > LARGEST:
+            raise UserError(f'a result of {width}x{height} is larger than a TIFF file can be; take --format png')
         if suffix != '.png' and metadata.encoding:
             raise UserError(f'its colours ({metadata.encoding}) can only be kept in PNG; take --format png')
         if suffix == '.jpg' and pixels.shape[2] in (2, 4):

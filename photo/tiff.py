@@ -6,7 +6,6 @@ import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from photo.metadata import EXIF_IFD, GPS_IFD, Metadata
-from utility import UserError
 
 STRIP = 1 << 20  # bytes of a strip at least
 LARGEST = (1 << 32) - (1 << 26)  # bytes: offsets have 32 bits, and other data needs room
@@ -14,7 +13,7 @@ LARGEST = (1 << 32) - (1 << 26)  # bytes: offsets have 32 bits, and other data n
 
 def tiff(bands: Iterable[np.ndarray], height: int, width: int, metadata: Metadata) -> Iterator[bytes]:
     """The parts of an uncompressed TIFF file of the image (height, width, C) that `bands` (h', width, C) of uint8 or
-    uint16 make up from top to bottom. Raises UserError if it would be too large."""
+    uint16 make up from top to bottom; at most LARGEST bytes of pixels."""
     started = False
     for band in bands:
         if not started:
@@ -26,8 +25,6 @@ def tiff(bands: Iterable[np.ndarray], height: int, width: int, metadata: Metadat
 def _header(height: int, width: int, channels: int, depth: int, metadata: Metadata) -> bytes:
     """All that comes before the pixels."""
     row = width * channels * depth
-    if row * height > LARGEST:
-        raise UserError(f'a result of {width}x{height} is larger than a TIFF file can be; take --format png')
     rows = max(1, STRIP // row)
     tops = range(0, height, rows)
     tags = ImageFileDirectory_v2(prefix=b'II')

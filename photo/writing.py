@@ -15,6 +15,7 @@ from photo.tiff import tiff
 from store.files import write_bytes, write_parts
 
 SIDES = {'.jpg': 65_500, '.webp': 16_383}  # pixels: the longest side that the format holds
+FULL_COLOUR = 90  # quality from which JPEG keeps colour in full resolution
 SEGMENT = 65_000  # bytes of EXIF or XMP data that a JPEG file holds
 
 
@@ -34,6 +35,8 @@ def write_bands(path: Path, bands: Iterable[np.ndarray], height: int, width: int
         write_parts(path, png(bands, height, width, chunks))
         return lost
     options, lost = _options(metadata, path.suffix)
+    if path.suffix == '.jpg' and quality >= FULL_COLOUR:
+        options['subsampling'] = 0
     file = io.BytesIO()
     array = np.concatenate(list(bands))
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)

@@ -68,6 +68,15 @@ def test_the_reason_names_what_the_file_is(head, said, monkeypatch):
     images._formats.cache_clear()
 
 
+def test_the_preview_in_a_camera_raw_file_is_not_taken_for_the_photo():
+    tifffile.imwrite('a.dng', SCENE, photometric='rgb', subfiletype=1)
+    Path('b.tif').write_bytes(b'II*\0\x10\0\0\0CR\2\0' + bytes(90))
+    for name in 'a.dng', 'b.tif':
+        for read in read_photo, images.read_size, images.read_rgb:
+            with pytest.raises(UserError, match='camera raw'):
+                read(name)
+
+
 @pytest.mark.parametrize('form', ['GIF', 'AVIF', 'JPEG2000', 'HEIF'])
 def test_the_content_decides_and_not_the_name(form):
     if form == 'HEIF':

@@ -136,6 +136,8 @@ def test_a_result_too_large_for_its_format_is_refused_before_anything_is_compute
     with pytest.raises(UserError, match='18000x8 is larger than the 16,383 pixels'):
         Output(2, 'webp').prepare(photo, '.webp')
     assert Output(2, 'png').prepare(photo, '.png').pixels.shape == (4, 9000, 3)
+    with pytest.raises(UserError, match='larger than a TIFF file can be'):
+        Output(2, 'tif', outscale=400).prepare(photo, '.tif')
 
 
 def test_bands_equal_the_whole_result(student):
