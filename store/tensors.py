@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from store import files
+from store import files, safe
 from utility import UserError, shown
 
 DIGEST = hashlib.sha256().digest_size
@@ -26,10 +26,19 @@ def serialize(content: object) -> bytes:
     return buffer.getvalue()
 
 
-def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor]) -> None:
-    """Write a plain state dict, or a network's, as CPU tensors: the format of published weights files."""
+def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor], about: dict[str, str] | None = None,
+                 wrapper: str | None = None) -> None:
+    """Write a plain state dict, or a network's, as CPU tensors: the format of published weights files.
+
+    A path that ends in .safetensors: a file of that format, with texts `about` the weights. wrapper: the key of a dict
+    that holds the state dict in the file, as some published files have it. Raises UserError if a package is missing.
+    """
     state = weights if isinstance(weights, dict) else weights.state_dict()
-    files.write_bytes(path, serialize({key: tensor.cpu().contiguous() for key, tensor in state.items()}))
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    if Path(path).suffix == safe.SUFFIX:
+        files.write_bytes(path, safe.packed(state, about or {}))
+    else:
+        files.write_bytes(path, serialize({wrapper: state} if wrapper else state))
 
 
 def save_state(path: str | Path, state: dict) -> None:
@@ -58,7 +67,10 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """{key: tensor} of a weights file, prefixes of wrappers removed. Raises UserError if it holds anything else.
 
     Of a dict that holds the state dict under a key of WRAPPERS, as published files do, the first of these is taken.
+    A path that ends in .safetensors is read as such a file.
     """
+    if Path(path).suffix == safe.SUFFIX:
+        return {_bare(key): tensor for key, tensor in safe.unpacked(path)[0].items()}
     try:
         with open(path, 'rb') as file:  # one opening for check and reading: what was checked is what is read
             weights = _load(path, file, 'weights', NEEDED)

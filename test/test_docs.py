@@ -56,13 +56,15 @@ SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1'
          '--epochs_encoder', '0', '--task_iter', '1', '--test_iter', '1', '--meta_batch_size', '1', '--n_threads', '0',
          '--print_every', '1', '--device', 'cpu']
 BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw_kernels.py': [],
-          'tools/grow_weights.py': [], 'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
+          'tools/grow_weights.py': [], 'tools/convert_weights.py': [],
+          'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
           'tools/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
           'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'],
           'tools/draw_degradations.py': ['--count', '2'], 'tools/compare.py': [],
           'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
 # Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
-EXTRA = {'export_onnx.py': 'onnxscript', 'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
+EXTRA = {'.safetensors': 'safetensors', 'export_onnx.py': 'onnxscript',
+         'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
 # Programs that a shell finds in place of the real ones: each writes down how it was called. Others: none but TOOLS.
 RECORDED = 'python', 'python3', 'torchrun'
 RECORDER = '#!/bin/sh\n{ printf "%s\\0" "${0##*/}" "$@"; echo; } >> "$CALLS"\n'

@@ -1,0 +1,101 @@
+"""Weights as .safetensors files: read and written wherever weights are, damage and foreign files refused."""
+import sys
+
+import convert_weights
+import numpy as np
+import pytest
+import torch
+
+from model import mrda
+from model.mln import MLN
+from model.zoo import load_student
+from store.tensors import load_weights, save_weights
+from upscale import load, upscale
+from utility import UserError
+
+safetensors = pytest.importorskip('safetensors', reason='safetensors of requirements-extra.txt missing')
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def equal(weights, others):
+    return weights.keys() == others.keys() and all(torch.equal(tensor, others[key]) for key, tensor in weights.items())
+
+
+def about(path):
+    with safetensors.safe_open(path, 'pt') as file:
+        return file.metadata()
+
+
+def test_both_ways_and_wrapped():
+    student = mrda.student(2, 1).state_dict()
+    save_weights('a.pt', student)
+    assert convert_weights.main(['a.pt', 'b.safetensors', '--about', 'licence=CC0-1.0']) == 0
+    assert equal(load_weights('b.safetensors'), student)
+    said = about('b.safetensors')
+    assert said.items() >= {'family': 'mrda', 'role': 'student', 'scale': '2', 'n_blocks': '1', 'rgb_range': '1',
+                            'licence': 'CC0-1.0'}.items()
+    assert convert_weights.main(['b.safetensors', 'c.pth', '--wrap', 'params_ema', '--half']) == 0
+    assert torch.load('c.pth', weights_only=True).keys() == {'params_ema'}
+    assert equal(load_weights('c.pth'), {key: tensor.half() for key, tensor in student.items()})
+    assert convert_weights.main(['b.safetensors', 'd.safetensors']) == 0 and about('d.safetensors') == said
+
+
+def test_photos_are_upscaled_with_them():
+    student = mrda.student(2, 1)
+    save_weights('w.safetensors', student)
+    save_weights('w.pt', student)
+    image = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
+    assert np.array_equal(*(upscale(image, load(name, 'cpu')) for name in ('w.safetensors', 'w.pt')))
+
+
+@pytest.mark.parametrize('damage', ['bit', 'cut', 'header', 'longer', 'pickle', 'empty', 'gone'])
+def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, damage):
+    path = tmp_path / 'w.safetensors'
+    save_weights(path, MLN(4, 2))
+    data = bytearray(path.read_bytes())
+    if damage == 'bit':
+        data[-5] ^= 1
+    elif damage == 'cut':
+        del data[-9:]
+    elif damage == 'header':
+        data[:8] = (2 ** 62).to_bytes(8, 'little')
+    elif damage == 'longer':
+        data += b'\0' * 8
+    elif damage == 'pickle':
+        torch.save(MLN(4, 2).state_dict(), tmp_path / 'w.pt')
+        data = (tmp_path / 'w.pt').read_bytes()
+    elif damage == 'empty':
+        data = b''
+    path.unlink() if damage == 'gone' else path.write_bytes(data)
+    with pytest.raises(UserError, match=r'w\.safetensors: (damaged|cannot be read)') as error:
+        load_weights(path)
+    assert '\n' not in str(error.value)
+
+
+def test_files_of_others_load_and_their_text_is_not_trusted():
+    """No checksum of ours; the text says another scale: the tensors decide."""
+    from safetensors.torch import save_file
+    save_file(mrda.student(2, 1).state_dict(), 'other.safetensors', {'scale': '4', 'family': 'kdsr'})
+    _, facts, _ = load_student('other.safetensors')
+    assert (facts['model'], facts['scale']) == ('mrda', 2)
+
+
+@pytest.mark.parametrize('words, said', [
+    (['none.pt', 'b.pt'], 'neither a file nor shipped'), (['a.pt', 'a.pt'], 'exists already'),
+    (['a.pt', 'b.bin'], 'ends in none of'), (['a.pt', 'b.safetensors', '--wrap', 'params'], '--wrap is for'),
+    (['a.pt', 'b.pt', '--about', 'x=y'], '--about for'), (['a.pt', 'b.safetensors', '--about', 'x'], 'NAME=TEXT')])
+def test_mistakes_are_one_line_and_write_nothing(tmp_path, words, said, capsys):
+    save_weights('a.pt', MLN(4, 2))
+    assert convert_weights.main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count('\n') == 1 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(UserError, match='package safetensors is missing'):
+        save_weights('w.safetensors', MLN(4, 2))

@@ -1,0 +1,77 @@
+"""Weights from one kind of file to another: .pt or .pth, plain or wrapped, and .safetensors.
+
+    python tools/convert_weights.py weights.pt weights.safetensors
+    python tools/convert_weights.py weights.safetensors wrapped.pth --wrap params_ema
+
+A .safetensors file also says what the weights are of: family, role, sizes, and what --about adds.
+"""
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from model.weights import recognise
+from model.zoo import locate, shipped
+from process.arguments import Parser
+from process.command import command_line
+from process.extensions import import_files
+from store import safe
+from store.tensors import WRAPPERS, load_weights, save_weights
+from utility import UserError, expand, shown
+
+
+def fact(text: str) -> tuple[str, str]:
+    """NAME=TEXT as a pair."""
+    name, is_pair, value = text.partition('=')
+    if not (is_pair and name and value) or name == safe.CHECKSUM:
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=TEXT')
+    return name, value
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog='tools/convert_weights.py', usage='python tools/convert_weights.py IN OUT [flags]',
+                    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument('source', metavar='IN', help='weights: a file, or a name in zoo/')
+    parser.add_argument('target', metavar='OUT', type=expand, help='file to write: *.pt, *.pth or *.safetensors')
+    parser.add_argument('--wrap', choices=WRAPPERS, help='key of a dict that holds the state dict in a .pt or .pth')
+    parser.add_argument('--half', action='store_true', help='half precision')
+    parser.add_argument('--about', type=fact, action='append', default=[], metavar='NAME=TEXT',
+                        help='text to keep in a .safetensors file, such as licence=CC-BY-4.0; any number of times')
+    parser.add_argument('--extension', metavar='FILE', type=import_files,
+                        help='Python file to import first, which adds the family of your weights')
+    return parser
+
+
+def check(args: argparse.Namespace) -> Path:
+    """The file to read. Raises UserError if the flags contradict each other or the files."""
+    located, target = locate(args.source), args.target
+    if not located:
+        raise UserError(f'{shown(args.source)}: neither a file nor shipped weights; {shipped()}')
+    if target.suffix not in ('.pt', '.pth', safe.SUFFIX) or target.exists():
+        reason = 'exists already' if target.exists() else f'ends in none of .pt, .pth, {safe.SUFFIX}'
+        raise UserError(f'{shown(target)}: {reason}; choose another name')
+    if args.wrap if target.suffix == safe.SUFFIX else args.about:
+        raise UserError(f'--wrap is for .pt and .pth files, --about for {safe.SUFFIX} files')
+    return located[0]
+
+
+@command_line()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read IN, write OUT, say what was done."""
+    args = build_parser().parse_args(argv)
+    source = check(args)
+    weights = load_weights(source)
+    if args.half:
+        weights = {key: tensor.half() for key, tensor in weights.items()}
+    about = safe.unpacked(source)[1] if source.suffix == safe.SUFFIX else {}
+    found = recognise(weights)
+    if found:
+        about |= {'family': found.family, 'role': found.role, **{name: str(size) for name, size in found.sizes.items()}}
+    save_weights(args.target, weights, about | dict(args.about), args.wrap)
+    print(f'{shown(args.target)}: {len(weights)} tensors of {f"a {found}" if found else "a family not known here"}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
