@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utility import UserError
 
-# Options by what they matter to: (stages, families, blur types), None for all.
+# Options by what they matter to: (stages, all families but this one, blur types), None for all.
 BINDING = {
     (None, None, None): (
         'model', 'stage', 'scale', 'seed', 'degradation', 'precision', 'patch_size', 'no_augment', 'rgb_range',
@@ -17,9 +17,9 @@ BINDING = {
     ((2, 3, 4, 5), None, 'aniso_gaussian'): ('lambda_min', 'lambda_max'),
     ((2, 3, 4, 5), None, 'file'): ('kernels',),
     ((2,), None, None): ('task_iter', 'lr_task', 'meta_batch_size'),
-    ((3, 4, 5), 'mrda', None): ('test_iter',),
+    ((3, 4, 5), 'kdsr', None): ('test_iter',),
     ((3, 4, 5), None, None): ('n_blocks',),
-    ((3, 4, 5), 'kdsr', None): ('n_resblocks',),
+    ((3, 4, 5), 'mrda', None): ('n_resblocks',),
     ((4,), None, None): ('lr_encoder', 'lr_decay_encoder', 'gamma_encoder'),
     ((4, 5), None, None): ('temperature', 'distill'),
     ((5,), None, None): ('gan_weight', 'sharpen_hr'),
@@ -31,8 +31,8 @@ PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 
 def binding(args: Namespace) -> dict:
     """{option: value} of those that a training's result follows from."""
     found = {}
-    for (stages, family, blur), names in BINDING.items():
-        if (not stages or args.stage in stages) and family in (None, args.model) and blur in (None, args.blur_type):
+    for (stages, without, blur), names in BINDING.items():
+        if (not stages or args.stage in stages) and without != args.model and blur in (None, args.blur_type):
             found |= {name: getattr(args, name) for name in names}
     return found
 

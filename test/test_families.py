@@ -15,7 +15,9 @@ from model import FAMILIES, make, mrda, zoo
 from model.inference import super_resolve
 from model.mln import MLN
 from model.weights import Sizes, recognise
+from option import parse
 from process.extensions import import_files
+from store.continuity import binding
 from store.tensors import load_weights, save_weights
 from upscale import load, upscale
 from utility import UserError
@@ -70,6 +72,12 @@ def test_network_that_must_see_the_whole_image_gives_no_seams(attentive, tmp_pat
     lq = torch.rand(1, 3, 70, 60)
     with torch.no_grad():
         torch.testing.assert_close(super_resolve(network, lq, 2, tile=32), network(lq)[0])
+
+
+@pytest.mark.parametrize('model, lacks', [('mrda', {'n_resblocks'}), ('kdsr', {'test_iter'}), ('attentive', set())])
+def test_run_keeps_every_option_that_its_family_may_use(attentive, model, lacks):
+    kept = binding(parse(['--stage', '3', '--model', model]))
+    assert {'n_feats', 'n_blocks', 'n_resblocks', 'test_iter'} - kept.keys() == lacks
 
 
 def test_stated_overlap_is_kept(attentive, monkeypatch):
