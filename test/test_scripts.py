@@ -101,7 +101,7 @@ def test_running_the_tests(tree, script, shell):
     stub.write_text('#!/bin/sh\necho "$PWD: $*"\n')
     stub.chmod(0o755)
     run = call(tree, script, *(['-q'] if shell == 'sh' else []), shell=shell, PYTHON=str(stub))
-    assert run.stdout == f'{tree}: -m pytest{" -q" if shell == "sh" else ""}\n'
+    assert run.stdout == f'{tree}: -m pytest -n 2 --dist loadfile{" -q" if shell == "sh" else ""}\n'
 
 
 @pytest.fixture
