@@ -148,7 +148,8 @@ def build_parser() -> Parser:
                              'runs out)')
     parser.add_argument('--self_ensemble', '--self-ensemble', action='store_true',
                         help='mean over the 8 flips and rotations; 8 times slower')
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto',
+                        help='auto: CUDA, else MPS, else CPU (default: auto)')
     parser.add_argument('--precision', choices=tuple(ROUNDED), default='single',
                         help='arithmetic: single (float32), bf16 or half (default: single)')
     parser.add_argument('--overwrite', action='store_true', help='replace results that are there already')
