@@ -221,7 +221,8 @@ def test_the_page_for_users_holds_what_works(capsys):
     assert len(commands) >= 9
     assert files('out/all') == ['a_x4.png', 'b_x4.png', 'deeper/a_x4.png', 'photo_x4.png']
     flags = {flag for action in program.build_parser()._actions for flag in action.option_strings}
-    named = set(re.findall(r'(?<=[` ])--?[a-z][a-z_]*', page))
+    others = r'^    (?:python tools/|pip ).*$|`(?:python tools/|pip )[^`]*`'                # other programs' flags
+    named = set(re.findall(r'(?<=[` ])--?[a-z][a-z_]*', re.sub(others, '', page, flags=re.M)))
     assert named <= flags and {flag for flag in flags if '--self' not in flag} - named <= {'-h', '--help', '--out'}
     Path('example.py').write_text(re.search('```python\n(.*?)```', page, re.S)[1], encoding='utf-8')
     runpy.run_path('example.py')
