@@ -60,7 +60,7 @@ BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw
           'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
           'tools/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
           'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'],
-          'tools/draw_degradations.py': ['--count', '2'], 'tools/compare.py': [],
+          'tools/draw_degradations.py': ['--count', '2'], 'tools/compare.py': [], 'tools/metrics.py': [],
           'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
 # Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
 EXTRA = {'.safetensors': 'safetensors', 'export_onnx.py': 'onnxscript',

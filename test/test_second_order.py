@@ -190,6 +190,15 @@ def test_the_same_seed_makes_the_same_images_of_every_size(scale):
             assert torch.allclose(each * 255, (each * 255).round(), atol=1e-4) and 0 <= each.min() <= each.max() <= 1
 
 
+def test_autocast_changes_nothing():
+    hr = smooth(n=2)
+    for seed in range(10):
+        plain = second_order(4)(hr, generator('cpu', seed), per_sample=True)
+        with torch.autocast('cpu', torch.bfloat16):
+            cast = second_order(4)(hr, generator('cpu', seed), per_sample=True)
+        assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+
+
 def test_dicts_of_random_and_drawn_pipelines_are_exact():
     random = second_order(4)
     assert Pipeline.from_dict(json.loads(json.dumps(random.to_dict()))) == random

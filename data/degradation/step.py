@@ -69,7 +69,7 @@ class Step:
     def to_dict(self) -> dict:
         """{'step': name, field: number, [low, high] or setting}: what json keeps, and from_dict() reads.
 
-        Angles are in degrees. ValueError if a value was drawn for more than one image.
+        Angles are in degrees. RuntimeError if a value was drawn for more than one image.
         """
         return {'step': self.name} | {each.name: _plain(getattr(self, each.name), each.metadata == DEGREES)
                                       for each in fields(self)}
@@ -102,9 +102,9 @@ def text(value: float | list | str) -> str:
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def tensors(*values: Value, device: torch.device | None = None) -> list[torch.Tensor]:
+def tensors(*values: Value) -> list[torch.Tensor]:
     """Drawn or fixed values as float32 tensors (n,)."""
-    return [value if isinstance(value, torch.Tensor) else torch.tensor([value], dtype=torch.float32, device=device)
+    return [value if isinstance(value, torch.Tensor) else torch.tensor([value], dtype=torch.float32)
             for value in values]
 
 
