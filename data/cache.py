@@ -56,7 +56,7 @@ class PixelCache:
     why. checksums: {path: checksum} of what has been read, for telling images by their content.
     """
 
-    def __init__(self, folder: str | Path | None = None, verify: bool = True):
+    def __init__(self, folder: str | Path | None = None, verify: bool = True) -> None:
         self.folder = None if folder is None else expand(folder)
         self.verify = verify
         self.trouble: str | None = None

@@ -220,7 +220,7 @@ class TestSet:
     """A named set of test images; iterating it yields (name, hr), hr uint8 (1, 3, H, W), H and W multiples of scale."""
     __test__ = False  # no test case, whatever pytest makes of its name
 
-    def __init__(self, name: str, files: list[Path], scale: int):
+    def __init__(self, name: str, files: list[Path], scale: int) -> None:
         self.name, self.files, self.scale = name, files, scale
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ class TrainLoader(DataLoader):
     """
 
     def __init__(self, dataset: PatchDataset, sampler: EpochSampler, n_threads: int, pin_memory: bool = False,
-                 patience: float = 600, through_pipes: bool = False):
+                 patience: float = 600, through_pipes: bool = False) -> None:
         dataset.progress = torch.tensor([[0, -1, 0]] * n_threads).share_memory_() if n_threads else None
         self.patience = patience
         self.on_wait: Callable[[], None] = lambda: None
@@ -100,7 +100,7 @@ class TrainLoader(DataLoader):
 class Watch:
     """How long each worker has been at what it does, while one batch is awaited. progress: PatchDataset's."""
 
-    def __init__(self, progress: torch.Tensor):
+    def __init__(self, progress: torch.Tensor) -> None:
         self._progress, self._seen = progress, progress.clone()
         self._since = [time.monotonic()] * len(progress)
         self._told = set()

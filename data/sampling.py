@@ -24,7 +24,7 @@ class PatchDataset(Dataset):
     """
 
     def __init__(self, files: list[Path], size: int, seed: int, read: Callable[[Path], np.ndarray] = read_rgb,
-                 augment: bool = True, lr_files: list[Path] = (), scale: int = 1):
+                 augment: bool = True, lr_files: list[Path] = (), scale: int = 1) -> None:
         self.lr_files, self.scale = lr_files, scale
         self.files, self.size, self.seed, self.read, self.augment = files, size, seed, read, augment
         self.checksums: list[str] = []  # of the images' pixels, where they are known
@@ -46,7 +46,7 @@ class PatchDataset(Dataset):
         return patch
 
     @staticmethod
-    def _crop(image, size, draw):
+    def _crop(image: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
         top, left = (draw.integers(side - size + 1) for side in image.shape[:2])
         return image[top:top + size, left:left + size]
 
@@ -74,7 +74,8 @@ class EpochSampler:
     share: (rank, ranks) of a process that takes its even part of each batch only.
     """
 
-    def __init__(self, n_images: int, batches: int, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)):
+    def __init__(self, n_images: int, batches: int, batch_size: int, seed: int,
+                 share: tuple[int, int] = (0, 1)) -> None:
         self.n_images, self.batches, self.batch_size, self.seed = n_images, batches, batch_size, seed
         self.share = share
         self.start(1)

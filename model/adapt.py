@@ -13,6 +13,7 @@ from operator import attrgetter
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
 Weights = dict[str, Tensor]
@@ -77,12 +78,12 @@ class _Known(torch.autograd.Function):
     """A loss whose gradients towards some weights are known already."""
 
     @staticmethod
-    def forward(ctx, loss, gradients, *weights):
+    def forward(ctx: FunctionCtx, loss: Tensor, gradients: list[Tensor], *weights: Tensor) -> Tensor:
         ctx.gradients = gradients
         return loss.clone()
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *(grad * gradient for gradient in ctx.gradients)
 
 

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from utility import UserError
 
@@ -85,15 +86,17 @@ class Frame(torch.autograd.Function):
     """x with its three outermost rows and columns. As plain slices each would bring back a gradient the size of x."""
 
     @staticmethod
-    def forward(x):
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        """x (B, C, h, w) itself, then its strips()."""
         return (x.view_as(x), *(strip.contiguous() for strip in strips(x)))
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
         """Nothing to keep; without it torch.func's transforms refuse the class."""
 
     @staticmethod
-    def backward(ctx, grad, *edges):
+    def backward(ctx: FunctionCtx, grad: Tensor, *edges: Tensor) -> Tensor:
+        """The gradients of x and of its strips, added up."""
         grad = grad.clone()  # autograd may still use what it hands in
         for strip, edge in zip(strips(grad), edges, strict=True):
             strip += edge

@@ -34,6 +34,25 @@ def test_ruff_finds_nothing():
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def bare_arguments(body, prefix=''):
+    """'function(argument)' of every argument without an annotation of the public functions and methods of `body`."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+            yield from bare_arguments(node.body, f'{prefix}{node.name}.')
+        elif isinstance(node, ast.FunctionDef) and (
+                not node.name.startswith('_') or node.name == '__init__'):
+            arguments = node.args
+            for each in (*arguments.posonlyargs, *arguments.args, arguments.vararg, *arguments.kwonlyargs,
+                         arguments.kwarg):
+                if each and each.arg not in ('self', 'cls') and not each.annotation:
+                    yield f'{prefix}{node.name}({each.arg})'
+
+
+def test_arguments_are_annotated():
+    found = [f'{name(path)}: {each}' for path in FILES for each in bare_arguments(tree(path).body)]
+    assert not found, '\n'.join(found)
+
+
 def test_files_are_short():
     lengths = {name(path): len(path.read_text(encoding='utf-8').splitlines()) for path in FILES}
     assert not {path: lines for path, lines in lengths.items() if lines > LONGEST}

@@ -107,7 +107,7 @@ class _BlurAndDownsample:
     downsample: Downsample
     in_place = False
 
-    def __call__(self, image, context):
+    def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
         return self.blur.downsampled(image, self.downsample.scale, self.downsample.mode)
 
 
