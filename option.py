@@ -71,7 +71,7 @@ OPTIONS = [
     ('patch_size', 36, width, 'side of a training patch, in low-resolution pixels'),
     ('no_augment', False, boolean, 'no flips, no transposes'),
     ('rgb_range', 1, (1, 255), 'value of white inside the networks: 1 or 255'),
-    ('n_colors', 3, (3,), 'colour channels: 3'),
+    ('n_colors', 3, (3, 1), 'channels of the networks; 1: the luma of colour images, or gray files'),
     'degradation',
     ('degradation', 'classic', DEGRADATIONS,
      'classic: blur, downsampling and noise by the options below; second_order: as of real photos, without options'),

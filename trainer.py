@@ -148,7 +148,7 @@ class Trainer:
         """
         logged = {}
         try:
-            hr = evaluation.to_float(hr, self.args.rgb_range, self.device)                  # (B, 3, P, P)
+            hr = evaluation.to_float(hr, self.args.rgb_range, self.device, self.args.n_colors)  # (B, 3, P, P)
             for update in self.updates.values():
                 losses = self.forward(update, hr)
                 with self.group.waiting():

@@ -13,7 +13,9 @@ from torch import nn
 
 ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
+LUMA = 0.299, 0.587, 0.114  # of red, green and blue
 STDERR = threading.RLock()
+
 
 class UserError(Exception):
     """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
@@ -94,6 +96,11 @@ def derive_seed(*parts: object) -> int:
 def generator(device: torch.device | str, *parts: object) -> torch.Generator:
     """A torch.Generator on `device`, seeded by `parts` as derive_seed does."""
     return torch.Generator(device).manual_seed(derive_seed(*parts))
+
+
+def luma(image: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) → (B, 1, H, W), the full-range luma of ITU-R BT.601, by which gray keeps its value."""
+    return torch.einsum('c,bchw->bhw', image.new_tensor(LUMA), image)[:, None]
 
 
 def quantize(image: torch.Tensor, rgb_range: int = 1) -> torch.Tensor:

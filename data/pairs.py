@@ -9,7 +9,7 @@ import torch
 from data.dataset import TestSet, listed
 from data.degradation import Pipeline, Round, Step, resize
 from data.images import ImageError, is_image, read_rgb, read_size
-from utility import UserError, generator, quantize, shown
+from utility import UserError, generator, luma, quantize, shown
 
 
 def slug(set_name: str, degradation: Pipeline) -> str:
@@ -81,6 +81,7 @@ class Files:
         """
         path = self._path(set_name, image, degradation)
         lq = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None].to(hr.device) * (self.rgb_range / 255)
+        lq = lq if hr.shape[1] == 3 else quantize(luma(lq), self.rgb_range)
         fault = misfit(tuple(lq.shape[-2:]), tuple(hr.shape[-2:]), self.scale)
         if fault:
             raise UserError(f'--test_lr: {shown(path)} is {fault}')

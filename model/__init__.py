@@ -38,17 +38,19 @@ class Family(NamedTuple):
 
 FAMILIES = {
     'mrda': Family(
-        mln=lambda args: MLN(args.n_feats, args.scale),
-        teacher=lambda args: mrda.teacher(args.scale, args.n_feats, args.n_blocks, args.rgb_range),
-        student=lambda args: mrda.student(args.scale, args.n_blocks, args.rgb_range),
+        mln=lambda args: MLN(args.n_feats, args.scale, args.n_colors),
+        teacher=lambda args: mrda.teacher(args.scale, args.n_feats, args.n_blocks, args.rgb_range, args.n_colors),
+        student=lambda args: mrda.student(args.scale, args.n_blocks, args.rgb_range, args.n_colors),
         cue=lambda args, mln: AdaptedFeatures(mln, args.test_iter, freeze_tail=args.stage >= 4),
         sizes=mrda.sizes,
         feature_l1=0.1,
         presets=presets.MRDA,
         overlap=CONVOLUTIONS),
     'kdsr': Family(
-        teacher=lambda args: kdsr.teacher(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
-        student=lambda args: kdsr.student(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range),
+        teacher=lambda args: kdsr.teacher(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range,
+                                          args.n_colors),
+        student=lambda args: kdsr.student(args.scale, args.n_feats, args.n_blocks, args.n_resblocks, args.rgb_range,
+                                          args.n_colors),
         cue=lambda args, mln: kdsr.PairCue(args.scale),
         sizes=kdsr.sizes,
         presets=presets.KDSR,
@@ -81,7 +83,7 @@ def build_discriminator(args: Namespace) -> nn.Module:
     """The discriminator of stage 5, initialised from --seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(args.seed, 'initial weights', 'discriminator'))
-        return UNetDiscriminator()
+        return UNetDiscriminator(n_colors=args.n_colors)
 
 
 def build_cue(args: Namespace) -> tuple[nn.Module, nn.Module | None]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.tail import Tail
+from utility import LUMA
 
 SLOPE = 0.1  # of every LeakyReLU
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -24,13 +25,15 @@ def leaky_relu() -> nn.LeakyReLU:
 
 
 class MeanShift(nn.Conv2d):
-    """Adds sign · DIV2K's mean colour: a fixed 1x1 convolution, kept in the state dict as published files have it."""
+    """Adds sign · DIV2K's mean colour, or its luma: a fixed 1x1 convolution, kept in the state dict as published files
+    have it."""
 
-    def __init__(self, rgb_range: int, sign: int) -> None:
-        super().__init__(3, 3, kernel_size=1)
+    def __init__(self, rgb_range: int, sign: int, n_colors: int = 3) -> None:
+        super().__init__(n_colors, n_colors, kernel_size=1)
+        mean = torch.tensor(DIV2K_MEAN)
         with torch.no_grad():
-            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
-            self.bias.copy_(sign * rgb_range * torch.tensor(DIV2K_MEAN))
+            self.weight.copy_(torch.eye(n_colors)[:, :, None, None])
+            self.bias.copy_(sign * rgb_range * (mean if n_colors == 3 else mean @ torch.tensor(LUMA)))
         self.requires_grad_(False)
 
 
@@ -93,18 +96,20 @@ class SRNetwork(nn.Module):
     """The SR network of both families, a residual chain of `blocks` that are steered by z = compress(rep).
 
     blocks: modules (x (B, C, h, w), the kernels of their n dynamic convolutions (n, B·C, 1, 3, 3)) → (B, C, h, w), with
-    C = n_feats; compress: what makes z (B, C) of the encoder's representation, None where that is z already.
+    C = n_feats; compress: what makes z (B, C) of the encoder's representation, None where that is z already; n_colors:
+    3 for RGB images, 1 for their luma.
     """
 
     def __init__(self, scale: int, n_feats: int, blocks: Iterable[nn.Module], rgb_range: int = 1,
-                 compress: nn.Module | None = None) -> None:
+                 compress: nn.Module | None = None, n_colors: int = 3) -> None:
         super().__init__()
-        self.sub_mean = MeanShift(rgb_range, -1)
-        self.add_mean = MeanShift(rgb_range, +1)
+        self.n_colors = n_colors
+        self.sub_mean = MeanShift(rgb_range, -1, n_colors)
+        self.add_mean = MeanShift(rgb_range, +1, n_colors)
         self.compress = compress or nn.Identity()
-        self.head = nn.Sequential(conv3x3(3, n_feats))
+        self.head = nn.Sequential(conv3x3(n_colors, n_feats))
         self.body = nn.ModuleList([Blocks(blocks), conv3x3(n_feats, n_feats)])
-        self.tail = Tail(n_feats, scale)
+        self.tail = Tail(n_feats, scale, n_colors)
 
     def forward(self, lq: Tensor, rep: Tensor) -> Tensor:
         """lq (B, 3, h, w), rep (B, R) → sr (B, 3, sh, sw)."""

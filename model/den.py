@@ -5,7 +5,7 @@ from model.common import conv3x3, leaky_relu
 
 
 class DEN(nn.Module):
-    """n_in: channels it reads, MLN's width for the teacher, 3 for the student."""
+    """n_in: channels it reads, MLN's width for the teacher, for the student those of lq."""
 
     def __init__(self, n_in: int) -> None:
         super().__init__()

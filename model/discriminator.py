@@ -9,10 +9,10 @@ SLOPE = 0.2  # of every LeakyReLU
 class UNetDiscriminator(nn.Module):
     """n_feats: channels at full resolution. 4,376,897 parameters at 64. Keys are those of published files."""
 
-    def __init__(self, n_feats: int = 64) -> None:
+    def __init__(self, n_feats: int = 64, n_colors: int = 3) -> None:
         super().__init__()
         c = n_feats
-        self.conv0 = nn.Conv2d(3, c, 3, padding=1)
+        self.conv0 = nn.Conv2d(n_colors, c, 3, padding=1)
         for i, (into, out) in enumerate([(c, 2 * c), (2 * c, 4 * c), (4 * c, 8 * c)], 1):
             self.add_module(f'conv{i}', spectral_norm(nn.Conv2d(into, out, 4, stride=2, padding=1, bias=False)))
         for i, (into, out) in enumerate([(8 * c, 4 * c), (4 * c, 2 * c), (2 * c, c), (c, c), (c, c)], 4):

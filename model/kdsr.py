@@ -67,18 +67,21 @@ class PairCue(nn.Module):
         self.scale = scale
 
     def forward(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
-        """lq (B, 3, h, w), hr (B, 3, sh, sw) → (B, 3 + 3s², h, w); up, which other families look at, is not used."""
+        """lq (B, 3, h, w), hr (B, 3, sh, sw) → (B, 3 + 3s², h, w), or (B, 1, ..) → (B, 1 + s², h, w); up, which other
+        families look at, is not used."""
         return torch.cat([lq, F.pixel_unshuffle(hr, self.scale)], dim=1)
 
 
-def teacher(scale: int, n_feats: int = 64, n_blocks: int = 53, n_resblocks: int = 9, rgb_range: int = 1) -> BlindSR:
+def teacher(scale: int, n_feats: int = 64, n_blocks: int = 53, n_resblocks: int = 9, rgb_range: int = 1,
+            n_colors: int = 3) -> BlindSR:
     """KDSR_T: its encoder sees a PairCue. At x4 5,822,747 parameters (M) or, with 128, 28, 5, 14,246,299 (L)."""
-    return _network(3 + 3 * scale**2, scale, n_feats, n_blocks, n_resblocks, rgb_range, student=False)
+    return _network(n_colors * (1 + scale**2), scale, n_feats, n_blocks, n_resblocks, rgb_range, n_colors, False)
 
 
-def student(scale: int, n_feats: int = 64, n_blocks: int = 53, n_resblocks: int = 9, rgb_range: int = 1) -> BlindSR:
+def student(scale: int, n_feats: int = 64, n_blocks: int = 53, n_resblocks: int = 9, rgb_range: int = 1,
+            n_colors: int = 3) -> BlindSR:
     """KDSR_S: its encoder sees lq alone. At x4 5,795,099 parameters (M) or, with 128, 28, 5, 14,191,003 (L)."""
-    return _network(3, scale, n_feats, n_blocks, n_resblocks, rgb_range, student=True)
+    return _network(n_colors, scale, n_feats, n_blocks, n_resblocks, rgb_range, n_colors, True)
 
 
 def sizes(weights: Weights, role: str) -> dict[str, int]:
@@ -88,6 +91,6 @@ def sizes(weights: Weights, role: str) -> dict[str, int]:
                                 'n_resblocks': count(weights, rf'{encoder}\.E\.(\d+)\.body\.')}
 
 
-def _network(n_in, scale, n_feats, n_blocks, n_resblocks, rgb_range, student):
-    sr_network = SRNetwork(scale, n_feats, (Block(n_feats) for _ in range(n_blocks)), rgb_range)
+def _network(n_in, scale, n_feats, n_blocks, n_resblocks, rgb_range, n_colors, student):
+    sr_network = SRNetwork(scale, n_feats, (Block(n_feats) for _ in range(n_blocks)), rgb_range, n_colors=n_colors)
     return BlindSR(Encoder(n_in, n_feats, n_resblocks), sr_network, student)

@@ -7,18 +7,18 @@ from model.tail import Fused, Tail
 
 
 class MLN(nn.Module):
-    """n_feats: width C; scale: 2, 3 or 4. 2,073,219 parameters at C = 128, x4.
+    """n_feats: width C; scale: 2, 3 or 4; n_colors: 3 for RGB, 1 for luma. 2,073,219 parameters at C = 128, x4.
 
     Of an MLN adaptation needs forward(lq, up) alone; what else this one offers (see model/adapt.py) saves time.
     """
     frozen = ('tail.',)
     features_alone = True
 
-    def __init__(self, n_feats: int = 128, scale: int = 4) -> None:
+    def __init__(self, n_feats: int = 128, scale: int = 4, n_colors: int = 3) -> None:
         super().__init__()
-        self.head = nn.Sequential(conv3x3(3, n_feats), leaky_relu())
+        self.head = nn.Sequential(conv3x3(n_colors, n_feats), leaky_relu())
         self.body = nn.Sequential(*[layer for _ in range(6) for layer in (conv3x3(n_feats, n_feats), leaky_relu())])
-        self.tail = Tail(n_feats, scale)
+        self.tail = Tail(n_feats, scale, n_colors)
 
     def forward(self, lq: Tensor, up: Tensor | None = None, fused: Fused | None = None) -> tuple[Tensor | None, Tensor]:
         """lq (B, 3, h, w), its bicubic upsampling up (B, 3, sh, sw) → sr (B, 3, sh, sw), features (B, C, h, w).

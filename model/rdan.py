@@ -39,6 +39,6 @@ class RDAN(SRNetwork):
     """n_feats 64 and n_blocks 27 in the paper; n_rep: length of the representation it is steered by."""
 
     def __init__(self, scale: int, n_feats: int = 64, n_blocks: int = 27, n_rep: int = 256,
-                 rgb_range: int = 1) -> None:
+                 rgb_range: int = 1, n_colors: int = 3) -> None:
         compress = nn.Sequential(nn.Linear(n_rep, n_feats, bias=False), leaky_relu())
-        super().__init__(scale, n_feats, (RDABlock(n_feats) for _ in range(n_blocks)), rgb_range, compress)
+        super().__init__(scale, n_feats, (RDABlock(n_feats) for _ in range(n_blocks)), rgb_range, compress, n_colors)

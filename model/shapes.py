@@ -32,7 +32,13 @@ def count(weights: Weights, pattern: str) -> int:
     return len({match[1] for match in (re.match(pattern, key) for key in weights) if match})
 
 
+def colours(weights: Weights, prefix: str) -> dict[str, int]:
+    """{'n_colors': channels of the images} by the convolution whose keys begin with `prefix`; {} for the usual 3."""
+    channels = weights[f'{prefix}0.weight'].shape[1]
+    return {} if channels == 3 else {'n_colors': channels}
+
+
 def sr_sizes(weights: Weights) -> dict[str, int]:
-    """The options that an SRNetwork G shows: scale, n_blocks and rgb_range."""
+    """The options that an SRNetwork G shows: scale, n_blocks, rgb_range and n_colors."""
     return {'scale': tail_scale(weights, 'G.tail.'), 'n_blocks': count(weights, r'G\.body\.0\.body\.(\d+)\.'),
-            'rgb_range': data_range(weights)}
+            'rgb_range': data_range(weights), **colours(weights, 'G.head.')}

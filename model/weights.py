@@ -11,6 +11,7 @@ from model.shapes import data_range, role_of
 from utility import UserError
 
 SHOWN = 5  # differing keys in an error
+UNSAID = {'rgb_range': 1, 'n_colors': 3}  # sizes of a network whose family does not name them
 NOT_SHOWN = LookupError, AttributeError, ValueError, ArithmeticError  # raised by sizes() on other families' weights
 
 
@@ -26,7 +27,7 @@ class Found(NamedTuple):
     def build(self) -> nn.Module:
         """The network, with random weights. The caller's random state stays as it was."""
         with torch.random.fork_rng(devices=[]):
-            return make(self.family, self.role, Sizes(**{'rgb_range': 1, **self.sizes}))
+            return make(self.family, self.role, Sizes(**{**UNSAID, **self.sizes}))
 
 
 class Sizes(SimpleNamespace):
@@ -90,6 +91,7 @@ def reason(found: Found | None, needed: Found | None) -> str:
         return 'holds no network of this project'
     if needed and str(found) != str(needed):
         return f'holds a {found} (another stage or family), but a {needed} is needed'
-    wrong = [f'--{name} {value} instead of {needed.sizes[name]}' for name, value in found.sizes.items()
-             if needed and value != needed.sizes.get(name, value)]
+    own = {**UNSAID, **needed.sizes} if needed else {}
+    wrong = [f'--{name} {value} instead of {own[name]}' for name, value in {**UNSAID, **found.sizes}.items()
+             if value != own.get(name, value)]
     return f'holds a {found} with {", ".join(wrong)}' if wrong else f'holds a damaged {found}'

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from data.degradation import resize
 from model.inference import GRID, TILE, fitting, super_resolve_parts
 from photo.colour import is_flat, is_gray, keep_plain, spread
+from photo.luma import in_colour
 from utility import UserError, arithmetic, place
 
 EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners
@@ -47,7 +48,7 @@ class Upscaler:
     def __init__(self, student: nn.Module, scale: int, rgb_range: float, device: torch.device,
                  rounded: torch.dtype | None = None, tile: int | None = None, ensemble: bool = False,
                  notes: Iterable[str] = ()) -> None:
-        self.student = place(student, device, rounded)
+        self.student = place(in_colour(student, scale), device, rounded)
         self.scale, self.rgb_range, self.device = scale, rgb_range, device
         self.rounded, self.tile, self.ensemble, self.notes = rounded, tile, ensemble, notes
 

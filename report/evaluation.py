@@ -19,7 +19,7 @@ from model.inference import self_ensemble
 from report import metric
 from stage import Stage
 from store.files import write_bytes
-from utility import quantize
+from utility import luma, quantize
 
 
 class Score(NamedTuple):
@@ -43,14 +43,19 @@ def _mean(values: list[dict[str, float]]) -> dict[str, float]:
     return {name: fmean(each[name] for each in values) for name in values[0]}
 
 
-def to_float(image: Tensor, rgb_range: float, device: torch.device) -> Tensor:
-    """uint8 (B, 3, H, W) → float in [0, rgb_range] on `device`."""
-    return image.to(device, non_blocking=True).float() * (rgb_range / 255)
+def to_float(image: Tensor, rgb_range: float, device: torch.device, n_colors: int = 3) -> Tensor:
+    """uint8 (B, 3, H, W), or several images as further channels → float in [0, rgb_range] on `device`; with n_colors 1
+    their luma, rounded to 8 bits, (B, 1, H, W)."""
+    image = image.to(device, non_blocking=True).float()
+    if n_colors == 1:
+        image = torch.cat([luma(each).round_() for each in image.split(3, 1)], 1)
+    return image * (rgb_range / 255)
 
 
 def to_uint8(image: Tensor, rgb_range: float) -> np.ndarray:
-    """float (1, 3, H, W) in [0, rgb_range] → uint8 array (H, W, 3)."""
-    return (quantize(image, rgb_range)[0] * (255 / rgb_range)).round().byte().permute(1, 2, 0).cpu().numpy()
+    """float (1, 3, H, W) or (1, 1, H, W) in [0, rgb_range] → uint8 array (H, W, 3)."""
+    levels = quantize(image, rgb_range).expand(-1, 3, -1, -1)[0] * (255 / rgb_range)       # (3, H, W)
+    return levels.round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 class Evaluator:
@@ -61,10 +66,10 @@ class Evaluator:
 
     def __init__(self, pairs: Callable, degradations: list[Pipeline], scale: int, rgb_range: float,
                  device: torch.device, ensemble: bool = False, results: Path | None = None,
-                 metrics: Sequence[str] = metric.DEFAULT) -> None:
+                 metrics: Sequence[str] = metric.DEFAULT, n_colors: int = 3) -> None:
         self.pairs, self.degradations = pairs, degradations
         self.scale, self.rgb_range, self.device = scale, rgb_range, device
-        self.ensemble, self.metrics = ensemble, metrics
+        self.ensemble, self.metrics, self.n_colors = ensemble, metrics, n_colors
         self.results = results  # folder for the images, None to keep none
 
     @torch.no_grad()
@@ -75,7 +80,7 @@ class Evaluator:
         scores = [SetScores(testset.name, degradation, []) for degradation in self.degradations]
         for image, hr8 in testset:
             check()
-            hr = to_float(hr8, self.rgb_range, self.device)                                # (1, 3, H, W)
+            hr = to_float(hr8, self.rgb_range, self.device, self.n_colors)                 # (1, 3, H, W)
             for each in scores:
                 lq, up = self.pairs(testset.name, image, hr, each.degradation)             # (1, 3, h, w), (1, 3, H, W)
                 steps = self._super_resolve(stage, lq, up, hr)

@@ -31,7 +31,8 @@ class Metric(NamedTuple):
 
 
 def levels(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> tuple[Tensor, Tensor]:
-    """sr, hr (1, 3, H, W) in [0, rgb_range] → (3, H - 2 * border, W - 2 * border) each: float64, rounded to 0-255.
+    """sr, hr (1, 3, H, W) in [0, rgb_range] → (3, H - 2 * border, W - 2 * border) each: float64, rounded to 0-255. Of
+    (1, 1, H, W), gray images, the three channels are equal.
 
     Raises ValueError if the shapes differ.
     """
@@ -39,7 +40,7 @@ def levels(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> tuple[T
         raise ValueError(f'cannot compare an image of {tuple(sr.shape)} with one of {tuple(hr.shape)}')
     height, width = hr.shape[-2:]
     rounded = (quantize(image.detach().cpu().double() * (255 / rgb_range), 255) for image in (sr, hr))
-    sr, hr = (image[0, :, border:height - border, border:width - border] for image in rounded)
+    sr, hr = (image.expand(-1, 3, -1, -1)[0, :, border:height - border, border:width - border] for image in rounded)
     return sr, hr
 
 

@@ -185,7 +185,7 @@ def prepare(args: Namespace, stage: Stage, run: Run, process: Process, notes: li
         pairs.check(tests, series)
     evaluator = Evaluator(pairs, series, args.scale, args.rgb_range, process.device,
                           ensemble=args.self_ensemble, results=run.results if args.save_results else None,
-                          metrics=metrics)
+                          metrics=metrics, n_colors=args.n_colors)
     stage.place(process.device)
     return train_loader, Tester(tests, evaluator, run, Journal(args, run, process.device), process, args.best)
 

@@ -9,7 +9,7 @@ from utility import UserError
 BINDING = {
     (None, None, None): (
         'model', 'stage', 'scale', 'seed', 'degradation', 'precision', 'patch_size', 'no_augment', 'rgb_range',
-        'n_feats', 'train_lr', 'degradation_per',
+        'n_colors', 'n_feats', 'train_lr', 'degradation_per',
         'epochs_encoder', 'test_every', 'batch_size', 'lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'optimizer',
         'warmup', 'ema', 'momentum', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'loss', 'skip_threshold'),
     ((2, 3, 4, 5), None, None): ('blur_type', 'blur_kernel', 'mode', 'noise'),

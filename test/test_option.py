@@ -87,7 +87,7 @@ BAD = [  # command line after `--stage 2`, a word that the answer has to contain
     ('--lr_sr 0', '--lr_sr'), ('--lr_task inf', '--lr_task'), ('--scale 2+3', 'one scale a run'), ('--scale 5', '2, 3'),
     ('--epochs_sr 0', '--epochs_sr'), ('--decay_type sine', 'step_A_B'), ('--decay_type step_0', 'step_A_B'),
     ('--optimizer adam', 'RMSprop'), ('--chop maybe', 'True or False'), ('--test_only 2', 'True or False'),
-    ('--n_colors 1', '--n_colors'), ('--rgb_range 2', '255'), ('--resume -2', '--resume'), ('--model edsr', 'kdsr'),
+    ('--n_colors 2', '--n_colors'), ('--rgb_range 2', '255'), ('--resume -2', '--resume'), ('--model edsr', 'kdsr'),
     ('--beta1 1', '--beta1'), ('--theta inf', '-360 to 360'), ('--gamma_sr 2', '--gamma_sr'),
     ('--keep_states 1', '2 or more'), ('--save a/b', 'folder name'), ('--save ..', 'folder name'),
     ('--save=', 'folder name'), ('--model kdsr', 'stages 3, 4, 5 only'), ('--cpu True --device cuda', 'contradict'),

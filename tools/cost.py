@@ -32,9 +32,9 @@ PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-a
 def inputs(net: torch.nn.Module, role: str, args: argparse.Namespace, height: int, width: int,
            device: torch.device) -> tuple[torch.Tensor, ...]:
     """What the network's forward takes for one lq of height x width."""
-    lq = torch.rand(1, 3, height, width, device=device)
+    lq = torch.rand(1, args.n_colors, height, width, device=device)
     if role == 'mln':
-        return lq, torch.rand(1, 3, height * args.scale, width * args.scale, device=device)
+        return lq, torch.rand(1, args.n_colors, height * args.scale, width * args.scale, device=device)
     if role == 'teacher':
         first = next(module for module in net.encoder.modules() if isinstance(module, torch.nn.Conv2d))
         return lq, torch.rand(1, first.in_channels, height, width, device=device)

@@ -25,6 +25,7 @@ from model import zoo
 from model.tail import Tail, convolve, strips
 from option import parse
 from photo.colour import keep_plain
+from photo.luma import in_colour
 from photo.upscaler import EDGE, Upscaler
 from process.arguments import Parser
 from process.command import command_line
@@ -61,7 +62,7 @@ class Exportable(nn.Module):
 
     def __init__(self, student: nn.Module, scale: int, rgb_range: int) -> None:
         super().__init__()
-        self.student, self.edge, self.rgb_range = copy.deepcopy(student), EDGE * scale, rgb_range
+        self.student, self.edge, self.rgb_range = copy.deepcopy(in_colour(student, scale)), EDGE * scale, rgb_range
         for module in list(self.student.modules()):
             for name, child in module.named_children():
                 if isinstance(child, Tail):

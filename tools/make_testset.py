@@ -39,7 +39,7 @@ def write(args: Namespace) -> None:
     pair = Degraded(args.seed, args.rgb_range)
     for testset in make_loaders(args)[1]:
         for image, hr8 in testset:
-            hr = to_float(hr8, args.rgb_range, torch.device('cpu'))
+            hr = to_float(hr8, args.rgb_range, torch.device('cpu'), args.n_colors)
             for degradation in degradations(args.protocol, stage.test_degradation):
                 lq, _ = pair(testset.name, image, hr, degradation)
                 write_rgb(Path(args.dir_out) / slug(testset.name, degradation) / f'{image}.png',

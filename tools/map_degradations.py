@@ -131,7 +131,7 @@ def represent(stage: Stage, sets: list[TestSet], grid: list[Pipeline],
     for testset in sets:
         for image, hr8 in testset:
             names.append(f'{testset.name}/{image}')
-            hr = to_float(hr8, args.rgb_range, device)                          # (1, 3, H, W)
+            hr = to_float(hr8, args.rgb_range, device, args.n_colors)                     # (1, 3, H, W)
             for degradation in grid:
                 lq, up = pair(testset.name, image, hr, degradation)             # (1, 3, h, w), (1, 3, H, W)
                 with stage.arithmetic(device):
