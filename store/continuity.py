@@ -24,8 +24,8 @@ BINDING = {
     ((4, 5), None, None): ('temperature', 'distill'),
     ((5,), None, None): ('gan_weight', 'sharpen_hr'),
 }
-PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 'sig', 'lambda_1', 'lambda_2', 'theta',
-           'epochs_sr')
+PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 'kernel_index', 'sig', 'lambda_1',
+           'lambda_2', 'theta', 'epochs_sr')
 
 
 def binding(args: Namespace) -> dict:
@@ -34,12 +34,18 @@ def binding(args: Namespace) -> dict:
     for (stages, without, blur), names in BINDING.items():
         if (not stages or args.stage in stages) and without != args.model and blur in (None, args.blur_type):
             found |= {name: getattr(args, name) for name in names}
-    return found
+    return found | {name: _content(Path(found[name])) for name in ('kernels',) if name in found}
 
 
 def passing(args: Namespace, n_processes: int) -> dict:
     """{option: value} of those that may change: what is tested, how long, and on what."""
     return {name: getattr(args, name) for name in PASSING} | {'processes': n_processes}
+
+
+def _content(path):
+    """A file or folder by its name and what is in it: a file that was written anew is another one."""
+    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+    return f'{path.name} (fingerprint {_digest([(each.name, each.read_bytes()) for each in files])})'
 
 
 def describe(checksums: list[str]) -> str:

@@ -117,5 +117,10 @@ def test_a_student_of_own_kernels_trains_resumes_and_is_tested_on_each(cli, caps
     assert 'kernel lines 1' in capsys.readouterr().out and (results / 'Set2_kernel_lines_1_noise_0.csv').is_file()
     other = put(Path('others.npy'), motion(5))
     assert cli(*flags[:-1], other, '--save', 'own', '--epochs_sr', 2) == 2
-    assert '--kernels was lines.mat, is now others.npy' in capsys.readouterr().err
+    assert '--kernels was lines.mat (fingerprint ' in capsys.readouterr().err
+    put(Path('lines.mat'), motion(5))
+    load_kernels.cache_clear()
+    assert cli(*flags, '--save', 'own', '--epochs_sr', 2) == 2
+    assert 'is now lines.mat (fingerprint ' in capsys.readouterr().err
+    put(Path('lines.mat'), motion(7))
     assert cli(*flags[:-4], '--kernels', file) == 2 and '--blur_type file uses it' in capsys.readouterr().err
