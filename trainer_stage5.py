@@ -13,11 +13,12 @@ from trainer_stage4 import Stage4
 
 class Stage5(Stage4):
     """Minimises L(S(lq), hr) + KL + w · BCE(D(S(lq)), 1) for the student S, L being --loss (L1 + perceptual), then
-    BCE(D(hr), 1) + BCE(D(S(lq)), 0) for the discriminator D, which sees what S makes after its own update."""
+    BCE(D(hr), 1) + BCE(D(S(lq)), 0) for the discriminator D, S(lq) being the same image as in the student's update."""
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self.gan_weight, self.sharpen = args.gan_weight, args.sharpen_hr
+        self.made = {}  # {device: S(lq)} of the student's update; replicas of DataParallel share this dict
         if not args.test_only:
             self.discriminator = build_discriminator(args)
 
@@ -29,14 +30,14 @@ class Stage5(Stage4):
         return [*others, student._replace(stage=5 if testing else 4, takes_other_role=False)]
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
-        lq, up = self.degrade(hr, generator)                          # (B, 3, h, w), (B, 3, H, W)
         if update == 'discriminator':
-            with torch.no_grad():
-                sr, _ = self.student(lq)                              # (B, 3, H, W)
+            sr = self.made.pop(hr.device)                             # (B, 3, H, W)
             real, fake = gan_loss(self.judge(hr), real=True), gan_loss(self.judge(sr), real=False)
             return {'loss': real + fake, 'real': real, 'fake': fake}
+        lq, up = self.degrade(hr, generator)                          # (B, 3, h, w), (B, 3, H, W)
         rep, distillation, terms = self.distil(lq, up, hr)            # (B, R)
         sr = self.student.G(lq, rep)                                  # (B, 3, H, W)
+        self.made[hr.device] = sr.detach()
         losses = self.loss(sr, sharpened(hr, self.rgb_range) if self.sharpen else hr)
         adversarial = gan_loss(self.judge(sr), real=True)
         total = losses['loss'] + distillation + self.gan_weight * adversarial

@@ -76,6 +76,8 @@ def test_losses_of_both_updates(sharpen):
     torch.testing.assert_close(ours['sr']['loss'], l1 + kl + 0.3 * ours['sr']['GAN'])
     torch.testing.assert_close(ours['sr']['GAN'], gan, rtol=0.05, atol=0.05)  # u and v of the norms have moved on
     discriminator = ours['discriminator']
+    torch.testing.assert_close(discriminator['fake'], gan_loss(judge['sr'], real=False), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(discriminator['real'], gan_loss(judge['hr'], real=True), rtol=0.05, atol=0.05)
     torch.testing.assert_close(discriminator['loss'], discriminator['real'] + discriminator['fake'])
     assert torch.autograd.grad(ours['sr']['loss'], stage.student.G.head[0].weight)[0].any()
     with pytest.raises(RuntimeError, match=r'unused|not have been used'):  # the discriminator's update leaves S alone
