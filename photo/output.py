@@ -70,5 +70,7 @@ class Output:
         if suffix in ('.jpg', '.webp') and pixels.dtype == np.uint16:
             notes.append(f'its 16 bits are rounded to the 8 of {suffix[1:].upper()}')
             pixels = TO_8_BITS[pixels]
-        pixels, metadata.icc = fitted_profile(pixels, metadata.icc, suffix, notes)
+        pixels, icc = fitted_profile(pixels, metadata.icc, suffix, notes)
+        if icc != metadata.icc:  # chunks beside the profile said the same of the values before
+            metadata.icc, metadata.colour = icc, []
         return replace(photo, pixels=pixels, metadata=metadata, notes=notes)

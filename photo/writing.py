@@ -54,7 +54,7 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 def _chunks(metadata: Metadata) -> tuple[list[bytes], list[str]]:
     """(chunks of a PNG file that hold `metadata`, what they cannot hold)."""
     lost = []
-    chunks = [chunk(name, content) for name, content in metadata.colour]
+    chunks = [chunk(name, content) for name, content in metadata.colour if not (name == b'sRGB' and metadata.icc)]
     if metadata.icc:
         chunks.append(chunk(b'iCCP', b'icc\0\0' + zlib.compress(metadata.icc)))
     if metadata.dpi:

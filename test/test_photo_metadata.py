@@ -1,6 +1,7 @@
 """What a photo says besides its pixels is kept where the result can hold it, and named where it cannot."""
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import cv2
@@ -120,6 +121,10 @@ def test_a_profile_that_no_png_reader_takes_is_converted_to_srgb():
         assert np.abs(np.array(image)[::2, ::2].astype(int) - read_photo('a.jpg').pixels).max() <= 2
     path, lines = run('a.jpg', form='tif')
     assert read_photo(path).metadata.icc == icc and len(lines) == 1
+    with_chunks('b.png', png_chunk(b'gAMA', struct.pack('>I', 60_000)),
+                png_chunk(b'iCCP', b'p\0\0' + zlib.compress(icc)))
+    path, lines = run('b.png')                                                      # its gamma is of the profile
+    assert 'converted to sRGB' in lines[0] and not read_photo(path).metadata.colour
 
 
 # ---- large photos ----
