@@ -6,6 +6,7 @@ import torch
 from conftest import SMALL
 from ranks import finish, printed, train
 from survival import same
+from test_replicas import replicate
 
 from loss.adversarial import gan_loss
 from loss.distillation import kl_divergence
@@ -82,6 +83,20 @@ def test_losses_of_both_updates(sharpen):
     assert torch.autograd.grad(ours['sr']['loss'], stage.student.G.head[0].weight)[0].any()
     with pytest.raises(RuntimeError, match=r'unused|not have been used'):  # the discriminator's update leaves S alone
         torch.autograd.grad(discriminator['loss'], stage.student.G.head[0].weight)
+
+
+@pytest.mark.parametrize('precision', ['single', 'bf16', 'half'])
+def test_replicas_of_data_parallel_take_both_updates(precision):
+    """Each update replicates the stage anew; the image of the student's update is there for the discriminator's."""
+    flags = ['--stage', '5', '--model', 'kdsr', *SMALL, *FLAGS, '--precision', precision]
+    stage, device = STAGES[5](parse(flags)).place(torch.device('cpu')), torch.device('cpu')
+    hr = torch.rand(2, 3, 24, 24)
+    for update, part in stage.updates().items():
+        losses = replicate(stage)(hr, {device: 1}, update)
+        losses['loss'].sum().backward()
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
+        assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert all(p.grad.any() for p in stage.discriminator.parameters()) and not stage.made
 
 
 def test_without_distillation_no_teacher_is_needed():
