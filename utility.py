@@ -87,7 +87,7 @@ def derive_seed(*parts: object) -> int:
     """A 63-bit seed that depends on every part and on nothing else.
 
     No random state is kept anywhere: each draw comes from a generator seeded by what it is for, such as
-    (seed, 'crop', epoch, position). So a run can stop anywhere and go on bit for bit.
+    (seed, 'crop', epoch, position). So a run can stop anywhere and resume bit for bit.
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'little') >> 1

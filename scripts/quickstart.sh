@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train all four stages in miniature on photos that come with scikit-image, test the student, show what it learnt.
-# Usage: sh scripts/quickstart.sh    A second run goes on where the first one stopped; add --reset to start over.
+# Usage: sh scripts/quickstart.sh    A second run resumes where the first one stopped; add --reset to start over.
 # Environment: PYTHON (found or set up by itself).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."

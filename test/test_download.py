@@ -124,7 +124,7 @@ def test_ctrl_c_of_the_program_itself(prepare, mirror):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.endswith('interrupted; the same command goes on\n')
+    assert process.returncode == 130 and err.endswith('interrupted; the same command resumes\n')
     assert part.read_bytes() == mirror.files[TRAIN][:100]
     assert prepare('download', 'DIV2K')[0] == 0 and (TRAIN, 'bytes=100-') in mirror.asked
 
@@ -140,7 +140,7 @@ def test_ctrl_c_leaves_what_goes_on(prepare, mirror, monkeypatch):
             yield block
     monkeypatch.setattr(download, '_blocks', interrupted)
     status, _, err = prepare('download', 'DIV2K')
-    assert status == 130 and 'the same command goes on' in err
+    assert status == 130 and 'the same command resumes' in err
     assert Path(f'data/{TRAIN}.part').read_bytes() == mirror.files[TRAIN][:3 * 64]
     monkeypatch.setattr(download, '_blocks', blocks)
     monkeypatch.setattr(download, 'BLOCK', 1 << 20)

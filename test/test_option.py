@@ -80,7 +80,7 @@ LINES = [
      {'data_test': 'Set5+Set14+B100+Urban100+MANGA109', 'n_feats': 128, 'n_blocks': 28, 'n_resblocks': 5}),
 ]
 BAD = [  # command line after `--stage 2`, a word that the answer has to contain
-    ('--noise 0.1', '25.5'), ('--noise -1', '--noise'), ('--noise 256', 'grey levels'), ('--noise nan', '--noise'),
+    ('--noise 0.1', '25.5'), ('--noise -1', '--noise'), ('--noise 256', '0-255 scale'), ('--noise nan', '--noise'),
     ('--sig_min 3 --sig_max 2', '--sig_max 2'), ('--lambda_min 3 --lambda_max 2', '--lambda_max 2'),
     ('--lambda_1 0', '--lambda_1'), ('--batch_size 7', 'even'), ('--batch_size 0', '--batch_size'),
     ('--blur_kernel 20', 'odd'), ('--patch_size -8', '--patch_size'),

@@ -1,4 +1,4 @@
-"""More blocks for a trained student or teacher: the same function, from which a larger network's training goes on.
+"""More blocks for a trained student or teacher: the same function, from which the training of a larger network starts.
 
     python tools/grow_weights.py small.pt large.pt --n_blocks 27
 """

@@ -46,7 +46,7 @@ def build_parser() -> Parser:
     return parser
 
 
-@command_line('; the same command goes on')
+@command_line('; the same command resumes')
 def main(argv: list[str] | None = None) -> int | None:
     args = build_parser().parse_args(argv)
     if args.command == 'cache':

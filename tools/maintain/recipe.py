@@ -19,7 +19,7 @@ GROWN = 27  # blocks of the paper's SR network, to which a smaller one is grown
 
 class Phase(NamedTuple):
     """A run of one stage: its share of the time, its epochs, its flags. grown: the networks of the phases before it are
-    grown to GROWN blocks, and the student goes on from there."""
+    grown to GROWN blocks, and the student continues from there."""
     stage: int
     share: float
     epochs: int
