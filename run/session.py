@@ -21,7 +21,6 @@ from report.table import TestRun, table_text, write_tables
 from report.testing import Tester
 from run.pretrained import adopt_sizes, check_named, given, initialise
 from run.starts import config_text
-from run.upgrade import upgraded
 from stage import Stage
 from stages import STAGES
 from store import continuity
@@ -72,7 +71,6 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
     group = process.group
     state = group.share(run.start(args.resume, args.reset, notes.append) if group.is_rank0 else None)
     if state:
-        state = upgraded(state, run.folder)
         notes += check_options(args, stage, run, state, process)
         restore_networks(stage, state, run.folder)
         if state['epoch'] >= args.epochs_sr and state['tested']:
@@ -101,6 +99,9 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
 
 def check_options(args: Namespace, stage: Stage, run: Run, state: dict, process: Process) -> list[str]:
     """Notes on the options that differ from those of a checkpoint. Raises UserError about those that must not."""
+    if 'options' not in state:
+        raise UserError(f'{run.folder} holds a run of an older version of this program; choose another --save, '
+                        'and its weights by --pre_train')
     if state['stage'] != args.stage:
         raise UserError(f'{run.folder} holds a run of stage {state["stage"]}, not {args.stage}; choose another --save')
     if state['options'].get('model', args.model) != args.model:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from store import lock
 from store.files import append_text, reserve, sweep, write_bytes
 from store.tensors import load_state, save_state, save_weights
+from store.upgrade import upgraded
 from utility import UserError
 
 WEIGHTS = {1: 'model', 2: 'model_meta', 3: 'model_TA', 4: 'model_ST',
@@ -113,7 +114,7 @@ class Run:
             raise UserError(f'{self.folder} holds weights but no checkpoint to resume from; add --reset to delete '
                             'them, or choose another --save')
         if resume > 0:
-            return self._load((resume, 0))
+            return upgraded(load_state(self._state((resume, 0))))
         return self._newest(positions, note) if positions else None
 
     def _newest(self, positions: list[Position], note: Callable[[str], None]) -> dict:
@@ -121,7 +122,7 @@ class Run:
         damaged = []
         for position in reversed(positions):
             try:
-                state = self._load(position)
+                state = upgraded(load_state(self._state(position)))
             except UserError as error:
                 damaged.append(str(error))
                 continue
@@ -130,14 +131,6 @@ class Run:
             return state
         raise UserError(f'{self._model}: every checkpoint is damaged; put one back from a copy, or add --reset to '
                         f'start anew ({damaged[0]})')
-
-    def _load(self, position: Position) -> dict:
-        """The checkpoint of `position`; scores in those of versions before --metrics are renamed."""
-        state = load_state(self._state(position))
-        for old, name in ('psnr', 'psnr_y'), ('ssim', 'ssim_y'):
-            if old in state.get('history', {}):
-                state['history'][name] = state['history'].pop(old)
-        return state
 
     def supersede(self, position: Position) -> None:
         """Rename the checkpoints after `position`, the newest first, so that no later start resumes from them."""

@@ -1,7 +1,10 @@
-"""A training set is told by its pixels: a resumed run notices other images, and no other difference."""
+"""A training set is told by its pixels; checkpoints of earlier versions resume."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from survival import same
 
 from data.images import read_rgb
 from store.continuity import describe_files
@@ -56,3 +59,30 @@ def test_checkpoint_with_names_and_sizes_only_resumes(cli, photos, capsys):
     save_state(STATE.replace('_1', '_2'), state | {'epoch': 2})
     assert train(cli, photos, 3) == 2
     assert 'images was 3 images (fingerprint ' in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_the_version_before_named_updates_is_resumed_bit_for_bit(cli):
+    assert cli('--stage', 1, '--save', 'whole') == 0
+    assert cli('--stage', 1, '--save', 'old', '--epochs_sr', 1) == 0
+    path = Path('experiment/old_x2_bicubic_iso/model/state_1.pt')
+    state = load_state(path)
+    update = state.pop('updates')['sr']
+    for name in 'tested', 'ema':
+        del state[name]
+    for name in 'warmup', 'ema', 'optimizer':
+        state['options'].pop(name, None)
+    history = state['history']
+    history['psnr'], history['ssim'] = history.pop('psnr_y'), history.pop('ssim_y')
+    save_state(path, {**state, 'optimizer': ['ADAM', update['optimizer']], 'scaler': update['scaler']})
+    assert cli('--stage', 1, '--save', 'old') == 0
+    whole, old = (load_state(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt') for name in ('whole', 'old'))
+    assert all(same(whole[name], old[name]) for name in ('networks', 'updates', 'history', 'tally'))
+
+
+def test_a_checkpoint_without_options_is_refused_in_one_line(cli, capsys):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    path = Path('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
+    state = load_state(path)
+    del state['options']
+    save_state(path, state)
+    assert cli('--stage', 1) == 2 and 'older version' in capsys.readouterr().err
