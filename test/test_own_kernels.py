@@ -100,7 +100,8 @@ def test_files_and_indices_that_are_not_there(tmp_path):
     file = put(tmp_path / 'a.npy', motion())
     for call, words in ((lambda: own_kernels(None), '--blur_type file needs --kernels'),
                         (lambda: own_kernels(file, '1,3'), '--kernel_index 3'),
-                        (lambda: load_kernels(str(tmp_path / 'gone.npy')), 'No such file'),
+                        (lambda: load_kernels(str(tmp_path / 'gone.npy')), 'no such file'),
+                        (lambda: load_kernels(str(tmp_path / 'gone.mat')), 'no such file'),
                         (lambda: (tmp_path / 'empty').mkdir() or load_kernels(str(tmp_path / 'empty')), 'no .mat')):
         with pytest.raises(UserError, match=words):
             call()

@@ -70,6 +70,8 @@ def load_kernels(file: str) -> torch.Tensor:
     Raises UserError where there is none, or one is no kernel.
     """
     path = Path(expanded(file))
+    if not path.exists():
+        raise UserError(f'--kernels {shown(file)}: no such file or folder')
     files = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES) if path.is_dir() else [path]
     found = [kernel for each in files for kernel in _kernels_of(each)]
     if not found:
