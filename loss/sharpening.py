@@ -8,24 +8,24 @@ SIGMA = 0.3 * (RADIUS / 2 - 1) + 0.8  # what OpenCV takes for a kernel of 2 * (R
 
 
 def sharpened(hr: Tensor, rgb_range: int = 1) -> Tensor:
-    """hr (B, 3, H, W) in [0, rgb_range], sharpened where it differs from its blurred copy by more than THRESHOLD."""
+    """hr (B, C, H, W) in [0, rgb_range], sharpened where it differs from its blurred copy by more than THRESHOLD."""
     image = hr / rgb_range
-    residual = image - _blur(image)                                         # (B, 3, H, W)
-    mask = _blur((residual.abs() * 255 > THRESHOLD).to(image))              # (B, 3, H, W), soft
+    residual = image - _blur(image)                                         # (B, C, H, W)
+    mask = _blur((residual.abs() * 255 > THRESHOLD).to(image))              # (B, C, H, W), soft
     sharp = (image + WEIGHT * residual).clamp(0, 1)
     return (mask * sharp + (1 - mask) * image) * rgb_range
 
 
 def _blur(image):
-    """Gaussian blur of (B, 3, H, W); its border is reflected, again and again where the image is small."""
-    around = RADIUS // 2
+    """Gaussian blur of (B, C, H, W); its border is reflected, again and again where the image is small."""
+    around, n_colors = RADIUS // 2, image.shape[1]
     offsets = torch.arange(-around, around + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-offsets ** 2 / (2 * SIGMA ** 2))
-    kernel = (kernel / kernel.sum()).view(1, 1, -1).expand(3, 1, -1)        # (3, 1, 2·around + 1)
+    kernel = (kernel / kernel.sum()).view(1, 1, -1).expand(n_colors, 1, -1)     # (C, 1, K), K = 2·around + 1
     for axis in 2, 3:
         side = image.shape[axis]
         index = torch.arange(-around, side + around, device=image.device) % max(2 * side - 2, 1)
-        index = torch.where(index < side, index, 2 * side - 2 - index)      # reflected
-        weight = kernel.unsqueeze(5 - axis)                                 # (3, 1, K, 1) or (3, 1, 1, K)
-        image = F.conv2d(image.index_select(axis, index), weight, groups=3)
+        index = torch.where(index < side, index, 2 * side - 2 - index)          # reflected
+        weight = kernel.unsqueeze(5 - axis)                                     # (C, 1, K, 1) or (C, 1, 1, K)
+        image = F.conv2d(image.index_select(axis, index), weight, groups=n_colors)
     return image

@@ -12,7 +12,8 @@ from utility import UserError
 
 SHOWN = 5  # differing keys in an error
 UNSAID = {'rgb_range': 1, 'n_colors': 3}  # sizes of a network whose family does not name them
-NOT_SHOWN = LookupError, AttributeError, ValueError, ArithmeticError  # raised by sizes() on other families' weights
+# What a family's sizes() may raise on weights of other families.
+NOT_SHOWN = LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError
 
 
 class Found(NamedTuple):
@@ -51,8 +52,15 @@ def recognise(weights: Mapping[str, Tensor]) -> Found | None:
             continue
         if sizes:
             claims.append(Found(name, role, sizes))
-    exact = (claim for claim in claims if not differences(claim.build(), weights)) if len(claims) > 1 else ()
+    exact = (claim for claim in claims if _exact(claim, weights)) if len(claims) > 1 else ()
     return next(iter(exact), claims[0] if claims else None)
+
+
+def _exact(claim, weights):
+    try:
+        return not differences(claim.build(), weights)
+    except UserError:  # it shows too few options to be built
+        return False
 
 
 def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: object) -> None:

@@ -122,4 +122,6 @@ def test_sharpening_is_that_of_opencv(size):
                         borderType=cv2.BORDER_REFLECT_101)
     expected = mask * np.clip(hr + 0.5 * residual, 0, 1) + (1 - mask) * hr
     ours = sharpened(torch.from_numpy(hr * 255).permute(2, 0, 1)[None], 255)[0].permute(1, 2, 0).numpy() / 255
+    gray = sharpened(torch.from_numpy(hr[..., :1]).permute(2, 0, 1)[None])[0, 0].numpy()
+    assert np.abs(gray - expected[..., 0]).max() < 1e-4
     assert np.abs(ours - expected).max() < 1e-4 and np.abs(ours[:, -5:] - 0.5).max() < 0.05

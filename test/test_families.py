@@ -25,7 +25,7 @@ from utility import UserError
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8')
 ENVIRONMENT = {'PYTHONPATH': str(ROOT), 'PATH': os.environ['PATH'], 'OMP_NUM_THREADS': '1'}
-NETWORK = Sizes(scale=2, n_feats=8, n_blocks=2, rgb_range=1)
+NETWORK = Sizes(scale=2, n_feats=8, n_blocks=2, rgb_range=1, n_colors=3)
 
 
 @pytest.fixture
@@ -97,6 +97,7 @@ def test_weights_of_a_derived_family_are_not_taken_for_those_of_its_model(attent
         return network
 
     monkeypatch.setitem(FAMILIES, 'derived', FAMILIES['mrda']._replace(student=student))
+    monkeypatch.setitem(FAMILIES, 'other', FAMILIES['mrda']._replace(student=lambda args: args.heads))
     for name in 'mrda', 'derived':
         assert recognise(make(name, 'student', NETWORK).state_dict()).family == name
 
