@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from survival import alive, wait_for
+from torch.utils.data import get_worker_info
 
 from data.cache import PixelCache
 from data.images import read_rgb, write_rgb
@@ -115,6 +116,22 @@ def test_a_signal_is_heard_while_a_disk_does_not_answer(files):
     del train
     gc.collect()
     assert time.monotonic() - start < 10 and not multiprocessing.active_children()
+
+
+def test_a_disk_that_stops_answering_costs_nothing_that_was_trained(cli, monkeypatch, capsys):
+    reads = []
+
+    def read(path):
+        if get_worker_info() is not None:
+            reads.append(path)
+            time.sleep(60 if len(reads) > 16 else 0)
+        return read_rgb(path)
+    monkeypatch.setattr('data.cache.read_rgb', read)
+    flags = ['--n_threads', 1, '--ext', 'img', '--test_every', 100, '--data_timeout', 0.02]
+    assert cli('--stage', 1, '--epochs_sr', 1, *flags) == 75
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: reading ') and '.png takes more than 1 s' in error
+    assert list(Path('experiment/stage1_x2_bicubic_iso/model').glob('state_0_*.pt'))
 
 
 def test_workers_that_never_start_are_given_up(files, monkeypatch):
