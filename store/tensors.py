@@ -4,6 +4,7 @@ import io
 import os
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def load_state(path: str | Path) -> dict:
     remedy = 'take an older state with --resume N'
     if hashlib.sha256(payload).digest() != digest:
         raise UserError(f'{path}: damaged (its checksum does not fit); {remedy}')
-    state = _load(path, io.BytesIO(payload), 'state', remedy)
+    state = load_checked(path, io.BytesIO(payload), 'state', remedy)
     if not isinstance(state, dict):
         raise UserError(f'{path}: no state file (it holds no dict); {remedy}')
     return state
@@ -73,7 +74,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         return {_bare(key): tensor for key, tensor in safe.unpacked(path)[0].items()}
     try:
         with open(path, 'rb') as file:  # one opening for check and reading: what was checked is what is read
-            weights = _load(path, file, 'weights', NEEDED)
+            weights = load_checked(path, file, 'weights', NEEDED)
             size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
@@ -93,7 +94,7 @@ def _is_plain(value, size):
             and value.device.type == 'cpu' and not value.is_quantized and value.numel() * value.element_size() <= size)
 
 
-def _load(path, file, kind, remedy):
+def load_checked(path: str | Path, file: BinaryIO, kind: str, remedy: str) -> object:
     """What torch.save wrote to the open `file`, checked first: torch.load would not notice a flipped bit.
 
     kind, remedy: what an error calls the file and advises. Raises UserError if it is damaged, foreign, of the format

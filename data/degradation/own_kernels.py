@@ -1,7 +1,6 @@
 """Blur by kernels from files: .mat, .npy, .npz, .pt, or a folder of them."""
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ from scipy.io.matlab import MatReadError
 from data.degradation.blurs import Blur
 from data.degradation.resize import exact
 from data.degradation.step import Step
+from store.tensors import load_checked
 from utility import UserError, expanded, shown
 
 SUFFIXES = '.mat', '.npy', '.npz', '.pt'
@@ -112,7 +112,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == '.mat':
             found = {name: value for name, value in loadmat(path).items() if not name.startswith('__')}
         elif path.suffix == '.pt':
-            found = torch.load(path, map_location='cpu', weights_only=True)
+            with open(path, 'rb') as file:
+                found = load_checked(path, file, 'kernel', 'save the kernels as a tensor by torch.save')
         else:
             found = np.load(path, allow_pickle=False)
         found = dict(found) if isinstance(found, dict | np.lib.npyio.NpzFile) else {'': found}
@@ -121,6 +122,5 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f'--kernels {shown(path)}: {error.strerror or "damaged"}') from error
     except NotImplementedError as error:
         raise UserError(f'--kernels {shown(path)}: of MATLAB 7.3; save it there with the option -v7') from error
-    except (ValueError, TypeError, EOFError, KeyError, RuntimeError, BadZipFile, MatReadError,
-            pickle.UnpicklingError) as error:
+    except (ValueError, TypeError, EOFError, KeyError, RuntimeError, BadZipFile, MatReadError) as error:
         raise UserError(f'--kernels {shown(path)}: holds no arrays of kernels, or is damaged') from error
