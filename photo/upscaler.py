@@ -10,9 +10,8 @@ from data.degradation import resize
 from model.inference import GRID, TILE, fitting, super_resolve_parts
 from photo.colour import is_flat, is_gray, keep_plain, spread
 from photo.luma import in_colour
+from photo.network import EDGE
 from utility import UserError, arithmetic, place
-
-EDGE = 4  # pixels: with as many around it, plain white stays white up to the corners
 
 
 class Pixels:

@@ -102,6 +102,7 @@ def sandbox(tmp_path_factory):
         shutil.copytree(ROOT / name, root / name)
     for path in (*ROOT.glob('requirements*.txt'), ROOT / 'option.py'):
         shutil.copy(path, root)
+    (root / 'hubconf.py').symlink_to(ROOT / 'hubconf.py')  # it finds the project by its own place
     image = photos.chelsea()[100:148, 120:172].copy()
     names = ['DF2K/HR/a', 'DF2K/HR/b', *(f'benchmark/{name}/HR/c' for name in ('Set5', 'Set14', 'B100', 'Urban100',
                                                                               'Manga109'))]

@@ -92,7 +92,7 @@ def test_a_graph_that_differs_is_not_written(monkeypatch, capsys):
 def test_what_is_exported_is_the_network(model, scale):
     torch.manual_seed(scale)
     network = NETWORKS[model](scale, 255)
-    exported = export_onnx.Exportable(network, scale, 255)
+    exported = export_onnx.exportable(network, scale, 255)
     lq = torch.rand(1, 3, 9, 7)
     with torch.no_grad():
         assert (exported(lq).clamp(0, 1) - Upscaler(network, scale, 255, lq.device).tensor(lq)).abs().max() < 1e-6

@@ -24,9 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import zoo
 from model.tail import Tail, convolve, strips
 from option import parse
-from photo.colour import keep_plain
-from photo.luma import in_colour
-from photo.upscaler import EDGE, Upscaler
+from photo.network import PhotoNetwork
+from photo.upscaler import Upscaler
 from process.arguments import Parser
 from process.command import command_line
 from run.pretrained import find, given
@@ -53,30 +52,14 @@ class FrozenTail(nn.Module):
         return convolve(self.fused, self.scale, x, *strips(x))   # (B, 3, sh, sw)
 
 
-class Exportable(nn.Module):
-    """A student on images in [0, 1]: lq (1, 3, h, w) → sr (1, 3, sh, sw), not clipped; h and w at least SMALLEST.
-
-    As in upscale.py the border is repeated outwards, as beyond it convolutions see zeros, which would darken corners,
-    and gray stays gray.
-    """
-
-    def __init__(self, student: nn.Module, scale: int, rgb_range: int) -> None:
-        super().__init__()
-        self.student, self.edge, self.rgb_range = copy.deepcopy(in_colour(student, scale)), EDGE * scale, rgb_range
-        for module in list(self.student.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, Tail):
-                    setattr(module, name, FrozenTail(child))
-        self.eval().requires_grad_(False)
-
-    def forward(self, lq: Tensor) -> Tensor:
-        edged = lq * self.rgb_range
-        for axis in 2, 3:  # by F.pad the older exporter would lose the shapes
-            first, last = edged.narrow(axis, 0, 1), edged.flip(axis).narrow(axis, 0, 1)
-            edged = torch.cat(EDGE * [first] + [edged] + EDGE * [last], axis)
-        sr, _ = self.student(edged)
-        sr = sr[:, :, self.edge:-self.edge, self.edge:-self.edge] / self.rgb_range       # (1, 3, sh, sw)
-        return keep_plain(sr, lq)
+def exportable(student: nn.Module, scale: int, rgb_range: int) -> PhotoNetwork:
+    """A copy of `student` that a graph can hold, on images in [0, 1] whose height and width are at least SMALLEST."""
+    network = PhotoNetwork(copy.deepcopy(student), scale, rgb_range)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Tail):
+                setattr(module, name, FrozenTail(child))
+    return network.eval().requires_grad_(False)
 
 
 def packages() -> tuple[ModuleType, ModuleType]:
@@ -97,7 +80,7 @@ def graph(student: nn.Module, facts: dict) -> object:
     """The student as an onnx.ModelProto, documented by its metadata. facts: what its weights show, see model.zoo."""
     onnx, _ = packages()
     common = {'input_names': ['lq'], 'output_names': ['sr'], 'opset_version': OPSET}
-    network, file = Exportable(student, facts['scale'], facts['rgb_range']), io.BytesIO()
+    network, file = exportable(student, facts['scale'], facts['rgb_range']), io.BytesIO()
     lq = torch.rand(1, 3, *TRACED)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what tracing may bake in is told by compare()
