@@ -174,6 +174,7 @@ def build_parser(stage: int | str | None = None, model: str = 'mrda') -> Parser:
     parser = Parser(prog='main.py', usage='python main.py --stage 1|2|3|4|5|all [--flag value ...]', allow_abbrev=False,
                     description='Blind super-resolution. --stage N --help shows the defaults of stage N.',
                     epilog=f'Accepted and ignored, for old command lines: {", ".join(RETIRED)}.', formatter_class=Help)
+    parser.add_version()
     for row in OPTIONS:
         if isinstance(row, str):
             group = parser.add_argument_group(row)
@@ -199,7 +200,7 @@ def parse(argv: list[str] | None = None, stage: int | None = None) -> argparse.N
     argv = [sub('^--[^=]+', lambda flag: '--' + flag[0][2:].replace('-', '_'), token)  # - and _ are alike in a flag
             for token in (sys.argv[1:] if argv is None else argv)]
     given = [token[2:].partition('=')[0] for token in argv if token.startswith('--')]
-    Parser(prog='main.py').refuse_unknown(given, NAMES, (*RETIRED, 'help'))
+    Parser(prog='main.py').refuse_unknown(given, NAMES, (*RETIRED, 'help', 'version'))
     import_extensions(argv)
     asked, model = _peek(argv)
     chosen = stage or (int(asked) if asked in ('1', '2', '3', '4', '5') else asked)

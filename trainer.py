@@ -21,7 +21,7 @@ from stage import Stage
 from store import continuity
 from store.checkpoint import Run, keeps_weights
 from store.journal import peak_text
-from utility import UserError, derive_seed, out_of_memory, shown
+from utility import VERSION, UserError, derive_seed, out_of_memory, shown
 
 REDRAW = 60  # seconds between two drawings of the curves, which are drawn after the last epoch, too
 
@@ -273,8 +273,8 @@ class Trainer:
     def checkpoint(self) -> dict:
         """Everything needed to resume, as dicts of tensors and basic types. It holds the frozen networks too, so that a
         run needs no other file, and does not change when an earlier stage is trained again."""
-        return {'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally, 'tested': self.tested,
-                'stage': self.args.stage, 'options': self.options(),
+        return {'version': VERSION, 'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally,
+                'tested': self.tested, 'stage': self.args.stage, 'options': self.options(),
                 'passing': continuity.passing(self.args, self.group.size), 'networks': self.stage.state_dict(),
                 'updates': {name: update.state_dict() for name, update in self.updates.items()},
                 'ema': self.ema.state_dict() if self.ema else {}, 'history': self.history.content}

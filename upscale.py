@@ -124,6 +124,7 @@ def _loaded(weights: str | Path | None) -> Upscaler:
 def build_parser() -> Parser:
     percent = checked(int, lambda n: 1 <= n <= 100, 'a whole number from 1 to 100')
     parser = Parser(prog='upscale.py', description='Upscale photos.', allow_abbrev=False)
+    parser.add_version()
     parser.add_argument('photos', nargs='+', help='files, folders with their sub-folders, or quoted globs')
     parser.add_argument('-o', '--out', default='enlarged', metavar='FOLDER',
                         help='where results go, as <name>_x<scale>.png (default: enlarged/)')

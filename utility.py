@@ -1,6 +1,8 @@
-"""Small things that every room uses: the error meant for people, stateless randomness, the device, 8-bit rounding."""
+"""Small things that every room uses: the version, the error meant for people, stateless randomness, the device,
+8-bit rounding."""
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -11,6 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+# Of the project, as pyproject.toml says: for --version, checkpoints, reports and cards.
+VERSION = re.search(r'^version = "(.+)"$', Path(__file__).with_name('pyproject.toml').read_text(encoding='utf-8'),
+                    re.M)[1]
 ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
 
 LUMA = 0.299, 0.587, 0.114  # of red, green and blue

@@ -6,7 +6,7 @@ from contextlib import suppress
 from re import fullmatch
 from typing import NoReturn
 
-from utility import UserError
+from utility import VERSION, UserError
 
 LARGE = 10 ** 9
 
@@ -51,6 +51,10 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.MetavarTypeHelpForma
 
 class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line."""
+
+    def add_version(self) -> None:
+        """Add the flag --version, which prints the version and ends the program."""
+        self.add_argument('--version', action='version', version=VERSION, help='show the version')
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""

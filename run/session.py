@@ -28,7 +28,7 @@ from store.checkpoint import Run, keeps_weights, run_folder
 from store.files import reserve
 from store.journal import Journal
 from trainer import Trainer
-from utility import UserError
+from utility import VERSION, UserError
 
 
 def run_stages(argv: list[str] | None, args: Namespace, process: Process) -> None:
@@ -86,6 +86,8 @@ def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list
         notes += continuity.check_images(run.folder, state['options']['images'], images.files, images.checksums,
                                          args.accept_changes)
         trainer.restore(state)
+        if state.get('version', VERSION) != VERSION:  # those before 2.0 name none
+            notes.append(f'The checkpoint is of version {state["version"]}, this is {VERSION}.')
         more = f' and {trainer.batch} batches' * (trainer.batch > 0)
         notes.append(f'Resuming after epoch {trainer.epoch}{more}.')
     elif group.is_rank0:  # the others take its weights

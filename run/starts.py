@@ -6,7 +6,7 @@ from typing import NamedTuple
 from model import FAMILIES
 from option import NAMES, build_parser
 from store.files import read_text
-from utility import UserError, shown
+from utility import VERSION, UserError, shown
 
 
 class Start(NamedTuple):
@@ -37,8 +37,9 @@ class Start(NamedTuple):
 
 
 def config_text(args: Namespace) -> str:
-    """The options as sorted lines `name: value`, for config.txt."""
-    return ''.join(f'{name}: {vars(args)[name]}\n' for name in sorted(set(vars(args)) - {'given', 'retired', 'notes'}))
+    """The options and the program's version as sorted lines `name: value`, for config.txt."""
+    noted = vars(args) | {'version': VERSION}
+    return ''.join(f'{name}: {noted[name]}\n' for name in sorted(set(noted) - {'given', 'retired', 'notes'}))
 
 
 def read_starts(folder: Path) -> list[Start]:

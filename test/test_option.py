@@ -251,7 +251,7 @@ def test_config_text_is_sorted_and_complete():
     args = parse('--stage 2 --debug')
     lines = config_text(args).splitlines()
     assert lines == sorted(lines) and 'batch_size: 32' in lines
-    assert {line.partition(': ')[0] for line in lines} == set(vars(args)) - {'given', 'retired', 'notes'}
+    assert {line.partition(': ')[0] for line in lines} == {'version', *vars(args)} - {'given', 'retired', 'notes'}
 
 
 @pytest.mark.parametrize('columns', ['80', '100'])

@@ -3,7 +3,8 @@
     python tools/convert_weights.py weights.pt weights.safetensors
     python tools/convert_weights.py weights.safetensors wrapped.pth --wrap params_ema
 
-A .safetensors file also says what the weights are of: family, role, sizes, and what --about adds.
+A .safetensors file also says what the weights are of: family, role, sizes, the version of this project, and
+what --about adds.
 """
 import argparse
 import sys
@@ -19,7 +20,7 @@ from process.command import command_line
 from process.extensions import import_files
 from store import safe
 from store.tensors import WRAPPERS, load_weights, save_weights
-from utility import UserError, expand, shown
+from utility import VERSION, UserError, expand, shown
 
 
 def fact(text: str) -> tuple[str, str]:
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = safe.unpacked(source)[1] if source.suffix == safe.SUFFIX else {}
     found = recognise(weights)
     if found:
-        about |= {'family': found.family, 'role': found.role, **{name: str(size) for name, size in found.sizes.items()}}
+        about |= {'version': VERSION, 'family': found.family, 'role': found.role}
+        about |= {name: str(size) for name, size in found.sizes.items()}
     save_weights(args.target, weights, about | dict(args.about), args.wrap)
     print(f'{shown(args.target)}: {len(weights)} tensors of {f"a {found}" if found else "a family not known here"}')
 

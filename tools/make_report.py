@@ -88,6 +88,8 @@ def report(run: Path, dir_data: str | None, images: int, notes: list[str]) -> st
     summary = f'Stage {stage}, {options["model"].upper()}: the {STAGES[stage]}. Scale x{options["scale"]}.'
     best = record.read_best(run, stage)
     dates = f'{len(starts)} start{"s" * (len(starts) > 1)}, {" to ".join(days)}'
+    if 'version' in options:
+        dates += f'. Version {options["version"]}'
     if best:
         dates += (f'. Best epoch: {best["epoch"]}, {best["set"]} {metric.title(best["metric"])} '
                   f'{metric.number(best["metric"], best["value"])}')

@@ -25,13 +25,16 @@ from process.command import command_line
 from store.checkpoint import run_folder
 from store.files import write_bytes
 from store.tensors import load_state, load_weights
-from utility import UserError
+from utility import VERSION, UserError
 
 COST = 0.01  # dB that half precision may cost on any set
 OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
            'patch_size', 'seed')  # of a training, that its card names
 RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max'),
           'file': ('kernels',)}
+
+TERMS = ("The code's licence does not cover these weights: their terms are those named above, with the images that "
+         'they were trained on.')
 
 
 @command_line()
@@ -75,7 +78,7 @@ def facts(args: Namespace, plan: dict, model: Path) -> dict:
     state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
     seconds = state.stat().st_mtime - plan['started']
     options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
-    return {**options, 'size': plan['size'], 'minutes_planned': plan['minutes'],
+    return {**options, 'version': VERSION, 'size': plan['size'], 'minutes_planned': plan['minutes'],
             'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps, 'flags': flags(plan),
             'precision': {name: words['--precision'] for name, words in own.items()},
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
@@ -138,7 +141,9 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
               '- steps: ' + ', '.join(f'{steps:,} in {phase} ({training["precision"][phase]})'
                                       for phase, steps in training['steps'].items()),
               f'- {training["minutes_taken"]} minutes on {training["device"]}',
-              f'- {training["images"]}: names and sizes of the files, see `store/continuity.py`']
+              f'- measured and shipped by version {training["version"]}',
+              f'- {training["images"]}: names and sizes of the files, see `store/continuity.py`',
+              '', TERMS]
     return '\n'.join(lines) + '\n'
 
 

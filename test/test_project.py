@@ -1,0 +1,61 @@
+"""The project's own files: one version, shown wherever something is written; licence, citation, continuous integration."""
+import re
+from pathlib import Path
+
+import make_report
+import pytest
+import ship_weights
+
+import main as program
+import upscale
+from model.zoo import index
+from run import session
+from store.tensors import load_state
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = re.search(r'^version = "(.+)"$', (ROOT / 'pyproject.toml').read_text(encoding='utf-8'), re.M)[1]
+
+
+@pytest.mark.parametrize('main', [program.main, upscale.main])
+def test_programs_show_the_version(main, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(['--version'])
+    assert not end.value.code and capsys.readouterr().out == f'{VERSION}\n'
+
+
+def test_no_other_file_states_the_version():
+    for path in (*ROOT.glob('*.py'), *ROOT.glob('docs/*.md'), ROOT / 'README.md'):
+        assert VERSION not in path.read_text(encoding='utf-8'), path.name
+    assert f'\n## {VERSION}\n' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+
+
+def test_checkpoint_and_report_show_the_version_and_a_later_one_is_noted(cli, monkeypatch, capsys):
+    assert cli('--stage', '1') == 0
+    run = Path('experiment/stage1_x2_bicubic_iso')
+    assert load_state(run / 'model' / 'state_2.pt')['version'] == VERSION
+    assert make_report.main([str(run)]) == 0
+    assert f'Version {VERSION}' in (run / 'report.html').read_text(encoding='utf-8')
+    capsys.readouterr()
+    monkeypatch.setattr(session, 'VERSION', '9.0')
+    assert cli('--stage', '1', '--epochs_sr', '3', without=['--epochs_sr']) == 0
+    assert f'The checkpoint is of version {VERSION}, this is 9.0.' in capsys.readouterr().out
+
+
+def test_continuous_integration_runs_the_two_commands_of_the_first_page():
+    page, workflow = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', '.github/workflows/test.yml'))
+    commands = re.findall(r'^    (sh \S+) ', page.split('## Two commands')[1].split('##')[0], re.M)
+    assert commands == re.findall(r'- run: (sh .*)$', workflow, re.M)
+    oldest = re.search(r'^requires-python = ">=(.+)"$', (ROOT / 'pyproject.toml').read_text(encoding='utf-8'), re.M)[1]
+    assert f"'{oldest}'" in workflow and f'Python {oldest}' in page
+
+
+def test_citation_names_both_papers_as_the_first_page_does():
+    page, citation = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'CITATION.cff'))
+    titles = [' '.join(title.split()) for title in re.findall(r'title += \{(.+?)\}', page, re.S)]
+    assert len(titles) == 2 and all(title in citation for title in titles)
+
+
+@pytest.mark.parametrize('name', sorted(index()))
+def test_cards_say_that_weights_have_terms_of_their_own(name):
+    card = ' '.join((ROOT / 'zoo' / f'{name}.md').read_text(encoding='utf-8').split())
+    assert ship_weights.TERMS in card
