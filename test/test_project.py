@@ -1,4 +1,4 @@
-"""The project's own files: one version, shown wherever something is written; licence, citation, continuous integration."""
+"""The project's own files: one version, shown where something is written; licence, citation, workflow."""
 import re
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_continuous_integration_runs_the_two_commands_of_the_first_page():
 
 def test_citation_names_both_papers_as_the_first_page_does():
     page, citation = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'CITATION.cff'))
-    titles = [' '.join(title.split()) for title in re.findall(r'title += \{(.+?)\}', page, re.S)]
+    titles = [' '.join(title.split()) for title in re.findall(r'\btitle += \{(.+?)\}', page, re.S)]
     assert len(titles) == 2 and all(title in citation for title in titles)
 
 
