@@ -154,7 +154,7 @@ def test_resume_0_n_and_reset(cli, capsys):
     (['--stage', 1, '--reset', '--resume', 1], 'contradict'),
     (['--stage', 1, '--device', 'cuda'], '--device cuda'),
     (['--stage', 4, '--test_only'], 'stage4'),
-    (['--stage', 4, '--test_only', '--dir_demo', 'nowhere', '--pre_train_ST', 'x.pt'], 'nowhere'),
+    (['--stage', 4, '--test_only', '--dir_demo', 'nowhere'], 'nowhere'),
 ])
 def test_bad_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
     if '--device' in flags and torch.cuda.is_available():

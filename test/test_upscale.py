@@ -223,7 +223,8 @@ def test_the_page_for_users_holds_what_works(capsys):
     flags = {flag for action in program.build_parser()._actions for flag in action.option_strings}
     others = r'^    (?:python tools/|pip ).*$|`(?:python tools/|pip )[^`]*`'                # other programs' flags
     named = set(re.findall(r'(?<=[` ])--?[a-z][a-z_]*', re.sub(others, '', page, flags=re.M)))
-    assert named <= flags and {flag for flag in flags if '--self' not in flag} - named <= {'-h', '--help', '--out'}
+    plain = {'-h', '--help', '--version', '--out'}  # what needs no words there
+    assert named <= flags and {flag for flag in flags if '--self' not in flag} - named <= plain
     Path('example.py').write_text(re.search('```python\n(.*?)```', page, re.S)[1], encoding='utf-8')
     runpy.run_path('example.py')
     assert capsys.readouterr().out.splitlines()[-1] == '4 (96, 128, 3) torch.Size([2, 3, 96, 128])'
