@@ -65,6 +65,22 @@ def test_equals_the_network_at_every_size(model, scale, white, capsys):
 
 @needs_onnx
 @pytest.mark.slow
+def test_half_precision_takes_half_the_size_and_stays_within_half_a_level(capsys):
+    import onnx
+    flags = write('mrda', 2, 255)
+    assert export_onnx.main([*flags, '--half']) == 0 and not Path('student.onnx').exists()
+    differences = [float(each) for each in re.findall(r'from PyTorch (\S+)', capsys.readouterr().out)]
+    assert 1e-5 < max(differences) < 2e-3
+    half = onnx.load('student_half.onnx')
+    floats = sum(p.numel() for p in mrda.student(2, 1).parameters())
+    assert 2 * floats < Path('student_half.onnx').stat().st_size < 3 * floats
+    assert [each.type.tensor_type.elem_type for each in (*half.graph.input, *half.graph.output)] == 2 * [
+        onnx.TensorProto.FLOAT]
+    assert {entry.key: entry.value for entry in half.metadata_props}['precision'].startswith('half')
+
+
+@needs_onnx
+@pytest.mark.slow
 def test_from_a_run_folder_and_by_the_older_exporter(monkeypatch):
     monkeypatch.setattr(export_onnx, 'DYNAMO', False)
     export = torch.onnx.export

@@ -1,6 +1,7 @@
 """Write a student as an ONNX file: encoder and SR network in one graph, for images of any height and width.
 
     python tools/export_onnx.py --pre_train_ST weights.pt --out student.onnx
+    python tools/export_onnx.py --pre_train_ST weights.pt --out student_half.onnx --half
 
 --pre_train_ST names a file or shipped weights, from which family, scale and sizes are read; without it your own stage 4
 is taken, as a test does. All other flags are main.py's. The file is compared with the network by onnxruntime before it
@@ -34,6 +35,7 @@ from store.files import write_bytes
 from utility import UserError, derive_seed, expanded, shown
 
 LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
+HALF_LIMIT = 2e-3  # the same in half precision: half of an 8-bit level
 SMALLEST = 2  # pixels: fewer are constants for torch.export
 TRACED = 24, 28  # height, width
 CHECKED = (2, 3), (16, 16), (17, 31), (97, 128)
@@ -102,6 +104,15 @@ def graph(student: nn.Module, facts: dict) -> object:
     return model
 
 
+def halved(model: object) -> object:
+    """The onnx.ModelProto `model` in half precision; input and output stay float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # packages() has looked for it
+    model = convert_float_to_float16(model, keep_io_types=True)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = 'precision', 'half; input and output are float32'
+    return model
+
+
 @torch.no_grad()
 def compare(data: bytes, student: nn.Module, facts: dict) -> Iterator[tuple[int, int, float]]:
     """Yields (height, width, max abs difference from what upscale.py computes with `student`, white being 1) of the
@@ -132,18 +143,19 @@ def load(args: Namespace) -> tuple[nn.Module, dict, Path]:
     return student, facts, Path(path.name if path.is_relative_to(zoo.ZOO) else path).with_suffix('.onnx')
 
 
-def export(args: Namespace, out: str | None) -> None:
-    """Write the student of `args` to `out`, None for beside its weights, or here for shipped ones. Raises UserError
-    rather than write a file that differs from the network."""
+def export(args: Namespace, out: str | None, half: bool) -> None:
+    """Write the student of `args` to `out`, None for beside its weights, or here for shipped ones; half: in half
+    precision. Raises UserError rather than write a file that differs from the network."""
     packages()
     student, facts, path = load(args)
-    path = Path(out) if out else path
-    data = graph(student, facts).SerializeToString()
+    path = Path(out) if out else path.with_stem(f'{path.stem}_half') if half else path
+    model, limit = graph(student, facts), HALF_LIMIT if half else LIMIT
+    data = (halved(model) if half else model).SerializeToString()
     for height, width, difference in compare(data, student, facts):
         print(f'lq {height}x{width}: max abs difference from PyTorch {difference:.1e}')
-        if not difference < LIMIT:
+        if not difference < limit:
             raise UserError(f'{shown(path)} is not written: on {height}x{width} pixels it differs from the network by '
-                            f'{difference:.1e}, more than {LIMIT}; try another version of torch, onnx or onnxruntime')
+                            f'{difference:.1e}, more than {limit}; try another version of torch, onnx or onnxruntime')
     write_bytes(path, data)
     print(f'{shown(path)}: {len(data):,} bytes, opset {OPSET}, free height and width')
 
@@ -153,13 +165,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     own = Parser(prog='tools/export_onnx.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     own.add_argument('--out', type=expanded, help='file to write, *.onnx (default: beside the weights)')
+    own.add_argument('--half', action='store_true', help='half precision: half the size, for GPUs and NPUs')
     mine, rest = own.parse_known_args(argv)
     if mine.out and Path(mine.out).suffix != '.onnx':
         raise UserError(f'--out {shown(mine.out)}: the name must end in .onnx')
     args = parse(['--stage', '4', *rest, '--test_only'])
     if args.stage != 4:
         raise UserError(f'--stage {args.stage}: only the student of stage 4 works without the ground truth')
-    export(args, mine.out)
+    export(args, mine.out, mine.half)
 
 
 if __name__ == '__main__':
