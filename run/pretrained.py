@@ -41,7 +41,8 @@ def adopt_sizes(args: Namespace) -> list[str]:
     named = given(args, 'pre_train_ST')
     if args.stage not in (4, 5) or not named or (args.distill and not args.test_only):
         return []
-    found = recognise(load_weights(named_file('pre_train_ST', named)))
+    located = zoo.locate(named)
+    found = located and recognise(load_weights(located[0]))
     if not found or (found.family, found.role) != (args.model, 'student'):
         return []  # refused with words when they are loaded
     sizes = {name: value for name, value in found.sizes.items() if name not in ('scale', 'rgb_range', *args.given)

@@ -76,6 +76,11 @@ def train(*flags):
     return program.main([*SMALL, *flags])
 
 
+def main_alone(*flags):
+    """main.py with these flags alone."""
+    return program.main(list(flags))
+
+
 def extension(script, *flags):
     """A training with the script of docs/extending.md, with a small network."""
     return program.main(['--extension', script, *SMALL, *flags])

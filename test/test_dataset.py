@@ -253,7 +253,8 @@ def test_every_way_to_decode_gives_the_same_patches(library, capsys):
     assert 'decoded for every patch' in warning and str(library / 'file/b') in warning
 
 
-def test_faults_are_found_before_training(library):
+def test_faults_are_found_before_training(library, monkeypatch):
+    monkeypatch.chdir(library)  # where the list of bad images is written
     bad_folder(library / 'M' / 'HR')
     with pytest.raises(UserError, match=r'^5 of 15 images'):
         data.make_loaders(options(library))

@@ -15,6 +15,7 @@ import pytest
 import quickstart
 import torch
 import write_options
+from ranks import finish, main_alone
 from scipy.io import savemat
 from skimage import data as photos
 from torch.distributed.run import parse_args as parse_torchrun
@@ -56,7 +57,7 @@ SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1'
          '--epochs_encoder', '0', '--task_iter', '1', '--test_iter', '1', '--meta_batch_size', '1', '--n_threads', '0',
          '--print_every', '1', '--device', 'cpu']
 BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw_kernels.py': [],
-          'tools/grow_weights.py': [], 'tools/convert_weights.py': [],
+          'tools/grow_weights.py': [], 'tools/prepare_data.py': [], 'tools/convert_weights.py': [],
           'tools/maintain/write_options.py': [], 'tools/maintain/draw_figures.py': [],
           'tools/cost.py': [*NETWORK, '--size', '16x16', '--runs', '1', '--device', 'cpu'],
           'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'],
@@ -177,6 +178,8 @@ def start(name, *arguments):
     file, *flags = os.path.relpath(arguments[0]), *arguments[1:]
     own = file not in BEHIND
     assert not own or Path(file).is_file(), f'{file}: say in BEHIND with which flags it takes no time'
+    if file == 'main.py' and '--extension' in flags:
+        return finish(Path.cwd(), 1, main_alone, *flags, *small(file, flags))[0]
     if own or '--extension' in flags:  # written by the page itself: nothing of it may stay in this process
         words = [file, *flags, *SMALL] if own else [str(ROOT / file), *flags, *small(file, flags)]
         environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]), 'OMP_NUM_THREADS': '1'}

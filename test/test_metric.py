@@ -111,7 +111,7 @@ def test_psnr_of_rgb_is_that_of_the_mean_error_over_pixels_and_channels():
     assert psnr_rgb(sr, grey(100), 4) == pytest.approx(-10 * math.log10((10 / 255) ** 2 / 3), abs=1e-9)
 
 
-@pytest.mark.parametrize('name', METRICS.keys() - NETWORKS.keys())  # those: see test_perceptual.py
+@pytest.mark.parametrize('name', sorted(METRICS.keys() - NETWORKS.keys()))  # those: see test_perceptual.py
 def test_every_metric_says_which_of_two_images_is_closer(name):
     closer, farther = (METRICS[name].function(HR + scale * (SR - HR), HR, 4, 1) for scale in (0.5, 1))
     assert (closer > farther) == METRICS[name].higher_is_better and closer != farther

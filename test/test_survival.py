@@ -47,13 +47,13 @@ def survives(folder, flags, whole, points, **how):
 
 @pytest.mark.slow
 def test_killed_at_write_points(one, whole, tmp_path, request):
-    survives(tmp_path, one, whole, range(1, whole[1] + 1, 1 if request.config.getoption('--sweep') else 4))
+    survives(tmp_path, one, whole, range(1, whole[1] + 1, 1 if request.config.getoption('--sweep') else 9))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
 def test_failed_write_is_one_line_and_loses_nothing(one, whole, tmp_path, request, error):
-    step = 1 if request.config.getoption('--sweep') else 9
+    step = 1 if request.config.getoption('--sweep') else 17
     survives(tmp_path, one, whole, range(1 + 4 * (error == errno.EIO), whole[1] + 1, step), fault=error)
     printed = [(place / 'printed').read_text() for place in tmp_path.iterdir()]
     assert all('Traceback' not in text and os.strerror(error) in text for text in printed if 'error: ' in text)
@@ -64,7 +64,7 @@ def test_failed_write_is_one_line_and_loses_nothing(one, whole, tmp_path, reques
                                          ('forgets the optimizer', 'differs'), ('off by one', 'differs')])
 def test_broken_saver_is_caught(one, whole, tmp_path, broken, how):
     with pytest.raises((AssertionError, UserError), match=how):
-        survives(tmp_path, one, whole, range(20, whole[1], 2), broken=broken)
+        survives(tmp_path, one, whole, range(20, whole[1], 5), broken=broken)
 
 
 @pytest.mark.slow
