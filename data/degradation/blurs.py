@@ -1,6 +1,7 @@
 """Blur as a step: the kernels of the papers' degradation and of real-world super-resolution."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -72,8 +73,9 @@ class AnisoGaussian(Blur, name='aniso_gaussian'):
 
 
 @dataclass(frozen=True)
-class GeneralisedGaussian(Blur, name='generalised_gaussian'):
-    """Gaussian blur with exponent beta: 1 is a Gaussian, less has longer tails, more is flatter."""
+class _WithExponent(Blur):
+    """An anisotropic blur whose profile has an exponent beta. lambda_1, lambda_2, theta as of AnisoGaussian."""
+    profile: ClassVar[Callable[..., torch.Tensor]]
     lambda_1: Value
     lambda_2: Value
     theta: Value = field(metadata=DEGREES)
@@ -81,26 +83,23 @@ class GeneralisedGaussian(Blur, name='generalised_gaussian'):
     size: int = 21
 
     def kernels(self) -> torch.Tensor:
-        return kernels.generalised(*tensors(self.lambda_1, self.lambda_2, self.theta, self.beta), self.size)
+        return type(self).profile(*tensors(self.lambda_1, self.lambda_2, self.theta, self.beta), self.size)
 
     def __str__(self) -> str:
-        return f'generalised {AnisoGaussian.__str__(self)}, beta {text(self.to_dict()["beta"])}'
+        kind = self.name.removesuffix('_gaussian')
+        return f'{kind} {AnisoGaussian.__str__(self)}, beta {text(self.to_dict()["beta"])}'
 
 
 @dataclass(frozen=True)
-class Plateau(Blur, name='plateau'):
-    """Blur by 1 / (1 + q^beta): flat in the middle. lambda_1, lambda_2, theta as of AnisoGaussian."""
-    lambda_1: Value
-    lambda_2: Value
-    theta: Value = field(metadata=DEGREES)
-    beta: Value
-    size: int = 21
+class GeneralisedGaussian(_WithExponent, name='generalised_gaussian'):
+    """Gaussian blur with exponent beta: 1 is a Gaussian, less has longer tails, more is flatter."""
+    profile = staticmethod(kernels.generalised)
 
-    def kernels(self) -> torch.Tensor:
-        return kernels.plateau(*tensors(self.lambda_1, self.lambda_2, self.theta, self.beta), self.size)
 
-    def __str__(self) -> str:
-        return f'plateau {AnisoGaussian.__str__(self)}, beta {text(self.to_dict()["beta"])}'
+@dataclass(frozen=True)
+class Plateau(_WithExponent, name='plateau'):
+    """Blur by 1 / (1 + q^beta): flat in the middle."""
+    profile = staticmethod(kernels.plateau)
 
 
 @dataclass(frozen=True)
