@@ -3,7 +3,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from re import fullmatch
+from re import fullmatch, sub
 from typing import NoReturn
 
 from utility import VERSION, UserError
@@ -19,7 +19,8 @@ def checked(kind: Callable, accept: Callable, wanted: str) -> Callable:
                 return value
         named = text if len(text) <= 40 else f'{text[:37]}...'
         raise argparse.ArgumentTypeError(f'{named!r} is not {wanted}')
-    convert.__name__ = kind.__name__  # what --help shows as the value
+    convert.__name__ = kind.__name__
+    convert.wanted = wanted  # shown in docs/options.md
     return convert
 
 
@@ -42,11 +43,30 @@ run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text)
 folder_name = checked(str, lambda text: fullmatch(r'[^./\\\n][^/\\\n]*', text), 'a plain folder name')
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.MetavarTypeHelpFormatter):
-    """Shows defaults where there are any, and the type of a value instead of the option's name in capitals."""
+class Help(argparse.HelpFormatter):
+    """One line per flag where its text fits: the kind of its value as a letter or a word, the default in brackets."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, indent_increment=1, max_help_position=25)
+
+    def _get_default_metavar_for_optional(self, action):
+        kinds = {'int': 'N', 'float': 'X', 'path': 'PATH', 'str': 'NAME' if action.choices else 'TEXT'}
+        return kinds.get(getattr(action.type, '__name__', ''), '')
+
+    def _format_args(self, action, default_metavar):
+        return default_metavar if action.nargs in (None, '?') else super()._format_args(action, default_metavar)
 
     def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
+        text, default = action.help, action.default
+        if action.choices and not all(str(choice) in text for choice in action.choices):
+            text += ': ' + ', '.join(map(str, action.choices))
+        if default is None or default is False or default is argparse.SUPPRESS:
+            return text
+        return f'{text} [{default:g}]' if isinstance(default, float) else f'{text} [%(default)s]'
+
+    def format_help(self) -> str:
+        """The page, without empty lines between the groups of flags."""
+        return sub(r'\n\n(?=\w+:\n)', '\n', super().format_help())
 
 
 class Parser(argparse.ArgumentParser):

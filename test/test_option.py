@@ -1,4 +1,5 @@
 """Published command lines keep their meaning; stages bring their defaults; every mistake is one line."""
+import re
 import shlex
 import subprocess
 import sys
@@ -254,15 +255,43 @@ def test_config_text_is_sorted_and_complete():
     assert {line.partition(': ')[0] for line in lines} == {'version', *vars(args)} - {'given', 'retired', 'notes'}
 
 
-@pytest.mark.parametrize('columns', ['80', '100'])
-def test_help_is_readable(columns, monkeypatch, capsys):
-    monkeypatch.setenv('COLUMNS', columns)
+def shown_help(line, columns, monkeypatch, capsys):
+    monkeypatch.setenv('COLUMNS', str(columns))
     with pytest.raises(SystemExit) as end:
-        parse('--stage 2 --help')
+        parse(f'{line} --help')
     text = capsys.readouterr().out
-    assert end.value.code == 0 and text.isascii() and max(map(len, text.splitlines())) <= int(columns)
-    assert all(f'--{name} ' in text for name in option.NAMES.values()) and '(default: 240)' in text
+    assert end.value.code == 0 and text.isascii() and max(map(len, text.splitlines())) <= columns
+    return text
+
+
+@pytest.mark.parametrize('columns', [80, 100])
+def test_help_shows_every_flag_that_has_an_effect(columns, monkeypatch, capsys):
+    text = shown_help('', columns, monkeypatch, capsys)
+    assert all(re.search(f'^ --{name}( |$)', text, re.M) for name in option.NAMES.values())
     assert not any(f'--{name} ' in text for name in option.RETIRED)
+
+
+@pytest.mark.parametrize('line', [*(f'--stage {stage}' for stage in (1, 2, 3, 4, 5, 'all')),
+                                  *(f'--model kdsr --stage {stage}' for stage in (3, 4, 5))])
+def test_help_of_a_stage_fits_three_screens(line, monkeypatch, capsys):
+    assert len(shown_help(line, 100, monkeypatch, capsys).splitlines()) <= 3 * 40
+
+
+def test_help_of_a_stage_shows_its_flags_and_defaults(monkeypatch, capsys):
+    text = shown_help('--stage 2', 100, monkeypatch, capsys)
+    assert '[240]' in text and '--task_iter N' in text and '--gan_weight' not in text
+
+
+def test_help_names_every_choice(monkeypatch, capsys):
+    text = ' '.join(shown_help('', 100, monkeypatch, capsys).split())
+    for name, _, kind, _ in (row for row in option.OPTIONS if isinstance(row, tuple)):
+        if isinstance(kind, tuple | dict):
+            line = re.search(f' --{name} (.*?)(?: --[a-zA-Z]|$)', text)[1]
+            assert all(str(choice) in line for choice in kind), name
+
+
+def test_flags_left_out_of_the_help_of_a_stage_exist():
+    assert set(option.STAGES_OF) <= set(option.NAMES.values())
 
 
 @pytest.mark.parametrize('line', ['--stage 2 --sig_min 9', '--bach_size 3'])

@@ -9,23 +9,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from model import FAMILIES
-from option import OPTIONS, RETIRED
+from option import OPTIONS, RETIRED, STAGES_OF
 from process.arguments import boolean
 from store.files import write_bytes
 
 PATH = Path('docs') / 'options.md'
 HEAD = """# Options
 
-Every option of `main.py`. This page is written by `tools/maintain/write_options.py` from the table in `option.py`;
-the same is shown by
+Every flag of `main.py`, with its range and its defaults. The flags that one stage uses, with the defaults of that stage:
 
     python main.py --stage 3 --help
 
-with the defaults of that stage. `-` and `_` are alike in a flag; the last of two equal flags wins; `--flag` alone means
-`--flag True` where the value is True or False. A flag that does not exist is refused, with the nearest one that does.
+- `--flag` alone means `--flag True` where the value is True or False.
+- The last of two equal flags wins; `-` and `_` are alike in a flag.
+- An unknown flag is an error that names the nearest known one.
 
-*Default* is the published code's own. Where the published scripts set another one for a stage, so does `--stage`, and
-the last column says it: `3: 16` means 16 in stage 3; stages of KDSR (`--model kdsr`) come after *KDSR*.
+*Default* is that of the published code. *By stage* lists what the published scripts set instead, which `--stage` does
+too: `3: 16` means 16 in stage 3. Stages of KDSR (`--model kdsr`) come after *KDSR*.
+
+(Generated from `option.py` by `tools/maintain/write_options.py`.)
 """
 
 
@@ -35,22 +37,28 @@ def text() -> str:
     for row in OPTIONS:
         if isinstance(row, str):
             parts.append(f'\n## {row[0].upper()}{row[1:]}\n\n'
-                         '| flag | value | meaning | default | of a stage |\n|---|---|---|---|---|\n')
+                         '| flag | value | meaning | default | by stage |\n|---|---|---|---|---|\n')
         else:
             name, default, kind, meaning = row
-            cells = f'`--{name}`', values(kind), meaning, shown(default), of_stages(name)
+            cells = f'`--{name}`', values(kind), meaning + used(name), shown(default), of_stages(name)
             parts.append(f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |\n')
     return ''.join(parts) + (
-        '\n## Retired\n\nAccepted with or without a value, for command lines of published scripts, and answered by one '
-        f'warning: {", ".join(f"`--{name}`" for name in RETIRED)}.\n')
+        '\n## Retired\n\nFlags of published scripts that have no effect here; one warning names those that are given: '
+        f'{", ".join(f"`--{name}`" for name in RETIRED)}.\n')
 
 
 def values(kind: Callable | tuple | dict) -> str:
-    """What an option takes, in words."""
+    """What an option takes, in words, with its range."""
     if isinstance(kind, tuple | dict):
         return ', '.join(f'`{choice}`' for choice in kind)
-    words = {'int': 'whole number', 'float': 'number', 'str': 'text', 'path': 'path'}
-    return 'True, False' if kind is boolean else words[kind.__name__]
+    words = {'str': 'text', 'path': 'path'}
+    return 'True, False' if kind is boolean else getattr(kind, 'wanted', '') or words[kind.__name__]
+
+
+def used(name: str) -> str:
+    """' (stage 2)' for an option that only stage 2 uses; nothing for one of every stage."""
+    stages = STAGES_OF.get(name, ())
+    return f' (stage{"s" * (len(stages) > 1)} {", ".join(map(str, stages))})' if stages else ''
 
 
 def shown(default: object) -> str:
