@@ -16,7 +16,7 @@ from store.files import write_bytes
 PATH = Path('docs') / 'options.md'
 HEAD = """# Options
 
-Every flag of `main.py`, with its range and its defaults. The flags that one stage uses, with the defaults of that stage:
+Every flag of `main.py`, with its range and its defaults. Those that one stage uses, with the defaults of that stage:
 
     python main.py --stage 3 --help
 
