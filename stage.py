@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from data.degradation import DEGRADATIONS, resize
 from loss import Loss
 from optim.update import make_optimizer
-from utility import ROUNDED, arithmetic, place, quantize
+from utility import ROUNDED, arithmetic, place, quantize, seeded
 
 
 class Source(NamedTuple):
@@ -78,7 +78,7 @@ class Stage(nn.Module):
     def forward(self, hr: Tensor, seeds: dict[torch.device, int], update: str) -> dict[str, Tensor]:
         """hr (B, 3, H, W), with --train_lr (B, 6, H, W) as PatchDataset makes it; seeds: {device: seed of the step's
         random numbers on it} → {name: (1,)}."""
-        generator = torch.Generator(hr.device).manual_seed(seeds[hr.device])
+        generator = seeded(hr.device, seeds[hr.device])
         if self.lr_scale:
             hr, repeated = hr.chunk(2, 1)
             self.given = repeated[..., ::self.lr_scale, ::self.lr_scale].contiguous()   # (B, 3, h, w)

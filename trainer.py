@@ -1,13 +1,14 @@
 """The loop that every stage shares: rates, updates, moving average, guards, tests, checkpoints. It knows no stage."""
-import math
 import time
 from argparse import Namespace
 from collections.abc import Iterable
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from optim.ema import EMA
+from optim.guard import Guard, NotFinite, Outcome
 from optim.schedule import learning_rate
 from optim.update import Update
 from process.group import Process
@@ -20,8 +21,8 @@ from report.testing import Tester
 from stage import Stage
 from store import continuity
 from store.checkpoint import Run, keeps_weights
-from store.journal import peak_text
-from utility import VERSION, UserError, derive_seed, out_of_memory, shown
+from store.journal import explain_shortage
+from utility import VERSION, UserError, derive_seed, shown
 
 REDRAW = 60  # seconds between two drawings of the curves, which are drawn after the last epoch, too
 
@@ -30,8 +31,7 @@ class Trainer:
     """Trains `stage`, on its device already, for args.epochs_sr epochs.
 
     train: loader of uint8 patches (B, 3, P, P); tester: scores the test sets after each epoch; run: keeps everything;
-    process: the device, the GPUs and ranks that share each batch, the signals. tester and run are None where single
-    steps are timed.
+    process: device, GPUs, ranks, signals. tester and run are None where single steps are timed.
     """
 
     def __init__(self, args: Namespace, stage: Stage, train: Iterable, tester: Tester | None, run: Run | None,
@@ -44,6 +44,7 @@ class Trainer:
             parameters = [p for p in part.parameters() if p.requires_grad]
             self.updates[name] = Update(name, parameters, stage.optimizer(name, args, parameters),
                                         args.precision == 'half')
+        self.guard = Guard(self.group, self.stopper, all(update.takes_veto for update in self.updates.values()))
         self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
         self.ema = None                 # of the trained network, with --ema; begun once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
@@ -88,19 +89,34 @@ class Trainer:
         self.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
         rate, threshold = self.rate(epoch), self.args.skip_threshold * self.history.last_loss()
-        meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, self.run.is_rank0)
+        self.meter = Meter(self.args, epoch, self.batch, self.tally, self.run.log, self.journal, self.run.is_rank0)
         self.run.log(f'[Epoch {epoch}] learning rate {rate:.2e}')
         try:
-            for hr in meter.waiting(self.train):
-                losses = self.step(hr, threshold)
+            for hr in self.meter.waiting(self.train):
+                outcomes = self.step(hr, threshold)
                 self.batch += 1
-                meter.add(losses, self.args.batch_size, self.batch, rate)
+                self.count(outcomes)
                 self.stopper.check()
                 if time.monotonic() - self.saved >= 60 * self.args.save_every_min:
                     self.save()
-                rate = self.rate(epoch)
+                self.rate(epoch)
+            self.settle()
         finally:
-            meter.close()
+            self.meter.close()
+
+    def count(self, outcomes: list[Outcome]) -> None:
+        """Add steps of this epoch, in their order, to its means and to the log."""
+        for number, losses in outcomes:
+            batch = number - self.epoch * self.args.test_every
+            rate = learning_rate(self.args, self.epoch + 1, self.stage.encoder_epochs, batch)
+            self.meter.add(losses, self.args.batch_size, batch + 1, rate)
+
+    def settle(self) -> None:
+        """Wait for the values of the steps that were given out; every step counts then. Raises UserError as step()."""
+        try:
+            self.count(self.guard.settle())
+        except NotFinite as error:
+            self.refuse(error)
 
     def begin_epoch(self, epoch: int) -> None:
         """Make the stage ready to learn; wrap it anew where other parameters begin to."""
@@ -140,40 +156,36 @@ class Trainer:
             update.set_rate(self.stage.rate(name, scheduled))
         return scheduled
 
-    def step(self, hr: Tensor, threshold: float) -> dict[str, float] | None:
-        """One step on a batch of patches, update by update; returns {loss: value}, or None if it was skipped.
+    def step(self, hr: Tensor, threshold: float) -> list[Outcome]:
+        """One step on a batch of patches, update by update; returns the outcomes of those steps that are known by now:
+        of this one or, on a GPU, of the one before. An update whose loss reaches `threshold` is skipped.
 
         Raises UserError if a loss or the gradient is not finite, or memory runs out: the weights are then as they were.
         In half precision a gradient may overflow; the step is then left out, and the next ones are scaled by less.
         """
-        logged = {}
+        self.guard.begin(self.number)
         try:
             hr = evaluation.to_float(hr, self.args.rgb_range, self.device, self.args.n_colors)  # (B, 3, P, P)
             for update in self.updates.values():
                 losses = self.forward(update, hr)
                 with self.group.waiting():
                     update.backward(losses['loss'])
-                values = self.guard(update, losses, threshold)
-                if values is None:
+                if not self.guard.allows(update, losses, threshold):
                     update.skip()
-                    return None
+                    return self.guard.end()
                 self.sound = False
-                update.step()
+                update.step(self.guard.veto)
                 self.sound = True
-                logged |= values if not logged else {f'{update.name} {name}': value for name, value in values.items()}
+            if self.ema:
+                self.ema.update(self.guard.skipped)
+            return self.guard.end()
+        except NotFinite as error:
+            self.refuse(error)
         except (RuntimeError, MemoryError) as error:
-            self.explain_shortage(error, f'with --batch_size {self.args.batch_size} and --patch_size '
-                                  f'{self.args.patch_size}: lower one of them; what was saved is intact, and a lower '
-                                  '--batch_size resumes it with --accept_changes')
+            explain_shortage(error, self.device, f'with --batch_size {self.args.batch_size} and --patch_size '
+                             f'{self.args.patch_size}: lower one of them; what was saved is intact, and a lower '
+                             '--batch_size resumes it with --accept_changes')
             raise
-        if self.ema:
-            self.ema.update()
-        return logged
-
-    def explain_shortage(self, error: Exception, remedy: str) -> None:
-        """Raises UserError where `error` says that memory ran out: how much was taken, and the remedy."""
-        if out_of_memory(error):
-            raise UserError(f'out of memory ({peak_text(self.device)}) {remedy}') from error
 
     def forward(self, update: Update, hr: Tensor) -> dict[str, Tensor]:
         """The losses of an update on hr (B, 3, P, P), {name: scalar}, means over the GPUs that share the batch."""
@@ -187,27 +199,15 @@ class Trainer:
             losses = self.networks[update.name](hr, seeds, update.name)
         return {name: loss.mean() for name, loss in losses.items()}
 
-    def guard(self, update: Update, losses: dict[str, Tensor], threshold: float) -> dict[str, float] | None:
-        """The values of the losses, means over the ranks; None if --skip_threshold forbids the step. Raises UserError
-        if a loss or the gradient is not finite."""
-        norm = update.gradient_norm()  # all values come back from the device in one transfer below
-        stop = norm.new_tensor(self.stopper.number is not None)
-        *values, norm, stop = self.group.mean(torch.stack([*losses.values(), norm, stop]))
-        self.group.agree(self.stopper, stop)
-        values = dict(zip(losses, values, strict=True))
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if not bad and values['loss'] >= threshold:
-            return None
-        if not bad and not math.isfinite(norm) and not update.may_overflow():
-            bad = ['gradient']
-        if bad:
-            self.sound = False
-            names = [shown(self.train.dataset.files[index].name)
-                     for index in sorted(set(self.train.batch_sampler.images(self.epoch + 1, self.batch)))]
-            raise UserError(f'step {self.number}: {", ".join(bad)} not finite, with patches of {", ".join(names)}; '
-                            'training stopped with the weights as they were before it, and what was saved is intact. '
-                            'A lower learning rate usually helps: resume with another --lr_sr and --accept_changes')
-        return values
+    def refuse(self, error: NotFinite) -> NoReturn:
+        """Raises UserError about a step that is not finite, with the images that it was made of."""
+        self.sound = False
+        epoch, batch = divmod(error.number, self.args.test_every)
+        names = [shown(self.train.dataset.files[index].name)
+                 for index in sorted(set(self.train.batch_sampler.images(epoch + 1, batch)))]
+        raise UserError(f'step {error.number}: {", ".join(error.names)} not finite, with patches of {", ".join(names)};'
+                        ' training stopped with the weights as they were before it, and what was saved is intact. A '
+                        'lower learning rate usually helps: resume with another --lr_sr and --accept_changes') from None
 
     @property
     def number(self) -> int:
@@ -236,8 +236,8 @@ class Trainer:
                 with self.ema.applied():
                     scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
         except (RuntimeError, MemoryError) as error:
-            self.explain_shortage(error, f'in the test after epoch {self.epoch}, which is saved: the same command '
-                                  'tests it again; take smaller test images, or --chop in stage 4')
+            explain_shortage(error, self.device, f'in the test after epoch {self.epoch}, which is saved: the same '
+                             'command tests it again; take smaller test images, or --chop in stage 4')
             raise
         self.group.tick(self.stopper, done=True)
         self.run.log(f'Protocol: {self.tester.evaluator.protocol(self.stage.oracle)}')
@@ -256,6 +256,7 @@ class Trainer:
         """Write a checkpoint. Raises UserError rather than save weights that are not finite."""
         if not self.run.is_rank0:
             return
+        self.settle()
         self.check_weights()
         self.run.save((self.epoch, self.batch), self.checkpoint(), self.args.keep_states)
         self.saved = time.monotonic()

@@ -98,14 +98,26 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest, 'little') >> 1
 
 
+def seeded(device: torch.device | str, seed: int) -> torch.Generator:
+    """A torch.Generator on `device`, seeded by `seed`."""
+    return torch.Generator(device).manual_seed(seed)
+
+
 def generator(device: torch.device | str, *parts: object) -> torch.Generator:
-    """A torch.Generator on `device`, seeded by `parts` as derive_seed does."""
-    return torch.Generator(device).manual_seed(derive_seed(*parts))
+    """The same, seeded by `parts` as derive_seed does."""
+    return seeded(device, derive_seed(*parts))
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`values` of the host on `device`; neither waits for the other."""
+    if values.device.type == 'cpu' and device.type == 'cuda':
+        values = values.pin_memory()  # from other memory the copy waits until the device has done all before it
+    return values.to(device, non_blocking=True)
 
 
 def luma(image: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) → (B, 1, H, W), the full-range luma of ITU-R BT.601, by which gray keeps its value."""
-    return torch.einsum('c,bchw->bhw', image.new_tensor(LUMA), image)[:, None]
+    return torch.einsum('c,bchw->bhw', send(torch.tensor(LUMA, dtype=image.dtype), image.device), image)[:, None]
 
 
 def quantize(image: torch.Tensor, rgb_range: int = 1) -> torch.Tensor:

@@ -21,9 +21,13 @@ class EMA:
         self._step = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """To be called after each step of the optimiser."""
-        self._step(list(self._average.values()), list(self._learning.values()), None)
+    def update(self, skipped: Tensor | None = None) -> None:
+        """To be called after each step of the optimiser. skipped: a bool tensor on the device, True and the average
+        stays as it is, as if this had not been called."""
+        average, weights = list(self._average.values()), list(self._learning.values())
+        if skipped is not None:
+            weights = [torch.where(skipped, e, w) for e, w in zip(average, weights, strict=True)]
+        self._step(average, weights, None)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

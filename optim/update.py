@@ -5,6 +5,8 @@ from argparse import Namespace
 import torch
 from torch import Tensor, nn
 
+DECIDING = {'cuda'}  # devices that decide themselves whether a step is applied: their Adam is fused, see optim.guard
+
 
 def make_optimizer(args: Namespace, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """--optimizer with its settings; the rate is set anew before each batch."""
@@ -14,18 +16,21 @@ def make_optimizer(args: Namespace, parameters: list[nn.Parameter]) -> torch.opt
     if args.optimizer == 'RMSprop':
         return torch.optim.RMSprop(parameters, eps=args.epsilon, **common)
     return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon,
-                            fused=parameters[0].is_cuda or None, **common)
+                            fused=parameters[0].device.type in DECIDING or None, **common)
 
 
 class Update:
     """What one update of a step moves: `parameters`, by `optimizer`; in half precision (`scaled`) its loss is scaled.
 
-    A step calls backward(), gradient_norm(), then step(), or skip() where a guard forbids it.
+    A step calls backward(), gradient_norm(), then step(), or skip() where a guard forbids it. takes_veto: whether a
+    tensor on the device can forbid step(). (PyTorch's fused SGD takes one too, but its first momentum is lost then.)
     """
 
     def __init__(self, name: str, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer,
                  scaled: bool) -> None:
         self.name, self.parameters, self.optimizer = name, parameters, optimizer
+        kinds = torch.optim.Adam, torch.optim.AdamW
+        self.takes_veto = isinstance(optimizer, kinds) and bool(optimizer.defaults['fused'])
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=scaled)
 
     def set_rate(self, rate: float) -> None:
@@ -43,13 +48,19 @@ class Update:
         self.scaler.unscale_(self.optimizer)
         return nn.utils.clip_grad_norm_(self.parameters, math.inf)  # infinite limit: measured, nothing clipped
 
-    def may_overflow(self) -> bool:
-        """Whether a gradient that is not finite may come from the scaling alone: the next steps are scaled by less."""
-        return self.scaler.get_scale() > 1
+    def scale_of(self, like: Tensor) -> Tensor:
+        """What the loss is scaled by, a scalar on the device of `like`; above 1 a gradient may overflow by it alone."""
+        return self.scaler.scale(torch.ones_like(like))
 
-    def step(self) -> None:
-        """Move the parameters. In half precision a gradient that is not finite moves nothing."""
-        self.scaler.step(self.optimizer)
+    def step(self, veto: Tensor | None = None) -> None:
+        """Move the parameters. In half precision a gradient that is not finite moves nothing. veto: a bool tensor on
+        the device, True and nothing is moved; it must be so for gradients that are not finite."""
+        if veto is None:
+            self.scaler.step(self.optimizer)
+        else:
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, veto.float()
+            self.optimizer.step()
+            del self.optimizer.grad_scale, self.optimizer.found_inf
         self.scaler.update()
 
     def skip(self) -> None:

@@ -115,9 +115,16 @@ class ProcessGroup:
         if self.size == 1:
             return torch.as_tensor(values, dtype=torch.float32).tolist()
         with self.waiting():
-            values = torch.as_tensor(values, dtype=torch.float32, device=self._device).clone()
+            return self.average(torch.as_tensor(values, dtype=torch.float32, device=self._device)).tolist()
+
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        """The same of float32 values (N,) on this rank's device, where the result stays."""
+        if self.size == 1:
+            return values
+        with self.waiting():
+            values = values.clone()
             dist.all_reduce(values)
-            return (values / self.size).tolist()
+            return values / self.size
 
     def share(self, state: dict | None) -> dict | None:
         """Rank 0's `state`, dicts of tensors and basic types or None, on every rank."""

@@ -10,7 +10,7 @@ import torch
 
 from store.checkpoint import Run
 from store.files import append_text, write_bytes
-from utility import UserError, quantize
+from utility import UserError, out_of_memory, quantize
 
 try:
     import resource
@@ -117,6 +117,12 @@ def peak_text(device: torch.device) -> str:
     """The peak memory so far in words."""
     peak = peak_memory(device)
     return 'CPU' if peak is None else f'peak {peak / 2**30:.1f} GiB' + ' on the GPU' * (device.type == 'cuda')
+
+
+def explain_shortage(error: Exception, device: torch.device, remedy: str) -> None:
+    """Raises UserError where `error` says that memory ran out: how much was taken, and the remedy."""
+    if out_of_memory(error):
+        raise UserError(f'out of memory ({peak_text(device)}) {remedy}') from error
 
 
 def _summary_writer() -> type:

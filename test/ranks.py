@@ -1,6 +1,7 @@
 """Process groups on this machine, as torchrun would start them, and what one of them computes."""
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from multiprocessing import forkserver
@@ -12,6 +13,7 @@ import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 se
 from conftest import SMALL
 
 import main as program
+from optim import update
 from process import group as distributed
 from process.group import ProcessGroup
 from stages import STAGES
@@ -94,6 +96,19 @@ def hasty(*flags):
         Path('meets').touch()
         return connect(*args, **more)
     distributed.rendezvous = noted
+    return train(*flags)
+
+
+def late(*flags):
+    """train() on a CPU that decides itself about steps, as a GPU does; rank 1 alone is asked to stop within step 3."""
+    update.DECIDING = {'cpu'}
+    step = Trainer.step
+
+    def asked(self, *args):
+        if self.number == 3 and os.environ['RANK'] == '1':
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+    Trainer.step = asked
     return train(*flags)
 
 

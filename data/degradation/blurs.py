@@ -10,6 +10,7 @@ import torch
 from data.degradation import kernels
 from data.degradation.resize import blur, blur_and_downsample, exact
 from data.degradation.step import DEGREES, Context, Step, Value, tensors, text
+from utility import send
 
 
 class Blur(Step):
@@ -34,7 +35,7 @@ class Blur(Step):
         return blur_and_downsample(image, self._placed(image.device), self.isotropic, scale, mode)
 
     def _placed(self, device):
-        return self.kernels().to(exact(device)).to(device)
+        return send(self.kernels().to(exact(device)), device)
 
     @property
     def setting(self) -> str:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from data.degradation.step import Context, Step, Value, text
+from utility import send
 
 LUMA = (0.2989, 0.587, 0.114)  # of R, G and B
 
@@ -44,13 +45,14 @@ class PoissonNoise(Step, name='poisson'):
         generator = context.source()
         unit = image / context.rgb_range
         if self.gray and image.shape[1] > 1:
-            unit = (unit * unit.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+            unit = (unit * send(torch.tensor(LUMA, dtype=unit.dtype), unit.device)[:, None, None]).sum(1, keepdim=True)
         levels = (unit * 255).round().clamp(0, 255)
         present = torch.zeros(len(image), 256, device=image.device).scatter_(1, levels.flatten(1).long(), 1)
         peak = torch.exp2(present.sum(1).log2().ceil())[:, None, None, None]         # (B, 1, 1, 1)
         clean = levels / 255
         drawn = torch.poisson((clean * peak).to(generator.device, torch.float32), generator=generator).to(image)
-        return image + (drawn / peak - clean) * (self.scale * context.rgb_range)
+        scale = self.scale[:, None, None, None] if isinstance(self.scale, torch.Tensor) else self.scale
+        return image + (drawn / peak - clean) * (scale * context.rgb_range)
 
     def __str__(self) -> str:
         return f'poisson {text(self.to_dict()["scale"])}' + ' gray' * self.gray

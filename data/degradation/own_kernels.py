@@ -17,7 +17,7 @@ from data.degradation.blurs import Blur
 from data.degradation.resize import exact
 from data.degradation.step import Step
 from store.tensors import load_checked
-from utility import UserError, expanded, shown
+from utility import UserError, expanded, send, shown
 
 SUFFIXES = '.mat', '.npy', '.npz', '.pt'
 TOLERANCE = 0.01  # of a kernel's sum, 1: files often hold few digits
@@ -34,14 +34,14 @@ class OwnKernel(Blur, name='own_kernel'):
             return (self,)
         if generator is None:
             raise ValueError('a kernel of several needs a generator to draw it')
-        choices = torch.tensor(self.index, device=generator.device)
+        choices = send(torch.tensor(self.index), generator.device)
         picks = torch.randint(len(choices), (n,), generator=generator, device=generator.device)
         return (replace(self, index=choices[picks]),)
 
     def kernels(self) -> torch.Tensor:
         made = load_kernels(self.file)                                              # (n, size, size)
         index = self.index if isinstance(self.index, torch.Tensor) else torch.tensor([self.index])
-        return made.to(exact(index.device)).to(index.device)[index]
+        return send(made.to(exact(index.device)), index.device)[index]
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ import torch
 
 from data.degradation.resize import resize
 from data.degradation.step import Context, Step, Value, tensors, text
-from utility import quantize_
+from utility import quantize_, send
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Noise(Step, name='noise'):
         if not isinstance(self.level, torch.Tensor) and not self.level:
             return image
         generator = context.source()
-        deviation = tensors(self.level)[0].to(image) * (context.rgb_range / 255)    # (n,)
+        deviation = send(tensors(self.level)[0], image.device).to(image.dtype) * (context.rgb_range / 255)    # (n,)
         shape = (len(image), 1, *image.shape[2:]) if self.gray else image.shape
         noise = torch.randn(shape, generator=generator, device=generator.device).to(image)
         noise = noise.mul_(deviation[:, None, None, None])
