@@ -91,10 +91,10 @@ def test_values_are_late_by_one_step_where_nothing_asks_for_them(both, monkeypat
 
 
 def test_a_loss_above_the_threshold_is_not_applied_and_does_not_move_the_average(both, capsys):
-    assert both(plant=(Stage1, 5, times(1e9))) == [0, 0]
-    assert capsys.readouterr().out.count('Skip this batch 3') == 2
+    assert both('--test_every', 1, plant=(Stage1, 1, times(1e9))) == [0, 0]
+    assert capsys.readouterr().out.count('Skip this batch 1') == 2
     check_equal(count=3)
-    before, after = (states('late')[name] for name in ('state_1_2.pt', 'state_2.pt'))
+    before, after = (states('late')[name] for name in ('state_1.pt', 'state_2.pt'))
     assert all(same(before[part], after[part]) for part in ('networks', 'updates', 'ema'))
 
 
@@ -130,10 +130,10 @@ def test_a_signal_stops_after_its_step_and_the_run_resumes(both, monkeypatch):
 
 
 def test_a_scaled_gradient_that_overflows_is_left_out(both, monkeypatch):
-    monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**31))
+    monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**25))
     assert both('--precision', 'half') == [0, 0]
-    scales = [states('late')[f'state_{epoch}.pt']['updates']['sr']['scaler']['scale'] for epoch in (1, 2)]
-    assert scales[0] == scales[1] < 2.0**31, scales  # some steps overflow, not all
+    state = states('late')['state_2.pt']['updates']['sr']
+    assert state['scaler']['scale'] < 2.0**25 and 0 < state['optimizer']['state'][0]['step'] < 6
     check_equal(count=3)
 
 
