@@ -16,6 +16,7 @@ from photo.output import Output
 from photo.resample import resampled
 from photo.upscaler import Upscaler
 from photo.writing import write_bands
+from store.files import sweep
 from utility import UserError, shown, stderr_lines
 
 try:
@@ -131,6 +132,7 @@ def _claimed(target: Path) -> Iterator[bool]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep(target.parent, target.name)
         except BlockingIOError:
             yield False
             return

@@ -38,11 +38,22 @@ def write_bands(path: Path, bands: Iterable[np.ndarray], height: int, width: int
     if path.suffix == '.jpg' and quality >= FULL_COLOUR:
         options['subsampling'] = 0
     file = io.BytesIO()
-    array = np.concatenate(list(bands))
+    array = _joined(bands, height)
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     image.save(file, {'.jpg': 'JPEG', '.webp': 'WEBP'}[path.suffix], quality=quality, **options)
     write_bytes(path, file.getbuffer())
     return lost
+
+
+def _joined(bands: Iterable[np.ndarray], height: int) -> np.ndarray:
+    """The image that bands (h', width, C) make up, (height, width, C), with no more than one of them beside it."""
+    array, top = None, 0
+    for band in bands:
+        if array is None:
+            array = np.empty((height, *band.shape[1:]), band.dtype)
+        array[top:top + len(band)] = band
+        top += len(band)
+    return array
 
 
 def write_photo(path: str | Path, photo: Photo) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import TextIO
 
+from process.signals import ending
 from utility import UserError, out_of_memory
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a file
@@ -69,9 +70,10 @@ def _occupy_standard_streams():
 def command_line(afterwards: str = '') -> Callable:
     """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
     2 if something given was wrong or the system refused something (a full disk, a folder taken away, memory), told in
-    one line; 75 if it may work later; 1 if it ended since nobody reads the output any longer; 130 after Ctrl-C.
+    one line; 75 if it may work later; 1 if it ended since nobody reads the output any longer; 128 + the number of the
+    signal that ended it: 130 after Ctrl-C, 143 after SIGTERM. Whatever was begun is cleaned up then.
 
-    afterwards: what to do after Ctrl-C, in words.
+    afterwards: what to do after such a signal, in words.
     """
     def decorate(main):
         @wraps(main)
@@ -79,11 +81,9 @@ def command_line(afterwards: str = '') -> Callable:
             _occupy_standard_streams()
             before, stdout = (sys.stdout, sys.stderr), Stream(sys.stdout)
             sys.stdout, sys.stderr = stdout, Stream(sys.stderr, silent=True)
-            if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as programs set it while PyTorch loads
-                with suppress(ValueError):  # not in the main thread: then as it is
-                    signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
-                return _finish(_status(main, argv, afterwards), stdout)
+                with ending():
+                    return _finish(_status(main, argv, afterwards), stdout)
             except SystemExit as end:  # after --help
                 if _finish(end.code, stdout) == end.code:
                     raise
@@ -105,9 +105,9 @@ def _status(main, argv, afterwards):
         return 1
     except OSError as error:
         print(f'error: {error.filename or "input or output"}: {error.strerror or error}', file=sys.stderr)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         print(f'\ninterrupted{afterwards}', file=sys.stderr)
-        return 130
+        return 128 + getattr(end, 'number', signal.SIGINT)
     except Exception as error:
         if out_of_memory(error):
             print('error: memory runs out; take a smaller network, batch or image, or end other programs',

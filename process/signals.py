@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 AGAIN = 75  # exit status of a training that was stopped: EX_TEMPFAIL of sysexits.h, "run me again"
@@ -14,6 +16,33 @@ REPEATED = 30  # seconds in which torchrun may pass on a signal that every rank 
 
 class Stopped(KeyboardInterrupt):
     """A signal asked to stop. Not an Exception, so that no `except Exception` takes it for a damaged image."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal, `number`, ends the program."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise Ended(number)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """A context in which SIGINT, SIGTERM and SIGHUP raise Ended, so that what was begun is cleaned up, where they would
+    have ended the process at once. Signals that are ignored or have handlers of their own stay so."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        before = {number: signal.signal(number, _end) for number in SIGNALS
+                  if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Stopper:

@@ -1,5 +1,6 @@
 """Files written whole or not at all, and logs that only grow."""
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ def write_parts(path: str | Path, parts: Iterable[Buffer], durable: bool = True)
     path, temporary, size = Path(path), None, 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_temporary(path), delete=False) as file:
             temporary = file.name
             for part in parts:
                 size += len(part)
@@ -50,6 +51,11 @@ def write_parts(path: str | Path, parts: Iterable[Buffer], durable: bool = True)
             raise UserError(f'{path}: cannot write {size:,} bytes ({error.strerror or error}); {_way_out(error)}'
                             ) from error
         raise
+
+
+def _temporary(path):
+    """How the names of unfinished versions of the file `path` begin."""
+    return f'{TEMPORARY}{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.'
 
 
 def _way_out(error: OSError) -> str:
@@ -116,9 +122,10 @@ def reserve(folder: Path, what: str, n_bytes: int = 0) -> None:
                         ) from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote has left in `folder`. For the holder of its lock only."""
-    for leftover in folder.glob(f'{TEMPORARY}*'):
+def sweep(folder: Path, name: str = '') -> None:
+    """Remove what processes that were killed while they wrote have left in `folder`: unfinished versions of the file
+    `name`, or of all files. For the holder of its lock only."""
+    for leftover in folder.glob(f'{_temporary(folder / name) if name else TEMPORARY}*'):
         leftover.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -138,6 +139,46 @@ def test_the_claim_of_a_killed_run_does_not_stop_the_next_one():
     assert len(os.listdir('out')) == 1
     run('a.png')
     assert os.listdir('out') == ['a_x2.png']
+
+
+WRITING = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import numpy as np
+from photo import batch
+from process.command import command_line
+from photo.metadata import Metadata
+
+def bands():
+    yield np.zeros((4, 20, 3), np.uint8)
+    print('begun', flush=True)
+    time.sleep(60)
+
+@command_line()
+def main(argv=None):
+    with batch._claimed(Path('out/a_x2.png')):
+        batch.write_bands(Path('out/a_x2.png'), bands(), 28, 20, Metadata())
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_stays_of_a_result_that_a_signal_interrupted(number):
+    save('a.png')
+    root = str(Path(batch.__file__).parent.parent)
+    process = subprocess.Popen([sys.executable, '-c', WRITING, root], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert process.stdout.readline() == b'begun\n'
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert len(os.listdir('out')) == 2  # of which the next run takes care
+    else:
+        assert (process.returncode, said, os.listdir('out')) == (128 + number, b'\ninterrupted\n', [])
+    Path('out/.writing.of another').touch()
+    run('a.png')
+    assert sorted(os.listdir('out')) == ['.writing.of another', 'a_x2.png']
 
 
 def test_progress_counts_pixels(monkeypatch):
