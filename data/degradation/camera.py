@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -72,14 +74,16 @@ class Clamp(Step, name='clamp'):
 
 @dataclass(frozen=True)
 class JPEG(Step, name='jpeg'):
-    """JPEG by a real codec: libjpeg on the CPU, nvJPEG on CUDA. quality: 1-100."""
+    """JPEG by a real codec, libjpeg with half the colour resolution (4:2:0), on the host. quality: 1-100."""
     quality: Value
 
     def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
-        from torchvision.io import decode_jpeg, encode_jpeg  # here, as torchvision announces to drop its codecs
-
         levels = (image * (255 / context.rgb_range)).round().clamp(0, 255).byte()
-        device = image.device if image.is_cuda else torch.device('cpu')
-        files = encode_jpeg([each.contiguous() for each in levels.to(device)], round(self.quality))
-        decoded = torch.stack([each.to(device) for each in decode_jpeg([each.cpu() for each in files], device=device)])
-        return decoded.to(image) * (context.rgb_range / 255)
+        decoded = [_through_jpeg(each, round(self.quality)) for each in levels.movedim(1, 3).cpu().numpy()]
+        return torch.from_numpy(np.stack(decoded)).movedim(3, 1).contiguous().to(image) * (context.rgb_range / 255)
+
+
+def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """image uint8 (H, W, C), C 1 or 3 → the same, encoded and decoded."""
+    _, file = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])  # OpenCV has BGR
+    return np.atleast_3d(cv2.imdecode(file, cv2.IMREAD_UNCHANGED))[:, :, ::-1]
