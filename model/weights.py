@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model import FAMILIES, make
 from model.shapes import data_range, role_of
-from utility import UserError
+from utility import VERSION, UserError
 
 SHOWN = 5  # differing keys in an error
 UNSAID = {'rgb_range': 1, 'n_colors': 3}  # sizes of a network whose family does not name them
@@ -24,6 +24,11 @@ class Found(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.family.upper()} {"MLN" if self.role == "mln" else self.role}'
+
+    def about(self) -> dict[str, str]:
+        """The same as texts for a .safetensors file, with the version of this project."""
+        sizes = {name: str(size) for name, size in self.sizes.items()}
+        return {'version': VERSION, 'family': self.family, 'role': self.role, **sizes}
 
     def build(self) -> nn.Module:
         """The network, with random weights. The caller's random state stays as it was."""

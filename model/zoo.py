@@ -6,12 +6,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from model.weights import Found, fit_weights, recognise
+from store import safe
 from store.files import write_bytes
-from store.tensors import distrust, holed, load_weights, serialize
+from store.tensors import distrust, holed, load_weights
 from utility import UserError, expand, shown
 
 ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
+TOLD = 'licence', 'training'  # facts that a weights file holds too
 
 
 def index() -> dict[str, dict]:
@@ -95,7 +97,7 @@ def facts_of(student: Found) -> dict:
 
 
 def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, default: bool = False) -> dict:
-    """Put weights into the zoo, as a half-precision file <name>.pt and an entry of the index.
+    """Put weights into the zoo, as a half-precision file <name>.safetensors and an entry of the index.
 
     weights: {key: tensor} or a file of them. facts: what the index shall say of them, such as how they were trained;
     what the student is built from is read from them and must agree. default: they are taken where no weights are named.
@@ -109,23 +111,24 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
     if wrong:
         raise UserError(f'{shown(source)}: {wrong[0]} is {shows[wrong[0]]}, not {facts[wrong[0]]}')
     fit_weights(student.build(), found, source)
-    data = halved(found, source)
+    data = safe.packed(halved(found, source), student.about() | {option: str(facts[option]) for option in TOLD
+                                                                  if option in facts})
     entries = index() if (ZOO / INDEX).exists() else {}
     if default:
         entries = {key: {**entry, 'default': False} for key, entry in entries.items()}
-    entries[name] = {**facts, **shows, 'file': f'{name}.pt', 'sha256': hashlib.sha256(data).hexdigest(),
-                     'default': default}
-    write_bytes(ZOO / f'{name}.pt', data)
+    file = name + safe.SUFFIX
+    entries[name] = {**facts, **shows, 'file': file, 'sha256': hashlib.sha256(data).hexdigest(), 'default': default}
+    write_bytes(ZOO / file, data)
     write_bytes(ZOO / INDEX, (json.dumps(entries, indent=1) + '\n').encode())
     return entries[name]
 
 
-def halved(weights: dict[str, Tensor], source: object) -> bytes:
-    """`weights`, {key: tensor} of `source`, as the bytes of a half-precision file. Raises UserError if too large."""
+def halved(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
+    """`weights`, {key: tensor} of `source`, in half precision. Raises UserError if their values are too large."""
     halves = {key: tensor.detach().cpu().half().contiguous() for key, tensor in weights.items()}
     if not all(tensor.isfinite().all() for tensor in halves.values()):
         raise UserError(f'{shown(source)}: holds values that half precision does not')
-    return serialize(halves)
+    return halves
 
 
 def _default(entries, scale):

@@ -1,9 +1,10 @@
-"""Weights as .safetensors files: tensors that cannot hold code, with text about them. Needs the package safetensors."""
+"""Weights as .safetensors files: tensors that cannot hold code, with text about them."""
 import hashlib
 from pathlib import Path
-from types import ModuleType
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from utility import UserError
@@ -14,19 +15,18 @@ CHECKSUM = 'sha256'  # the text of a file that this project wrote under this nam
 
 def packed(weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
     """The bytes of a file of CPU tensors {key: tensor} and texts `about` them."""
-    return _package().torch.save(weights, {**about, CHECKSUM: _checksum(weights)})
+    return save(weights, {**about, CHECKSUM: _checksum(weights)})
 
 
 def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of the file `path` and the texts about them. Raises UserError if it is damaged or foreign."""
-    package = _package()
     try:
-        with package.safe_open(path, 'pt') as file:
+        with safe_open(path, 'pt') as file:
             names = file.keys()
             weights, about = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
-    except package.SafetensorError as error:
+    except SafetensorError as error:
         raise UserError(f'{path}: damaged, or no safetensors file ({error})') from error
     if about.get(CHECKSUM, '') not in ('', _checksum(weights)):
         raise UserError(f'{path}: damaged (its checksum does not fit); take it from its source again')
@@ -39,12 +39,3 @@ def _checksum(weights):
         digest.update(f'{key} {tensor.dtype} {tuple(tensor.shape)}'.encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _package() -> ModuleType:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise UserError('the package safetensors is missing, which .safetensors files need: '
-                        'pip install -r requirements-extra.txt') from error
-    return safetensors

@@ -32,7 +32,7 @@ def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor], about
     """Write a plain state dict, or a network's, as CPU tensors: the format of published weights files.
 
     A path that ends in .safetensors: a file of that format, with texts `about` the weights. wrapper: the key of a dict
-    that holds the state dict in the file, as some published files have it. Raises UserError if a package is missing.
+    that holds the state dict in the file, as some published files have it.
     """
     state = weights if isinstance(weights, dict) else weights.state_dict()
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}

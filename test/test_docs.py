@@ -64,8 +64,7 @@ BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw
           'tools/draw_degradations.py': ['--count', '2'], 'tools/compare.py': [], 'tools/metrics.py': [],
           'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
 # Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
-EXTRA = {'.safetensors': 'safetensors', 'export_onnx.py': 'onnxscript',
-         'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
+EXTRA = {'export_onnx.py': 'onnxscript', 'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
 # Programs that a shell finds in place of the real ones: each writes down how it was called. Others: none but TOOLS.
 RECORDED = 'python', 'python3', 'torchrun'
 RECORDER = '#!/bin/sh\n{ printf "%s\\0" "${0##*/}" "$@"; echo; } >> "$CALLS"\n'

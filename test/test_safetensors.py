@@ -1,10 +1,9 @@
 """Weights as .safetensors files: read and written wherever weights are, damage and foreign files refused."""
-import sys
-
 import convert_weights
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from model import mrda
 from model.mln import MLN
@@ -12,8 +11,6 @@ from model.zoo import load_student
 from store.tensors import load_weights, save_weights
 from upscale import load, upscale
 from utility import UserError
-
-safetensors = pytest.importorskip('safetensors', reason='safetensors of requirements-extra.txt missing')
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +23,7 @@ def equal(weights, others):
 
 
 def about(path):
-    with safetensors.safe_open(path, 'pt') as file:
+    with safe_open(path, 'pt') as file:
         return file.metadata()
 
 
@@ -93,9 +90,3 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, words, said, capsys):
     assert convert_weights.main(words) == 2
     error = capsys.readouterr().err
     assert said in error and error.count('\n') == 1 and len(list(tmp_path.iterdir())) == 1
-
-
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
-    with pytest.raises(UserError, match='package safetensors is missing'):
-        save_weights('w.safetensors', MLN(4, 2))

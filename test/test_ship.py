@@ -50,7 +50,7 @@ def test_trained_measured_and_shipped(place, tmp_path, capsys):
     assert facts['steps'] == {'stage1': 2, 'stage2': 2, 'stage3': 2, 'stage4': 3}
     card = (tmp_path / 'zoo/tiny.md').read_text()
     assert card.startswith('# tiny\n\nWhat no program knows.\n') and '| **tiny** | ' in card
-    assert '`sh scripts/train_zoo.sh small --minutes 0.001`' in card and str(tmp_path) not in card
+    assert '`sh scripts/train_zoo.sh small --minutes 0.001' in card and str(tmp_path) not in card
     assert load(device='cpu').scale == 2
 
 

@@ -31,7 +31,7 @@ def equal(net, weights, exactly=True):
 
 def test_what_was_shipped_comes_back_in_single_precision(shelf):
     for name, net in shelf.items():
-        assert all(tensor.dtype == torch.float16 for tensor in load_weights(zoo.ZOO / f'{name}.pt').values())
+        assert all(tensor.dtype == torch.float16 for tensor in load_weights(zoo.ZOO / f'{name}.safetensors').values())
         found, _, notes = zoo.load_student(name)
         assert all(p.dtype == torch.float32 and not p.requires_grad for p in found.parameters())
         assert equal(found, net.state_dict(), exactly=False) and name in notes[0]
@@ -61,7 +61,7 @@ def test_an_unknown_name_is_told_with_those_there_are(shelf):
 
 @pytest.mark.parametrize('damage', ['flipped', 'cut', 'gone', 'replaced'])
 def test_a_damaged_file_is_refused_in_one_line(shelf, damage):
-    path = zoo.ZOO / 'two.pt'
+    path = zoo.ZOO / 'two.safetensors'
     data = path.read_bytes()
     if damage == 'gone':
         path.unlink()
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_refused_in_one_line(shelf, damage):
         save_weights(path, mrda.student(2, 1))
     else:
         path.write_bytes(data[:-9] if damage == 'cut' else data[:999] + bytes([data[999] ^ 1]) + data[1000:])
-    said = r'two\.pt: (damaged or replaced|cannot be read).*from the project again'
+    said = r'two\.safetensors: (damaged or replaced|cannot be read).*from the project again'
     with pytest.raises(UserError, match=said) as error:
         zoo.load_student('two')
     assert '\n' not in str(error.value)
@@ -124,7 +124,7 @@ def test_what_is_not_shipped(shelf):
                                (MLN(4, 2).state_dict(), {}, 'a MRDA MLN')):
         with pytest.raises(UserError, match=said):
             zoo.ship('new', given, facts)
-    assert (zoo.ZOO / zoo.INDEX).read_bytes() == before and not (zoo.ZOO / 'new.pt').exists()
+    assert (zoo.ZOO / zoo.INDEX).read_bytes() == before and not (zoo.ZOO / 'new.safetensors').exists()
 
 
 def test_what_the_project_ships_is_whole():
@@ -137,12 +137,13 @@ def test_what_the_project_ships_is_whole():
         assert all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in weights.values())
         shows = zoo.facts_of(zoo.student_of(weights, path))
         assert {option: facts[option] for option in shows} == shows
-        assert facts['file'] == f'{name}.pt' and facts['sha256'] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert facts['file'] == f'{name}.safetensors'
+        assert facts['sha256'] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert name in (zoo.ZOO / f'{name}.md').read_text(encoding='utf-8')
         network, _, _ = zoo.load_student(name)
         assert equal(network, {key: tensor.float() for key, tensor in weights.items()})
     assert sum(facts['default'] for facts in entries.values()) == 1
-    shipped = {f'{name}.{kind}' for name in entries for kind in ('pt', 'md')}
+    shipped = {f'{name}.{kind}' for name in entries for kind in ('safetensors', 'md')}
     assert {path.name for path in zoo.ZOO.iterdir()} == {zoo.INDEX, *shipped}
 
 

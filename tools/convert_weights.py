@@ -20,7 +20,7 @@ from process.command import command_line
 from process.extensions import import_files
 from store import safe
 from store.tensors import WRAPPERS, load_weights, save_weights
-from utility import VERSION, UserError, expand, shown
+from utility import UserError, expand, shown
 
 
 def fact(text: str) -> tuple[str, str]:
@@ -68,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         weights = {key: tensor.half() for key, tensor in weights.items()}
     about = safe.unpacked(source)[1] if source.suffix == safe.SUFFIX else {}
     found = recognise(weights)
-    if found:
-        about |= {'version': VERSION, 'family': found.family, 'role': found.role}
-        about |= {name: str(size) for name, size in found.sizes.items()}
+    about |= found.about() if found else {}
     save_weights(args.target, weights, about | dict(args.about), args.wrap)
     print(f'{shown(args.target)}: {len(weights)} tensors of {f"a {found}" if found else "a family not known here"}')
 

@@ -24,7 +24,7 @@ from process.arguments import Parser
 from process.command import command_line
 from store.checkpoint import run_folder
 from store.files import write_bytes
-from store.tensors import load_state, load_weights
+from store.tensors import load_state, load_weights, save_weights
 from utility import VERSION, UserError
 
 COST = 0.01  # dB that half precision may cost on any set
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     own.add_argument('name')
     own.add_argument('--about', required=True)
     own.add_argument('--protocol', default='gaussian8')
+    own.add_argument('--licence', default='see the model card', help='terms of the weights, for their file')
     own.add_argument('--default', action='store_true', help='take it where no weights are named')
     asked, flags = own.parse_known_args(argv)
     ship(asked, flags)
@@ -57,14 +58,14 @@ def ship(asked: Namespace, flags: list[str]) -> None:
     line = [*phase_line(asked.name, phase, plan), *flags, '--precision', 'single']
     args = phase_options(asked.name, phase, plan)
     full, half = weights_file(asked.name, phase, plan), Path('experiment', asked.name, f'{asked.name}.pt')
-    write_bytes(half, zoo.halved(load_weights(full), full))
+    save_weights(half, zoo.halved(load_weights(full), full))
     scores = {path: measured([*line, '--protocol', asked.protocol, '--pre_train_ST', str(path),
                               '--save', f'{asked.name}_{precision}'])
               for precision, path in (('single', full), ('half', half))}
     cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
     if cost >= COST:
         raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
-    training = facts(args, plan, full.parent)
+    training = facts(args, plan, full.parent) | {'licence': asked.licence}
     about = Path(asked.about).read_text(encoding='utf-8')  # before anything is shipped
     zoo.ship(asked.name, half, training, default=asked.default)
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
@@ -78,8 +79,10 @@ def facts(args: Namespace, plan: dict, model: Path) -> dict:
     state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
     seconds = state.stat().st_mtime - plan['started']
     options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
-    return {**options, 'version': VERSION, 'size': plan['size'], 'minutes_planned': plan['minutes'],
-            'minutes_taken': round(seconds / 60), 'device': plan['device'], 'steps': steps, 'flags': flags(plan),
+    command = f'sh scripts/train_zoo.sh {plan["size"]} --minutes {plan["minutes"]:g} {flags(plan)}'
+    return {**options, 'version': VERSION, 'training': command.strip(), 'size': plan['size'],
+            'minutes_planned': plan['minutes'], 'minutes_taken': round(seconds / 60),
+            'device': plan['device'], 'steps': steps,
             'precision': {name: words['--precision'] for name, words in own.items()},
             'images': load_state(state)['options']['images'], 'commit': plan['commit']}
 
@@ -135,8 +138,7 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
     lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
               f'Published: {table["published_source"]}.', '', '## Training', '',
-              f'- `sh scripts/train_zoo.sh {training["size"]} --minutes {training["minutes_planned"]:g}` with '
-              f'`{training["flags"]}`, at commit `{training["commit"]}`',
+              f'- `{training["training"]}`, at commit `{training["commit"]}`',
               '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
               '- steps: ' + ', '.join(f'{steps:,} in {phase} ({training["precision"][phase]})'
                                       for phase, steps in training['steps'].items()),
