@@ -91,7 +91,8 @@ def curves(label: str, series: Curves, losses: bool = False) -> Figure:
 
 def _rate(rates):
     figure, axes = _chart('learning rate')
-    axes.plot(list(rates), list(rates.values()), linewidth=1.5, drawstyle='steps-pre')  # a rate since the one before
+    axes.plot(list(rates), list(rates.values()), linewidth=1.5, drawstyle='steps-pre',  # a rate since the one before
+              marker='o' if len(rates) == 1 else None, markersize=4)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis='y', style='sci', scilimits=(0, 0))
     return figure

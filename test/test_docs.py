@@ -271,6 +271,10 @@ def test_files_that_are_named_exist():
             assert (ROOT / path).exists(), f'{page.name}: {path}'
 
 
+def test_first_page_is_short():
+    assert len((ROOT / 'README.md').read_text(encoding='utf-8').splitlines()) <= 180
+
+
 def test_options_are_those_of_the_program():
     assert (ROOT / 'docs/options.md').read_text(encoding='utf-8') == write_options.text(), \
         'run python tools/maintain/write_options.py'

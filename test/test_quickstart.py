@@ -20,6 +20,6 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
     table = Path('experiment/quickstart/table.txt').read_text()
     assert [line.split()[0] for line in table.splitlines()[1:5]] == ['bicubic', 'MLN,', 'teacher', 'student']
     assert table in capsys.readouterr().out
-    assert read_rgb('experiment/quickstart/comparison.png').shape[1] > 1000
+    assert read_rgb('experiment/quickstart/comparison.png').shape[1] > 1800  # LR input, bicubic, student, ground truth
     assert read_rgb('experiment/quickstart/chelsea_x4.png').shape == (1200, 1804, 3)
     assert read_rgb('experiment/quickstart/photo.png').shape[1] > 900

@@ -6,7 +6,7 @@
 The flags are main.py's. One folder per set and degradation: <dir_out>/<set>_<degradation>/<image>.png
 """
 import sys
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from data.images import write_rgb
 from data.pairs import Degraded, slug
 from data.protocol import degradations
 from option import parse
+from process.arguments import Parser
 from process.command import command_line
 from report.evaluation import to_float, to_uint8
 from stages import STAGES
@@ -27,7 +28,10 @@ from utility import UserError
 @command_line()
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    args = parse([*(sys.argv[1:] if argv is None else argv), '--test_only'])
+    own = Parser(prog='tools/make_testset.py', description=__doc__, formatter_class=RawDescriptionHelpFormatter,
+                 usage='python tools/make_testset.py --stage N --dir_out FOLDER [flags of main.py]', allow_abbrev=False)
+    _, flags = own.parse_known_args(argv)
+    args = parse([*flags, '--test_only'])
     if not args.dir_out:
         raise UserError('--dir_out is missing: name the folder to write to')
     write(args)

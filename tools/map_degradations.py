@@ -205,8 +205,8 @@ def picture(title: str, maps: dict[str, tuple[np.ndarray, list[str]]], ways: lis
             axes.tick_params(labelbottom=False, labelleft=False)  # its distances mean nothing
     anisotropic = bool((blurs[:, 0] != blurs[:, 1]).any())
     figure.colorbar(dots, ax=panels, shrink=0.9, pad=0.01,
-                    label='blur $\\sqrt{\\lambda_1\\lambda_2}$ (pixels)' if anisotropic else 'blur σ (pixels)')
-    entries = [Line2D([], [], marker=marker, color='0.35', linestyle='', label=f'noise {noise:g}')
+                    label='blur $\\sqrt{\\lambda_1\\lambda_2}$ (HR pixels)' if anisotropic else 'blur σ (HR pixels)')
+    entries = [Line2D([], [], marker=marker, color='0.35', linestyle='', label=f'noise level {noise:g}')
                for marker, noise in zip(MARKERS, levels, strict=False)] if len(levels) > 1 else []
     entries += [Line2D([], [], color='0.1', label='direction of an anisotropic blur')] * anisotropic
     if entries:

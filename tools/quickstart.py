@@ -1,5 +1,5 @@
-"""The whole method in miniature: four stages by the product's own command line on photos from scikit-image; then a
-photo as it is, upscaled by the shipped weights.
+"""The whole method in miniature: the four stages by main.py on photos from scikit-image, then a photo without ground
+truth, upscaled by the shipped weights.
 
 Everything is written to experiment/: the photos to quickstart_photos/, the runs to quickstart_stage1 …
 quickstart_stage4, the table and the pictures to quickstart/. Its flags go to every stage.
@@ -7,7 +7,7 @@ quickstart_stage4, the table and the pictures to quickstart/. Its flags go to ev
 import csv
 import sys
 import time
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from data import make_loaders
 from data.images import read_rgb, write_rgb
 from data.pairs import Degraded
 from option import parse
+from process.arguments import Parser
 from process.command import command_line
-from report.evaluation import Evaluator, write_csv
+from report.evaluation import Evaluator, to_float, to_uint8, write_csv
 from report.plots import draw_panel
 from stage import Stage
 from store.checkpoint import run_folder
@@ -46,8 +47,8 @@ STAGES = {  # what each stage adds
     4: ['--epochs_sr', '3', '--test_every', '60', '--lr_sr', '5e-4', '--lr_decay_sr', '1', '--epochs_encoder', '1',
         '--lr_encoder', '1e-3'],
 }
-SHOWN, CROP = 'chelsea', (90, 130, 90)  # the photo of the picture, and its zoomed part: top, left, side
-OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo that is upscaled as it is, and a part of the result
+SHOWN, CROP = 'chelsea', (90, 130, 90)  # the image of comparison.png, and its zoomed crop: top, left, side
+OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo without ground truth, and a crop of the result
 
 
 class Bicubic(Stage):
@@ -61,6 +62,9 @@ class Bicubic(Stage):
 @command_line('; the same command resumes it')
 def main(flags: list[str]) -> int:
     """The command; flags: for main.py. Returns the exit status."""
+    own = Parser(prog='tools/quickstart.py', usage='sh scripts/quickstart.sh [--reset] [flags of main.py]',
+                 description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    own.parse_known_args(flags)  # --help
     start = time.monotonic()
     write_photos()
     for stage in STAGES:
@@ -89,7 +93,7 @@ def write_photos() -> None:
 
 
 def report(args: Namespace) -> None:
-    """The table and the picture: bicubic and each stage on the held-out photos."""
+    """The table and the picture: bicubic and each stage on the held-out images."""
     runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
             for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
     bicubic = Bicubic(args)
@@ -104,23 +108,32 @@ def report(args: Namespace) -> None:
     (OUT / 'table.txt').write_text(text + '\n', encoding='utf-8')
     images = {'bicubic': OUT, 'student': runs['student']}
     pictures = {name: read_rgb(next(folder.glob(f'*/{SHOWN}_x{args.scale}.png'))) for name, folder in images.items()}
+    truth = read_rgb(PHOTOS / 'benchmark' / 'HeldOut' / 'HR' / f'{SHOWN}.png')
     height, width = pictures['student'].shape[:2]
-    pictures['ground truth'] = read_rgb(PHOTOS / 'benchmark' / 'HeldOut' / 'HR' / f'{SHOWN}.png')[:height, :width]
+    truth = truth[:height, :width]
+    pictures = {'LR input': lr_image(args, truth, bicubic), **pictures, 'ground truth': truth}
     draw_panel(OUT / 'comparison.png', pictures, CROP)
-    print(f'\nHeld-out photos super-resolved x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
+    print(f'\nHeld-out images super-resolved x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
           f'Protocol: {evaluator.protocol(oracle=False)}\n'
           f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
 
 
+def lr_image(args: Namespace, truth: np.ndarray, stage: Stage) -> np.ndarray:
+    """The LR image that the test made of SHOWN, truth uint8 (H, W, 3), its pixels repeated: uint8 (H, W, 3)."""
+    hr = to_float(torch.from_numpy(truth).permute(2, 0, 1)[None], args.rgb_range, torch.device('cpu'), args.n_colors)
+    lq, _ = Degraded(args.seed, args.rgb_range)('HeldOut', SHOWN, hr, stage.test_degradation)   # (1, 3, h, w)
+    return to_uint8(lq, args.rgb_range).repeat(args.scale, 0).repeat(args.scale, 1)
+
+
 def upscale_photo() -> None:
-    """A photo as it is, upscaled by the shipped weights and by bicubic; it has no ground truth."""
+    """A photo without ground truth, upscaled by the shipped weights and by bicubic interpolation."""
     photo, model = read_rgb(BUNDLED / OWN), load()
     height, width = photo.shape[:2]
     bicubic = Image.fromarray(photo).resize((width * model.scale, height * model.scale), Image.Resampling.BICUBIC)
     sr = model.array(photo)
     write_rgb(OUT / f'{Path(OWN).stem}_x{model.scale}.png', sr)
     draw_panel(OUT / 'photo.png', {'bicubic': np.array(bicubic), 'student': sr}, OWN_CROP)
-    print(f'A photo as it is, upscaled by {model.notes[0]}: {OUT / "photo.png"}')
+    print(f'A photo upscaled by {model.notes[0]}: {OUT / "photo.png"}')
 
 
 def means(folder: Path) -> list[float]:

@@ -1,4 +1,4 @@
-"""Draw the figures of the documentation into assets/: the four stages, the dynamic convolution, the blur kernels.
+"""Draw the figures of the documentation into assets/: a comparison, the four stages, the RDA convolution, the kernels.
 
     python tools/maintain/draw_figures.py
 """
@@ -21,7 +21,10 @@ from draw_kernels import draw, kernels
 
 from data import protocol
 from data.degradation import IsoGaussian, classic
+from report.metric import METRICS
+from report.plots import draw_panel
 from store.files import write_bytes
+from upscale import load
 
 FOLDER = Path('assets')
 INK, PALE = '#1f2933', '#6b7785'
@@ -107,10 +110,23 @@ def example(sigma: float) -> tuple[np.ndarray, np.ndarray]:
     return (lq[0].permute(1, 2, 0) * 255).byte().numpy(), crop
 
 
+def comparison() -> None:
+    """Write comparison.jpg: LR input, bicubic, the shipped student and the ground truth of a photo it has not seen."""
+    photo = photos.chelsea()[:300, :448].copy()
+    hr = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255                       # (1, 3, H, W)
+    lq, up = classic(IsoGaussian(2.6), 4)(hr)                                       # (1, 3, h, w), (1, 3, H, W)
+    sr = load().tensor(lq)                                                          # (1, 3, H, W)
+    images = {'LR input': lq.repeat_interleave(4, 2).repeat_interleave(4, 3)}
+    for name, image in (('bicubic', up), ('student', sr.clamp(0, 1))):
+        images[f'{name}, {METRICS["psnr_y"].function(image, hr, 4):.2f} dB'] = image
+    pixels = {name: (image[0].permute(1, 2, 0) * 255).round().byte().numpy() for name, image in images.items()}
+    draw_panel(FOLDER / 'comparison.jpg', {**pixels, 'ground truth': photo}, (85, 125, 100))
+
+
 def inputs(sheet: Sheet, top: float, lr: np.ndarray, hr: np.ndarray) -> None:
-    """The two images that a stage begins with: HR $y$ at `top`, LR $x$ below it."""
-    sheet.image(COLUMNS[0], top, hr, '$y$')
-    sheet.image(COLUMNS[0], top - 1.0, lr, '$x$')
+    """The two images that a stage begins with: HR at `top`, LR below it."""
+    sheet.image(COLUMNS[0], top, hr, '$I_{HR}$')
+    sheet.image(COLUMNS[0], top - 1.0, lr, '$I_{LR}$')
 
 
 def left(column: int) -> float:
@@ -141,7 +157,7 @@ def stage1(sheet: Sheet, hr: np.ndarray) -> None:
     sheet.band(9.9, 12.15, 1, 'pre-train MLN', 'bicubic pairs, no blur')
     inputs(sheet, 11.52, example(0)[0], hr)
     sheet.box(COLUMNS[1], 10.52, 'MLN', 'trained')
-    sheet.box(COLUMNS[2], 10.52, '$M_\\theta(x)$', 'step', 1.5)
+    sheet.box(COLUMNS[2], 10.52, '$I_{SR}$', 'step', 1.5)
     sheet.box(COLUMNS[3], 10.52, 'L1', 'loss', 1.3)
     sheet.arrow((OUT, 10.52), (left(1), 10.52))
     sheet.arrow((right(1), 10.52), (COLUMNS[2] - 0.75, 10.52))
@@ -151,12 +167,12 @@ def stage1(sheet: Sheet, hr: np.ndarray) -> None:
 
 def stage2(sheet: Sheet, lr: np.ndarray) -> None:
     sheet.band(7.2, 9.75, 2, 'meta-learn MLN', 'first-order MAML,\na random degradation\nfor each task')
-    sheet.image(COLUMNS[0], 8.75, lr, 'support\n$x,\\ y$')
-    sheet.image(COLUMNS[0], 7.75, lr, "query\n$x',\\ y'$")
+    sheet.image(COLUMNS[0], 8.75, lr, 'support\n$I_{LR},\\ I_{HR}$')
+    sheet.image(COLUMNS[0], 7.75, lr, "query\n$I'_{LR},\\ I'_{HR}$")
     sheet.box(COLUMNS[1], 8.75, 'MLN, $\\theta$', 'trained', 1.6)
     sheet.box(COLUMNS[2] + 0.3, 8.75, 'MLN, $\\theta_t$', 'copy', 1.6)
-    sheet.box(COLUMNS[3] + 0.2, 8.75, "$M_{\\theta_t}(x')$", 'step', 1.4)
-    sheet.box(COLUMNS[4], 8.75, "L1 to $y'$", 'loss', 1.4)
+    sheet.box(COLUMNS[3] + 0.2, 8.75, "$I'_{SR}$", 'step', 1.4)
+    sheet.box(COLUMNS[4], 8.75, "L1 to $I'_{HR}$", 'loss', 1.4)
     sheet.arrow((OUT, 8.75), (COLUMNS[1] - 0.8, 8.75))
     sheet.arrow((COLUMNS[1] + 0.8, 8.75), (COLUMNS[2] - 0.5, 8.75), label='5 steps')
     sheet.arrow((OUT, 7.75), (COLUMNS[2] + 0.3, 7.75), (COLUMNS[2] + 0.3, 8.39))
@@ -173,41 +189,41 @@ def stage3(sheet: Sheet, lr: np.ndarray, hr: np.ndarray) -> None:
     sheet.box(COLUMNS[1], 6.15, 'MLN, adapted\nto this batch', 'frozen')
     sheet.box(COLUMNS[2], 6.15, "teacher's\nencoder", 'trained', 1.7)
     sheet.box(COLUMNS[3], 6.15, "teacher's\nSR network", 'trained', 1.7)
-    sheet.box(COLUMNS[4], 6.15, 'L1 to $y$', 'loss', 1.4)
+    sheet.box(COLUMNS[4], 6.15, 'L1 to $I_{HR}$', 'loss', 1.4)
     sheet.arrow((OUT, 6.15), (left(1), 6.15))
     sheet.arrow((OUT, 5.65), (left(1) - 0.55, 5.65), (left(1) - 0.55, 6.0), (left(1), 6.0))
-    sheet.arrow((right(1), 6.15), (COLUMNS[2] - 0.85, 6.15), label='$D$')
-    sheet.arrow((COLUMNS[2] + 0.85, 6.15), (COLUMNS[3] - 0.85, 6.15), label='$f_T$')
-    sheet.arrow((COLUMNS[3] + 0.85, 6.15), (COLUMNS[4] - 0.7, 6.15), label='$T(x, D)$')
-    sheet.arrow((OUT, 5.2), (COLUMNS[3], 5.2), (COLUMNS[3], 5.79), label='$x$', where=(COLUMNS[1], 5.37))
+    sheet.arrow((right(1), 6.15), (COLUMNS[2] - 0.85, 6.15))
+    sheet.arrow((COLUMNS[2] + 0.85, 6.15), (COLUMNS[3] - 0.85, 6.15), label="$D'_T$")
+    sheet.arrow((COLUMNS[3] + 0.85, 6.15), (COLUMNS[4] - 0.7, 6.15), label='$I_{SR}$')
+    sheet.arrow((OUT, 5.2), (COLUMNS[3], 5.2), (COLUMNS[3], 5.79), label='$I_{LR}$', where=(COLUMNS[1], 5.37))
 
 
 def stage4(sheet: Sheet, lr: np.ndarray, hr: np.ndarray) -> None:
-    sheet.band(0.95, 4.2, 4, 'distil the student', 'it takes the LR image $x$ only')
+    sheet.band(0.95, 4.2, 4, 'distil the student', 'it takes the LR image only')
     inputs(sheet, 3.55, lr, hr)
     sheet.box(COLUMNS[1], 3.55, 'MLN, adapted\nto this batch', 'frozen')
     sheet.box(COLUMNS[2], 3.55, "teacher's\nencoder", 'frozen', 1.7)
     sheet.box(COLUMNS[3], 3.55, 'KL + 0.1 L1', 'loss', 1.75)
     sheet.box(COLUMNS[2], 2.4, "student's\nencoder", 'trained', 1.7)
     sheet.box(COLUMNS[3], 2.4, "student's\nSR network", 'trained', 1.7)
-    sheet.box(COLUMNS[4], 2.4, 'L1 to $y$', 'loss', 1.4)
+    sheet.box(COLUMNS[4], 2.4, 'L1 to $I_{HR}$', 'loss', 1.4)
     sheet.arrow((OUT, 3.55), (left(1), 3.55))
     sheet.arrow((OUT, 2.85), (left(1) - 0.55, 2.85), (left(1) - 0.55, 3.4), (left(1), 3.4))
-    sheet.arrow((right(1), 3.55), (COLUMNS[2] - 0.85, 3.55), label='$D$')
-    sheet.arrow((COLUMNS[2] + 0.85, 3.55), (COLUMNS[3] - 0.87, 3.55), label='$f_T$')
-    sheet.arrow((OUT, 2.4), (COLUMNS[2] - 0.85, 2.4), label='$x$', where=(COLUMNS[1], 2.57))
-    sheet.arrow((COLUMNS[2] + 0.85, 2.4), (COLUMNS[3] - 0.85, 2.4), label='$f_S$', where=(10.32, 2.2))
+    sheet.arrow((right(1), 3.55), (COLUMNS[2] - 0.85, 3.55))
+    sheet.arrow((COLUMNS[2] + 0.85, 3.55), (COLUMNS[3] - 0.87, 3.55), label="$D'_T$")
+    sheet.arrow((OUT, 2.4), (COLUMNS[2] - 0.85, 2.4), label='$I_{LR}$', where=(COLUMNS[1], 2.57))
+    sheet.arrow((COLUMNS[2] + 0.85, 2.4), (COLUMNS[3] - 0.85, 2.4), label="$D'_S$", where=(10.32, 2.2))
     sheet.arrow((10.35, 2.4), (10.35, 3.0), (COLUMNS[3], 3.0), (COLUMNS[3], 3.19))
-    sheet.arrow((COLUMNS[3] + 0.85, 2.4), (COLUMNS[4] - 0.7, 2.4), label='$S(x)$')
+    sheet.arrow((COLUMNS[3] + 0.85, 2.4), (COLUMNS[4] - 0.7, 2.4), label='$I_{SR}$')
     sheet.arrow((OUT, 2.25), (OUT + 0.5, 2.25), (OUT + 0.5, 1.45), (COLUMNS[3], 1.45), (COLUMNS[3], 2.04),
-                label='$x$', where=(COLUMNS[1], 1.62))
+                label='$I_{LR}$', where=(COLUMNS[1], 1.62))
 
 
 def block() -> bytes:
     """The region degradation aware convolution, and the block that it stands in."""
     sheet = Sheet(13.6, 6.5)
     sheet.text(0.5, 6.15, 'Region degradation aware (RDA) convolution', size=12, ha='left', weight='bold')
-    sheet.text(0.95, 5.4, '$z$', size=14)
+    sheet.text(0.95, 5.4, '$D$', size=14)
     sheet.text(0.95, 5.08, '64', size=8.5, colour=PALE)
     sheet.box(3.1, 5.4, 'linear 64 → 64\nLeakyReLU', 'trained', 2.1)
     sheet.box(5.9, 5.4, 'linear 64 → 64·9', 'trained', 2.1)
@@ -272,6 +288,8 @@ def blurs() -> bytes:
 
 
 def main() -> None:
+    """The command."""
+    comparison()
     for name, picture in (('stages', stages), ('block', block), ('kernels', blurs)):
         write_bytes(FOLDER / f'{name}.png', picture())
     print(f'figures drawn in {FOLDER}/')

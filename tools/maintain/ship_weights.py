@@ -42,11 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     """The command."""
     own = Parser(prog='tools/maintain/ship_weights.py',
                  usage='python tools/maintain/ship_weights.py NAME --about FILE [flags of main.py]', allow_abbrev=False)
-    own.add_argument('name')
-    own.add_argument('--about', required=True)
-    own.add_argument('--protocol', default='gaussian8')
+    own.add_argument('name', help='weights in experiment/, as trained by scripts/train_zoo.sh')
+    own.add_argument('--about', required=True, help='Markdown file for the card: images, their terms, limits')
+    own.add_argument('--protocol', default='gaussian8', help='degradations to test (default: gaussian8)')
     own.add_argument('--licence', default='see the model card', help='terms of the weights, for their file')
-    own.add_argument('--default', action='store_true', help='take it where no weights are named')
+    own.add_argument('--default', action='store_true', help='make it the default weights of upscale.py')
     asked, flags = own.parse_known_args(argv)
     ship(asked, flags)
 

@@ -34,10 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     own = Parser(prog='tools/maintain/train_zoo.py', allow_abbrev=False,
                  usage='sh scripts/train_zoo.sh [small|grown|full] [--minutes N] [flags of main.py]\n'
                        '       sh scripts/train_zoo.sh status NAME [--measure] [flags of main.py]')
-    own.add_argument('size', nargs='?', choices=(*RECIPES, 'status'), default='small')
-    own.add_argument('--minutes', type=positive, default=90)
-    own.add_argument('--name', default=None)
-    own.add_argument('--measure', action='store_true')
+    own.add_argument('size', nargs='?', choices=(*RECIPES, 'status'), default='small',
+                     help='small: 8 blocks; grown: 8, then 27; full: 27; status: show what is trained (default: small)')
+    own.add_argument('--minutes', type=positive, default=90, help='time for all stages, minutes (default: 90)')
+    own.add_argument('--name', help='name of the weights (default: mrda_s_x4_iso, _small for small)')
+    own.add_argument('--measure', action='store_true', help='status: test the newest student and map its features')
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ['status'] and len(argv) > 1 and not argv[1].startswith('-'):
         argv[1:2] = ['--name', argv[1]]
