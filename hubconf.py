@@ -1,9 +1,9 @@
-"""Students by torch.hub: modules that map RGB images (B, 3, h, w) in [0, 1] to (B, 3, sh, sw). See docs/hub.md.
+"""Students for torch.hub: modules that map RGB images (B, 3, h, w) in [0, 1] to (B, 3, sh, sw). See docs/hub.md.
 
     model = torch.hub.load('.', 'mrda_s_x4_iso_small', source='local')
 
-The rooms of this project have names that other projects use as well (`model`, `data`, `utility`). Here they are modules
-of a package of their own, _PACKAGE, so that neither side meets the other's. torch.hub lists what has no underscore.
+Other projects also have modules named `model`, `data` or `utility`. To avoid conflicts, the rooms of this project are
+imported here as submodules of _PACKAGE. torch.hub lists the names without an underscore.
 """
 import builtins as _builtins
 import hashlib as _hashlib
@@ -23,11 +23,11 @@ from torch.nn import Module as _Module
 dependencies = ['torch', 'numpy', 'scipy', 'cv2']
 _ROOT = _Path(__file__).resolve().parent
 _ROOMS = {path.stem for path in _ROOT.iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
-_PACKAGE = f'mrda_{_hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]}'  # two copies of the project have two
+_PACKAGE = f'mrda_{_hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]}'  # differs between copies of the project
 
 
 def _import(name, scope=None, own=None, names=(), level=0):
-    """What `import` does in the project's files: its own rooms come from _PACKAGE."""
+    """The `import` statement in the project's files: its own rooms are imported from _PACKAGE."""
     if level or name.split('.')[0] not in _ROOMS:
         return _builtins.__import__(name, scope, own, names, level)
     module = _importlib.import_module(f'{_PACKAGE}.{name}')
@@ -38,7 +38,7 @@ def _import(name, scope=None, own=None, names=(), level=0):
 
 
 class _Loader(_SourceFileLoader):
-    """Runs a file of the project with _import in place of Python's own."""
+    """Runs a file of the project with _import instead of Python's __import__."""
 
     def exec_module(self, module):
         module.__builtins__ = {**vars(_builtins), '__import__': _import}
@@ -63,14 +63,14 @@ if _PACKAGE not in _sys.modules:
 
 
 def student(weights: str) -> _Module:
-    """A pre-trained student, frozen and in eval mode. weights: shipped ones by name, or a file as stage 4 writes it,
-    from which family, scale and sizes are read."""
+    """A pre-trained student, frozen and in eval mode. weights: shipped weights by name, or a file written by stage 4;
+    family, scale and sizes are read from it."""
     network, facts, _ = _import('model.zoo', names=('load_student',)).load_student(weights)
     return _on_photos(network, facts['scale'], facts['rgb_range'])
 
 
 def mrda_student(scale: int = 4, n_blocks: int = 27, n_colors: int = 3) -> _Module:
-    """MRDA's student with random weights, to be trained. n_colors: 3 for RGB, 1 for a student of luma."""
+    """MRDA's student with random weights, to be trained. n_colors: 3 for RGB, 1 for luma."""
     return _on_photos(_import('model.mrda', names=('student',)).student(scale, n_blocks, 1, n_colors), scale)
 
 
@@ -86,7 +86,7 @@ def _on_photos(network: _Module, scale: int, rgb_range: int = 1) -> _Module:
 
 
 def _shipped(name: str, facts: dict) -> _Callable:
-    """The entry of the shipped weights `name`."""
+    """The torch.hub entry of the shipped weights `name`."""
     def entry(pretrained: bool = True) -> _Module:
         if pretrained:
             return student(name)

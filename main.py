@@ -1,10 +1,10 @@
-"""Train or test the four stages of MRDA, or upscale one's own photos: see README.md and python main.py --help."""
+"""Train or test the stages of MRDA, or upscale your own photos: see README.md and python main.py --help."""
 import os
 import signal
 import sys
 
 if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads, which takes seconds, ends without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads, which takes seconds, prints nothing
 
 from argparse import Namespace
 
@@ -18,8 +18,8 @@ from utility import UserError, choose_device, present_gpus
 
 @command_line()
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: as of any program, but 75 for a training that a signal stopped and that resumes when run
-    again, 128 + its number for anything else that a signal stopped."""
+    """Returns the exit status of command_line(); 75 for a training that a signal stopped and that can be resumed,
+    128 + the signal's number for anything else that a signal stopped."""
     args, group, orderly = None, SINGLE, False
     with Stopper() as stopper:
         try:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.test_only:
                 if not group.is_rank0:
                     return 0
-                group = SINGLE  # it works alone
+                group = SINGLE  # tests run on rank 0 alone
             if args.retired and group.is_rank0:
                 print(f'warning: these flags no longer do anything: {", ".join(args.retired)}', file=sys.stderr)
             device = group.open(choose_device(args.device), args.dist_timeout)
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             run_stages(argv, args, Process(device, stopper, n_gpus, group))
             orderly = True
         except UserError as error:
-            if group.tell(str(error)):
+            if group.publish_error(str(error)):
                 print(f'error: {error}', file=sys.stderr)
             return error.status
         except RuntimeError as error:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def how_to_resume(args: Namespace) -> str:
-    """What to do with a training that was stopped."""
+    """How to resume a training that was stopped, for the message."""
     if args.reset or args.resume != -1:
         return '; the same command without --reset and --resume resumes it'
     return '; the same command resumes it'

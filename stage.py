@@ -110,5 +110,5 @@ class Stage(nn.Module):
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample; or the LR images that
         are given. → lq (B, 3, h, w), up (B, 3, sh, sw)"""
         if self.lr_scale:
-            return self.given, quantize(resize(self.given, self.lr_scale, shrink=False), self.rgb_range)
+            return self.given, quantize(resize(self.given, self.lr_scale, downsample=False), self.rgb_range)
         return self.degradation(hr, generator, self.rgb_range, self.per_sample)

@@ -1,4 +1,4 @@
-"""The table of the training stages: --stage N trains STAGES[N]."""
+"""STAGES, the table of the training stages: --stage N trains STAGES[N]."""
 from stage import Stage
 from trainer_stage1 import Stage1
 from trainer_stage2 import Stage2

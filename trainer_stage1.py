@@ -10,8 +10,8 @@ from stage import Source, Stage
 
 
 class Stage1(Stage):
-    """Minimises L1(MLN(lq, up), hr). With --degradation classic, lq and up by bicubic resizing alone, whatever --mode,
-    blur and noise say."""
+    """Minimises L1(MLN(lq, up), hr). With --degradation classic lq is downsampled by bicubic resizing alone: --mode and
+    the options of blur and noise have no effect."""
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)

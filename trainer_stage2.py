@@ -48,7 +48,7 @@ class Stage2(Stage):
         return self.super_resolve_by_step(lq, up, hr)[-1]
 
     def super_resolve_by_step(self, lq: Tensor, up: Tensor, hr: Tensor) -> list[Tensor]:
-        """sr before the first adaptation step on the test pair itself and after each."""
+        """sr before the first adaptation step on the test pair, and after each step."""
         images = []
         weights = adapt(self.mln, lq, up, hr, self.test_rates, watch=lambda sr, loss: images.append(sr))
         with torch.no_grad():

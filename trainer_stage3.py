@@ -1,4 +1,4 @@
-"""Stage 3: the teacher learns to restore, guided by what shows the degradation: the adapted MLN's features."""
+"""Stage 3: the teacher is trained to super-resolve, conditioned on the features of the MLN adapted to each pair."""
 from argparse import Namespace
 
 import torch

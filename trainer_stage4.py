@@ -1,4 +1,4 @@
-"""Stage 4: the student learns to see in lq alone what the teacher sees: its encoder first, then the whole of it."""
+"""Stage 4: the student, whose encoder reads lq alone, is distilled from the teacher: first the encoder, then all."""
 from argparse import Namespace
 
 import torch
@@ -13,8 +13,8 @@ from stage import Source, Stage
 
 class Stage4(Stage):
     """Minimises KL + 0.1·L1 between the representations of student and teacher in the encoder's epochs, then
-    L1(S(lq), hr) + KL + 0.1·L1 (the L1 between representations counts for MRDA only). --distill weighs what the
-    teacher adds; without it (0) the student is fine-tuned alone, and neither teacher nor MLN is needed."""
+    L1(S(lq), hr) + KL + 0.1·L1 (the L1 between representations for MRDA only). --distill is the weight of the
+    distillation terms; at 0 the student is fine-tuned alone, without teacher and MLN."""
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
@@ -48,7 +48,7 @@ class Stage4(Stage):
 
     def distil(self, lq: Tensor, up: Tensor, hr: Tensor) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
         """lq (B, 3, h, w), up and hr (B, 3, sh, sw) → the student's representation (B, R), the weighted distillation
-        loss and its terms by name, of which there are none without a teacher."""
+        loss, and its terms by name ({} without a teacher)."""
         rep, feature = self.student.encoder(lq)                       # (B, R), (B, F)
         if not self.distill:
             return rep, 0.0, {}
@@ -59,9 +59,9 @@ class Stage4(Stage):
         return rep, self.distill * (kl + self.feature_l1 * l1), {'KL': kl, 'feature L1': l1}
 
     def super_resolve(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
-        """The student sees nothing but lq. With --chop, where lq is large and where memory runs out, it works tile by
-        tile, under one representation of the whole image.
+        """The student needs lq alone. With --chop, and automatically for a large lq or when out of memory, it is
+        applied in tiles, with one representation of the whole image.
 
-        Raises UserError if memory does not suffice for small tiles either.
+        Raises UserError if memory is too small even for small tiles.
         """
         return super_resolve(self.student, lq, self.scale, TILE if self.chop else None)        # (B, 3, sh, sw)

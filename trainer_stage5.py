@@ -12,13 +12,13 @@ from trainer_stage4 import Stage4
 
 
 class Stage5(Stage4):
-    """Minimises L(S(lq), hr) + KL + w · BCE(D(S(lq)), 1) for the student S, L being --loss (L1 + perceptual), then
-    BCE(D(hr), 1) + BCE(D(S(lq)), 0) for the discriminator D, S(lq) being the same image as in the student's update."""
+    """Minimises L(S(lq), hr) + KL + w · BCE(D(S(lq)), 1) for the student S, with L of --loss (L1 + perceptual), then
+    BCE(D(hr), 1) + BCE(D(S(lq)), 0) for the discriminator D, with S(lq) of the student's update."""
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self.gan_weight, self.sharpen = args.gan_weight, args.sharpen_hr
-        self.made = {}  # {device: S(lq)} of the student's update; replicas of DataParallel share this dict
+        self.fakes = {}  # {device: S(lq)} of the student's update; replicas of DataParallel share this dict
         if not args.test_only:
             self.discriminator = build_discriminator(args)
 
@@ -31,18 +31,18 @@ class Stage5(Stage4):
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
         if update == 'discriminator':
-            sr = self.made.pop(hr.device)                             # (B, 3, H, W)
-            real, fake = gan_loss(self.judge(hr), real=True), gan_loss(self.judge(sr), real=False)
+            sr = self.fakes.pop(hr.device)                             # (B, 3, H, W)
+            real, fake = gan_loss(self.discriminate(hr), real=True), gan_loss(self.discriminate(sr), real=False)
             return {'loss': real + fake, 'real': real, 'fake': fake}
         lq, up = self.degrade(hr, generator)                          # (B, 3, h, w), (B, 3, H, W)
         rep, distillation, terms = self.distil(lq, up, hr)            # (B, R)
         sr = self.student.G(lq, rep)                                  # (B, 3, H, W)
-        self.made[hr.device] = sr.detach()
+        self.fakes[hr.device] = sr.detach()
         losses = self.loss(sr, sharpened(hr, self.rgb_range) if self.sharpen else hr)
-        adversarial = gan_loss(self.judge(sr), real=True)
+        adversarial = gan_loss(self.discriminate(sr), real=True)
         total = losses['loss'] + distillation + self.gan_weight * adversarial
         return {**losses, 'loss': total, 'SR': losses['loss'], **terms, 'GAN': adversarial}
 
-    def judge(self, image: Tensor) -> Tensor:
+    def discriminate(self, image: Tensor) -> Tensor:
         """The discriminator's logits (B, 1, H, W) of an image (B, 3, H, W) in the data range of the networks."""
         return self.discriminator(image / self.rgb_range)

@@ -1,6 +1,6 @@
-"""Upscale your own photos by a student: no ground truth, no data-set layout, any kind of image.
+"""Upscale your own photos, images of any kind, with a trained student.
 
-    python upscale.py photos/ -o enlarged/        # --help lists the flags
+    python upscale.py photos/ -o upscaled/        # --help lists the flags
 
 or from Python: see load() and upscale().
 """
@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 if __name__ == '__main__' and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads ends without a word, as in main.py
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads prints nothing, as in main.py
 
 import numpy as np
 import torch
@@ -36,45 +36,45 @@ from process.extensions import import_files
 from store.files import reserve
 from utility import ROUNDED, UserError, choose_device, expand, shown
 
-SLACK = 1e-3  # by so much floats may leave [0, 1], where they are clipped
+SLACK = 1e-3  # floats may exceed [0, 1] by this much; they are clipped
 AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
 def load(weights: str | Path | dict | None = None, device: str | torch.device = 'auto', scale: int | None = None,
          precision: str = 'single', tile: int | None = None, self_ensemble: bool = False) -> Upscaler:
-    """A student that is ready to upscale.
+    """A student, ready to upscale.
 
-    weights: a name in zoo/, a plain state dict or a file of one, or None for the default of zoo/; family, size and
-    scale are seen from the tensors. device: auto, cpu, cuda, mps or a torch.device. scale: refuse weights of another.
-    precision: single, bf16 or half. tile: side of tiles in pixels of the LR image; None leaves images up to a
-    million pixels whole. self_ensemble: mean over the eight flips and rotations, 8 times slower.
-    Raises UserError.
+    weights: a name in zoo/, a plain state dict or a file of one, or None for the default of zoo/; family, sizes and
+    scale are read from the tensors. device: auto, cpu, cuda, mps or a torch.device. scale: 2, 3 or 4; weights of
+    another scale are an error. precision: single, bf16 or half. tile: side of tiles in LR pixels; None: tiles only
+    above a million pixels. self_ensemble: mean over the eight flips and rotations, 8 times slower.
+    Raises UserError if the weights or an argument cannot be used.
 
     >>> model = load()                                          # doctest: +SKIP
     >>> model = load('weights.pt', device='cpu')                # doctest: +SKIP
     """
     if scale not in (None, 2, 3, 4):
-        raise UserError(f'scale {scale!r}: 2, 3, 4 or None is needed')
+        raise UserError(f'scale {scale!r}: give 2, 3, 4 or None')
     if precision not in ROUNDED:
-        raise UserError(f'precision {precision!r}: one of {", ".join(ROUNDED)} is needed')
+        raise UserError(f'precision {precision!r}: choose from {", ".join(ROUNDED)}')
     if tile is not None and not (isinstance(tile, int) and tile >= SMALLEST):
-        raise UserError(f'tile {tile!r}: a whole number of pixels, {SMALLEST} or more, or None is needed')
+        raise UserError(f'tile {tile!r}: give a whole number of pixels, {SMALLEST} or more, or None')
     device = device if isinstance(device, torch.device) else choose_device(device)
     student, facts, notes = zoo.load_student(weights, scale)
     return Upscaler(student, facts['scale'], facts['rgb_range'], device, ROUNDED[precision], tile, self_ensemble, notes)
 
 
 def upscale(image: AnyImage, model: Upscaler | str | Path | dict | None = None) -> AnyImage:
-    """`image` super-resolved, as the same kind: of h x w pixels, a result of s·h x s·w for weights of scale s.
+    """`image` of h x w pixels upscaled to s·h x s·w pixels, for weights of scale s; the result has the type of `image`.
 
-    image: a path or a Pillow image → a Pillow image, turned as its EXIF data says; its `info` holds the colour profile,
-        EXIF data, XMP and dpi, for save(). Palettes become RGB, and so does CMYK; RGB of 16 bits is rounded to 8, which
-        is all that Pillow has.
+    image: a path or a Pillow image → a Pillow image, rotated as its EXIF data says; `info` holds the colour profile,
+        EXIF data, XMP and dpi, for save(). Palettes and CMYK become RGB; RGB of 16 bits is rounded to 8 bits, as Pillow
+        supports no other.
     a NumPy array (h, w) or (h, w, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA, of uint8, uint16 or of floats in
         [0, 1] → an array of the same dtype.
     a tensor (3, h, w) or (B, 3, h, w) of floats in [0, 1] → a tensor on the same device, of the same dtype.
     model: what load() returns, or its `weights`; a name or a file is then loaded once.
-    Raises UserError if the image cannot be read, is of none of these kinds, or memory does not suffice.
+    Raises UserError if the image cannot be read or is of another type, or when out of memory.
 
     >>> upscale('photo.jpg').save('photo_x4.png')               # doctest: +SKIP
     >>> upscale(np.zeros((8, 6, 3), np.uint8)).shape            # doctest: +SKIP
@@ -88,32 +88,32 @@ def upscale(image: AnyImage, model: Upscaler | str | Path | dict | None = None) 
         for note in photo.notes:
             warnings.warn(f'{image}: {note}', stacklevel=2)
         if photo.metadata.encoding:
-            warnings.warn(f'{image}: a Pillow image does not say how its colours are encoded, '
-                          f'{photo.metadata.encoding}; the command line keeps it', stacklevel=2)
+            warnings.warn(f'{image}: a Pillow image cannot hold the encoding of its colours, '
+                          f'{photo.metadata.encoding}; use the command line to keep it', stacklevel=2)
         large = model.array(photo.pixels)
         return to_pillow(large, photo.metadata.resized(large.shape[1], large.shape[0]))
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3) or 0 in image.shape or not (
                 image.dtype in (np.uint8, np.uint16) or np.issubdtype(image.dtype, np.floating)):
-            raise UserError(f'array {image.shape} of {image.dtype}: (h, w) or (h, w, C) of uint8, uint16 or floats in '
-                            '[0, 1] is needed')
+            raise UserError(f'array {image.shape} of {image.dtype}: give (h, w) or (h, w, C) of uint8, uint16, or '
+                            'floats in [0, 1]')
         _check_range(image, 'array')
         large = model.array(np.atleast_3d(image))
         return large[:, :, 0] if image.ndim == 2 else large
     if isinstance(image, torch.Tensor):
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape or not image.is_floating_point():
-            raise UserError(f'tensor {tuple(image.shape)} of {image.dtype}: (3, h, w) or (B, 3, h, w) of floats in '
-                            '[0, 1] is needed')
+            raise UserError(f'tensor {tuple(image.shape)} of {image.dtype}: give (3, h, w) or (B, 3, h, w) of floats '
+                            'in [0, 1]')
         _check_range(image, 'tensor')
         return model.tensor(image) if image.ndim == 4 else model.tensor(image[None])[0]
-    raise UserError(f'{type(image).__name__}: a path, a Pillow image, a NumPy array or a tensor is needed')
+    raise UserError(f'{type(image).__name__}: give a path, a Pillow image, a NumPy array or a tensor')
 
 
 def _check_range(values: np.ndarray | torch.Tensor, what: str) -> None:
-    """Raises UserError unless floats lie in [0, 1], up to rounding; integers do."""
+    """Raises UserError if values are floats outside [0, 1] by more than SLACK."""
     if 'float' in str(values.dtype) and not (values.min() >= -SLACK and values.max() <= 1 + SLACK):  # NaN too
-        raise UserError(f'{what} with values from {float(values.min()):g} to {float(values.max()):g}: floats in [0, 1] '
-                        'are needed; divide by 255 or clip')
+        raise UserError(f'{what} with values from {float(values.min()):g} to {float(values.max()):g}: floats must lie '
+                        'in [0, 1]; divide by 255 or clip')
 
 
 @lru_cache(maxsize=1)
@@ -126,34 +126,34 @@ def build_parser() -> Parser:
     parser = Parser(prog='upscale.py', description='Upscale photos.', allow_abbrev=False)
     parser.add_version()
     parser.add_argument('photos', nargs='+', help='files, folders with their sub-folders, or quoted globs')
-    parser.add_argument('-o', '--out', default='enlarged', metavar='FOLDER',
-                        help='where results go, as <name>_x<scale>.png (default: enlarged/)')
+    parser.add_argument('-o', '--out', default='upscaled', metavar='FOLDER',
+                        help='folder of the results, <name>_x<scale>.png (default: upscaled/)')
     parser.add_argument('--weights', metavar='NAME_OR_FILE', help='shipped weights, or a file of your own')
     parser.add_argument('--extension', metavar='FILE', type=import_files,
-                        help='Python file to import first, which adds the family of your weights')
-    parser.add_argument('--scale', type=scale, help='2, 3 or 4: take shipped weights of this scale')
+                        help='Python file to import first; it adds the network family of your weights')
+    parser.add_argument('--scale', type=scale, help='2, 3 or 4: use shipped weights of this scale')
     parser.add_argument('--outscale', type=checked(float, lambda f: 0.1 <= f <= 16, 'a number from 0.1 to 16'),
-                        metavar='F', help="size of results, times the photo's: weights of the next scale, then "
-                                          'resampled (Lanczos)')
+                        metavar='F', help="size of results as a factor of the photo's, 0.1 to 16: upscaled by the "
+                                          'next larger scale, then resampled (Lanczos)')
     parser.add_argument('--size', type=_size, metavar='WxH',
-                        help='size of results in pixels: 3840x2160 fits into it, 3840x and x2160 fix one side')
+                        help='size of results in pixels: 3840x2160: the largest that fits; 3840x, x2160: one side')
     parser.add_argument('--format', choices=(*FORMATS, 'same'), default='png',
-                        help="format of results; same: the photo's, or png (default: png)")
-    parser.add_argument('--quality', type=percent, default=95, help='of jpg and webp, 1 to 100 (default: 95)')
-    parser.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text); profiles stay')
+                        help="format of results; same: the photo's, else png (default: png)")
+    parser.add_argument('--quality', type=percent, default=95, help='quality of jpg and webp, 1 to 100 (default: 95)')
+    parser.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text) except profiles')
     parser.add_argument('--max_pixels', metavar='N', default=MAX_PIXELS,
                         type=checked(float, lambda n: 1 <= n < 1e12, 'a number of pixels'),
-                        help=f'largest photo that is read, in pixels (default: {MAX_PIXELS:,})')
+                        help=f'size limit of a photo, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
-                        help='work in tiles of N LR pixels (default: only above a million pixels, or where memory '
-                             'runs out)')
+                        help='compute in tiles of N x N LR pixels (default: only above a million pixels or when out of '
+                             'memory)')
     parser.add_argument('--self_ensemble', '--self-ensemble', action='store_true',
                         help='mean over the 8 flips and rotations; 8 times slower')
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto',
                         help='auto: CUDA, else MPS, else CPU (default: auto)')
     parser.add_argument('--precision', choices=tuple(ROUNDED), default='single',
                         help='arithmetic: single (float32), bf16 or half (default: single)')
-    parser.add_argument('--overwrite', action='store_true', help='replace results that are there already')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing results')
     return parser
 
 
@@ -167,7 +167,7 @@ def _size(text: str) -> tuple[int | None, int | None]:
 
 
 def _next_scale(outscale: float) -> int | None:
-    """The least shipped scale that is not below `outscale`, or the largest one."""
+    """The smallest shipped scale that is at least `outscale`, or the largest one."""
     shipped = sorted({facts['scale'] for facts in zoo.index().values()})
     return next((scale for scale in shipped if scale >= outscale), max(shipped, default=None))
 
@@ -177,9 +177,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     folder = expand(args.out)
     if folder.is_file() or folder.suffix.lower() in SUFFIXES:
-        raise UserError(f'--out {shown(folder)}: a folder is needed; results are named after their photos')
+        raise UserError(f'--out {shown(folder)}: not a folder; give a folder, results are named after their photos')
     if args.outscale and args.size:
-        raise UserError('--outscale and --size: give one of them')
+        raise UserError('--outscale and --size contradict each other; give one of them')
     if args.outscale and not args.scale and not args.weights:
         args.scale = _next_scale(args.outscale)
     model = load(args.weights, args.device, args.scale, args.precision, args.tile, args.self_ensemble)

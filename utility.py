@@ -1,5 +1,4 @@
-"""Small things that every room uses: the version, the error meant for people, stateless randomness, the device,
-8-bit rounding."""
+"""Shared helpers: the version, the error for users, random seeds, the device, 8-bit rounding."""
 import hashlib
 import os
 import re
@@ -13,35 +12,35 @@ from pathlib import Path
 import torch
 from torch import nn
 
-# Of the project, as pyproject.toml says: for --version, checkpoints, reports and cards.
+# Of the project, from pyproject.toml: for --version, checkpoints, reports and cards.
 VERSION = re.search(r'^version = "(.+)"$', Path(__file__).with_name('pyproject.toml').read_text(encoding='utf-8'),
                     re.M)[1]
-ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: what products are rounded to
+ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: dtype of autocast
 
-LUMA = 0.299, 0.587, 0.114  # of red, green and blue
+LUMA = 0.299, 0.587, 0.114  # weights of red, green and blue
 STDERR = threading.RLock()
 
 
 class UserError(Exception):
-    """A mistake in what the user gave. Its text is one line: what was wrong, in which file or flag, what to do."""
-    status = 2  # of the program that it ends
+    """An error for the user. Its text is one line: what is wrong, in which file or flag, what to do."""
+    status = 2  # exit status of the program
 
 
 class Unavailable(UserError):
-    """Something outside has failed that may work later, such as a disk that does not answer: run it again."""
-    status = 75  # EX_TEMPFAIL of sysexits.h, as of a training that a signal stopped
+    """An error that may be temporary, such as a disk that does not answer: running again may work."""
+    status = 75  # EX_TEMPFAIL of sysexits.h, as of a training stopped by a signal
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or here."""
+    """Whether an exception means out of memory, on a GPU or the CPU."""
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 @contextmanager
 def stderr_lines() -> Iterator[list[str]]:
-    """A list that holds, after the block, the lines that C libraries wrote to standard error in it; none is shown.
+    """A context that captures standard error, also of C libraries; its list holds the lines after the block.
 
-    One thread at a time: the whole process has one standard error.
+    One thread at a time, as the process has one standard error.
     """
     with STDERR:
         yield from _captured()
@@ -67,13 +66,13 @@ def _captured() -> Iterator[list[str]]:
 
 
 def shown(path: str | Path) -> str:
-    """`path` as text that any terminal can print on one line."""
+    """`path` as text that any terminal can show on one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
 
 
 def expand(path: str | Path) -> Path:
-    """`path` as a Path, ~ and ~user replaced by the home folder. Raises UserError if nobody knows that folder."""
+    """`path` as a Path, ~ and ~user replaced by the home folder. Raises UserError if that is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -81,7 +80,7 @@ def expand(path: str | Path) -> Path:
 
 
 def expanded(text: str) -> str:
-    """An argparse type: a path, ~ expanded here since shells do so at the start of a word alone, not after --flag=."""
+    """An argparse type: a path with ~ expanded, which shells do at the start of a word but not after --flag=."""
     return str(expand(text)) if text.startswith('~') else text
 
 
@@ -89,10 +88,10 @@ expanded.__name__ = 'path'  # what --help shows as the value
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on every part and on nothing else.
+    """A 63-bit seed that depends on `parts` alone.
 
-    No random state is kept anywhere: each draw comes from a generator seeded by what it is for, such as
-    (seed, 'crop', epoch, position). So a run can stop anywhere and resume bit for bit.
+    Every random number comes from a generator with a seed derived from its purpose, such as
+    (seed, 'crop', epoch, position). No generator state is saved, and a run can stop anywhere and resume bit for bit.
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'little') >> 1
@@ -131,24 +130,24 @@ def quantize_(image: torch.Tensor, rgb_range: int = 1) -> torch.Tensor:
 
 
 def memory_format(device: torch.device, rounded: torch.dtype | None = None) -> torch.memory_format:
-    """How feature maps are best laid out: channels last on the CPU, as measured, and where tensor cores compute on what
-    is rounded to 16 bits; planes otherwise."""
+    """The fastest memory format of feature maps: channels last on the CPU, as measured, and on CUDA with 16-bit
+    arithmetic on tensor cores; contiguous otherwise."""
     last = device.type == 'cpu' or (device.type == 'cuda' and rounded)
     return torch.channels_last if last else torch.contiguous_format
 
 
 def place(network: nn.Module, device: torch.device, rounded: torch.dtype | None = None) -> nn.Module:
-    """Move `network` to `device`, into the memory format that is fastest there. Returns it.
+    """Move `network` to `device`, in the memory format that is fastest there. Returns it.
 
-    Raises UserError for a GPU that has no bfloat16.
+    Raises UserError for a GPU without bfloat16.
     """
     if (device.type, rounded) == ('cuda', torch.bfloat16) and torch.cuda.get_device_capability(device)[0] < 8:
-        raise UserError('--precision bf16: this GPU is older than bfloat16; use --precision half')
+        raise UserError('--precision bf16: this GPU does not support bfloat16; use --precision half')
     return network.to(device, memory_format=memory_format(device, rounded))
 
 
 def arithmetic(device: torch.device, rounded: torch.dtype | None = None) -> AbstractContextManager:
-    """A context in which convolutions and matrix products are computed as --precision says, by its entry in ROUNDED."""
+    """A context of the arithmetic of --precision; rounded: its entry in ROUNDED."""
     if not rounded:
         return nullcontext()
     return torch.autocast(device.type, rounded, cache_enabled=False)  # no weight is used twice
@@ -156,7 +155,7 @@ def arithmetic(device: torch.device, rounded: torch.dtype | None = None) -> Abst
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Compute on one CPU thread: tensors may be so small that sharing them among several costs more than it saves."""
+    """A context with one CPU thread: for small tensors several threads cost more than they save."""
     threads = torch.get_num_threads()
     if device.type == 'cpu':
         torch.set_num_threads(1)
@@ -169,19 +168,19 @@ def one_thread(device: torch.device) -> Iterator[None]:
 def choose_device(name: str) -> torch.device:
     """torch.device for --device auto, cpu, cuda or mps.
 
-    Raises UserError if the named one is not there; auto takes the first of cuda, mps, cpu that is.
+    auto: the first of cuda, mps, cpu that is available. Raises UserError if the named one is not.
     """
     present = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if name == 'auto':
         name = next(device for device, there in present.items() if there)
     if not present.get(name):
-        raise UserError(f'--device {name}: this machine offers none to PyTorch; use --device auto or cpu')
+        raise UserError(f'--device {name}: not available to PyTorch on this machine; use --device auto or cpu')
     return torch.device(name)
 
 
 def present_gpus(wanted: int, device: torch.device) -> int:
-    """How many replicas there will be: fewer than --n_GPUs where there are fewer GPUs, 1 where there are none."""
+    """The number of replicas: --n_GPUs, at most the number of GPUs present, 1 without any."""
     present = torch.cuda.device_count() if device.type == 'cuda' else 1
     if device.type == 'cuda' and wanted > present:
-        print(f'--n_GPUs {wanted}: {present} present, so {present} it is')
+        print(f'--n_GPUs {wanted}: only {present} present; using {present}')
     return min(wanted, present)

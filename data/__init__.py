@@ -1,4 +1,4 @@
-"""The data of one run: make_loaders(args) is the only place here that reads options."""
+"""The data of one run. Only this file of data/ reads options, in make_loaders(args)."""
 import os
 import sys
 from argparse import Namespace
@@ -19,7 +19,7 @@ __all__ = ['Rank', 'TestSet', 'make_loaders', 'make_tests']
 
 
 class Rank(NamedTuple):
-    """Which of the processes that train together this one is: number `rank` of `size`, `local` on its machine."""
+    """This process in the process group: number `rank` of `size`, number `local` on its machine."""
     rank: int = 0
     size: int = 1
     local: int = 0
@@ -31,10 +31,10 @@ ALONE = Rank()
 def make_loaders(args: Namespace, rank: Rank = ALONE, note: Note = print) -> tuple[TrainLoader | None, list[TestSet]]:
     """(train, tests): the TrainLoader, None with --test_only, and a list of TestSet.
 
-    Each rank loads its part of the patches, and rank 0 alone the test sets. Where several ranks share a machine, the
-    one with local number 0 should come first: it makes what the others then find.
-    Every image is read once before anything is trained. Raises UserError about all that cannot be used, unless
-    --skip_bad leaves it out. note: told which folders the images are from, and what was left out.
+    Each rank loads its part of the patches; rank 0 alone loads the test sets. On each machine local rank 0 should call
+    this first: it fills the cache for the others.
+    Every image is read once before the first step. Raises UserError with all that cannot be used, unless --skip_bad
+    leaves them out. note(text): called with the folders of the images, and what was left out.
     """
     tests = [] if rank.rank else make_tests(args, note)
     tested = [path for testset in tests for path in testset.files]
@@ -45,9 +45,9 @@ def make_loaders(args: Namespace, rank: Rank = ALONE, note: Note = print) -> tup
         refuse({**bad_tests, **bad}, tested + files)
     elif every := {**bad_tests, **bad}:
         if rank.size > 1:
-            raise UserError('--skip_bad works in one process, as ranks could leave out different images; remove those '
-                            f'that cannot be used: {bad_ones(every)}')
-        note(f'--skip_bad: {len(every)} images are left out: {bad_ones(every)}')
+            raise UserError('--skip_bad works in one process only, as ranks could leave out different images; remove '
+                            f'those that cannot be used: {bad_ones(every)}')
+        note(f'--skip_bad: {len(every)} images left out: {bad_ones(every)}')
         files = _without(files, bad, '--data_train')
         for testset in tests:
             testset.files = _without(testset.files, bad_tests, f'--data_test {shown(testset.name)}')
@@ -62,7 +62,7 @@ def _without(files, bad, what):
 
 
 def _scan_training(args, rank, note):
-    """(files, cache, what is wrong as scan() returns it) of the training set; what is good is in the cache."""
+    """(files, cache, faults as of scan()) of the training set; usable images are in the cache afterwards."""
     files = _find(args, args.data_train, True, note)
     folder, warning = (None, '') if args.ext == 'img' else (args.dir_cache, '') if args.dir_cache else default_cache()
     cache = PixelCache(folder, verify=not rank.local)  # once on each machine
@@ -78,7 +78,7 @@ def _scan_training(args, rank, note):
 
 
 def _scan_pairs(args, files, cache, bad):
-    """{HR image: what is wrong with its LR image} of those that are not `bad` themselves."""
+    """{HR image: fault of its LR image} of the HR images that are not `bad` themselves."""
     good = [path for path in files if path not in bad]
     pairs = dict(zip(good, matched(good, args.train_lr), strict=True))
     cache.reserve([*pairs.values()])
@@ -90,31 +90,31 @@ def _scan_pairs(args, files, cache, bad):
 
 
 def make_tests(args: Namespace, note: Note = str) -> list[TestSet]:
-    """The TestSets of --data_test. Raises UserError if one is not there, or two have one name."""
+    """The TestSets of --data_test. Raises UserError if one is missing, or two have the same name."""
     tests = []
     for name in split_names(args.data_test, '--data_test'):
         tests.append(TestSet(_label(name), _find(args, name, False, note), args.scale))
     labels = [testset.name for testset in tests]
     if len(set(labels)) < len(labels):
-        raise UserError(f'--data_test {shown(args.data_test)}: two sets are called '
-                        f'{shown(max(labels, key=labels.count))}; name each once, or rename a folder')
+        raise UserError(f'--data_test {shown(args.data_test)}: two sets have the name '
+                        f'{shown(max(labels, key=labels.count))}; give each once, or rename a folder')
     return tests
 
 
 def _find(args, names, train, note):
-    """The images of the sets `names`; the default of --data_range is meant for the official ones alone."""
+    """The images of the sets `names`; the default of --data_range applies to the official ones only."""
     return find_images(args.dir_data, names, train, args.data_range, others_whole='data_range' not in args.given,
                        note=note)
 
 
 def _scan_tests(args, files):
-    """What is wrong with test images, as scan() returns it."""
-    # SSIM's window of 11x11 pixels must fit inside the border that is cut off, after cropping to the scale.
+    """The faults of test images, as of scan()."""
+    # SSIM's window of 11x11 pixels must fit into what is left after cropping to the scale and shaving the border.
     return scan(files, 11 + 3 * args.scale)
 
 
 def _label(name):
-    """The name of a set; of a folder given by its path, the last part that is not HR."""
+    """The name of a set; of a path, its last part that is not HR."""
     parts = [part for part in Path(name).parts if part != 'HR']
     return canonical(parts[-1]) if parts else name
 
@@ -126,7 +126,7 @@ def _train_loader(args, files, cache, rank):
     dataset.checksums = [cache.checksums[path] for path in [*files, *lr_files]]
     sampler = EpochSampler(len(files), args.test_every, args.batch_size, args.seed, (rank.rank, rank.size))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    n_threads = min(args.n_threads, cores)  # more only cost; the patches are the same for any number
+    n_threads = min(args.n_threads, cores)  # more are slower; the patches do not depend on it
     batch_bytes = (6 if lr_files else 3) * dataset.size ** 2 * args.batch_size // rank.size
     possible, fits, warning = shared_memory_fits(batch_bytes, n_threads, rank.size)
     if warning and not rank.local:

@@ -1,4 +1,4 @@
-"""A cache of decoded images: each is decoded once and memory-mapped from then on."""
+"""A cache of decoded images: each image is decoded once, then memory-mapped."""
 import io
 import os
 import shutil
@@ -17,43 +17,43 @@ from data.images import ImageError, read_rgb, read_size
 from store.files import TEMPORARY, write_parts
 from utility import UserError, expand, shown
 
-WRITING = threading.Lock()  # one copy is written at a time, while other threads decode
+WRITING = threading.Lock()  # one file is written at a time, while other threads decode
 DIGITS = 8  # of a checksum
-LEFTOVER = 86400  # seconds after which a copy that is half written belongs to no process any more
+LEFTOVER = 86400  # seconds after which a partial file is no longer being written
 
 
 def default_cache() -> tuple[Path | None, str]:
-    """(folder, warning): mrda in $XDG_CACHE_HOME or ~/.cache, and ''; where that cannot be written, or nobody knows the
-    home folder, a temporary one, and why; None if there is none either."""
+    """(folder, warning): mrda in $XDG_CACHE_HOME or ~/.cache, and ''; if that is not writable or unknown, a folder for
+    temporary files and the reason; None if that is not writable either."""
     try:
         folder = Path(os.environ.get('XDG_CACHE_HOME') or expand('~/.cache')) / 'mrda'
         _try(folder)
         return folder, ''
     except (UserError, OSError) as error:
-        reason = f'{shown(folder)}: {error.strerror}' if isinstance(error, OSError) else 'there is no home folder'
+        reason = f'{shown(folder)}: {error.strerror}' if isinstance(error, OSError) else 'no home folder'
     try:
         folder = Path(tempfile.gettempdir()) / f'mrda-{getattr(os, "getuid", int)()}'
         _try(folder)
     except OSError:
-        return None, f'images are decoded for every patch, which is slow: {reason}; --dir_cache names a folder'
-    return folder, f'decoded images are cached in {shown(folder)} ({reason}); --dir_cache names another folder'
+        return None, f'decoding images for every patch, which is slow: {reason}; give a folder by --dir_cache'
+    return folder, f'decoded images are cached in {shown(folder)} ({reason}); --dir_cache sets another folder'
 
 
 def _try(folder):
-    """Raises OSError unless `folder`, made if need be, takes files."""
+    """Raises OSError unless `folder`, created if missing, is writable."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 class PixelCache:
-    """HR images as uint8 arrays (H, W, 3): decoded each time (folder None), or once into a copy in `folder`.
+    """Decoded images, uint8 arrays (H, W, 3): decoded once into files in `folder`, or each time if folder is None.
 
-    A copy is an ordinary .npy file, memory-mapped so that a crop touches its own bytes only. Behind the pixels it holds
-    what it was made from (path, size, modification and change time, inode) and a checksum of the pixels, which is
-    verified when a copy is first opened, unless another process has just done so (verify=False). It is made again if
-    anything of this does not fit. Where the folder cannot take it, images are decoded each time; `trouble` then says
-    why. checksums: {path: checksum} of what has been read, for telling images by their content.
+    An entry is an .npy file, memory-mapped so that a crop reads its own bytes only. After the pixels it holds its
+    source (path, size, modification and change time, inode) and a checksum of the pixels, verified when first opened
+    unless another process has just done so (verify=False). A mismatch makes the entry anew. If the folder is not
+    writable or full, images are decoded each time, and `trouble` says why. checksums: {path: checksum} of the images
+    read, which identify them by content.
     """
 
     def __init__(self, folder: str | Path | None = None, verify: bool = True) -> None:
@@ -63,11 +63,11 @@ class PixelCache:
         self.checksums: dict[Path, str] = {}
 
     def reserve(self, sources: list[Path]) -> None:
-        """Before the first copy is written: does the folder take those that are missing?"""
+        """Check that the folder is writable and has space for the entries of `sources` that are missing."""
         if self.folder is None:
             return
         with ThreadPoolExecutor(8) as pool:
-            need = sum(watched(pool.map(self._missing_bytes, sources), 'looking at images', len(sources)))
+            need = sum(watched(pool.map(self._missing_bytes, sources), 'reading image sizes', len(sources)))
         try:
             _try(self.folder)
             free = shutil.disk_usage(self.folder).free
@@ -75,7 +75,7 @@ class PixelCache:
             self._give_up(f'{shown(self.folder)}: {error.strerror}')
             return
         if need > free:
-            self._give_up(f'{shown(self.folder)}: decoded images need {need:,} bytes, {free:,} are free')
+            self._give_up(f'{shown(self.folder)}: decoded images need {need:,} bytes, only {free:,} are free')
 
     def _missing_bytes(self, source):
         if self._path(source).exists():
@@ -83,21 +83,21 @@ class PixelCache:
         try:
             height, width = read_size(source)
         except ImageError:
-            return 0  # for scan() to report
+            return 0  # scan() reports it
         return height * width * 3
 
     def _path(self, source):
         return self.folder / f'{blake2b(os.fsencode(os.path.realpath(source)), digest_size=16).hexdigest()}.npy'
 
     def _give_up(self, reason):
-        self.trouble = f'images are decoded for every patch, which is slow: {reason}; --dir_cache names another folder'
+        self.trouble = f'decoding images for every patch, which is slow: {reason}; give another folder by --dir_cache'
         self.folder = None
 
     def read(self, source: Path, remake: bool = False) -> np.ndarray:
-        """uint8 array (H, W, 3), not to be written to. Raises ImageError as read_rgb does."""
+        """The image, uint8 (H, W, 3), read-only. Raises ImageError as read_rgb does."""
         path = self._path(source) if self.folder else None
         if path is not None:
-            stamp = _stamp(source)  # before decoding: a file that changes meanwhile then looks changed
+            stamp = _stamp(source)  # before decoding, so that a change in the meantime is noticed
             array = None if remake else self._open(path, stamp, source)
             if array is not None:
                 return array
@@ -109,7 +109,7 @@ class PixelCache:
         return array
 
     def _open(self, path, stamp, source):
-        """The copy's pixels, or None if there is none that fits."""
+        """The pixels of an entry, or None if there is none that matches."""
         try:
             array, trailer = _load(path)
             checksum = trailer.removeprefix(stamp).decode()
@@ -118,7 +118,7 @@ class PixelCache:
             known = self.checksums.get(source) or (_checksum(array) if self.verify else checksum)
             if checksum != known or len(checksum) != DIGITS:
                 return None
-        except Exception:  # missing, or damaged: on headers that are, np.load raises nearly anything
+        except Exception:  # missing, or damaged: np.load raises nearly anything then
             return None
         self.checksums[source] = checksum
         return array
@@ -129,13 +129,13 @@ class PixelCache:
         file.write(trailer)
         try:
             with WRITING:
-                write_parts(path, [file.getbuffer()], durable=False)  # its checksum tells if the machine crashed
+                write_parts(path, [file.getbuffer()], durable=False)  # the checksum shows damage by a crash
         except UserError as error:
             self._give_up(str(error))
 
 
 def _load(path):
-    """(pixels, memory-mapped; what stands behind them) of a copy."""
+    """(memory-mapped pixels, the bytes after them) of an entry."""
     array = np.load(path, mmap_mode='r', allow_pickle=False)
     with open(path, 'rb') as file:
         file.seek(array.offset + array.nbytes)
@@ -152,20 +152,19 @@ def _stamp(source):
 
 
 def _checksum(array):
-    """Of the pixels and their shape, in hexadecimal digits."""
+    """CRC-32 of the pixels and their shape, in hexadecimal digits."""
     return f'{zlib.crc32(array, zlib.crc32(repr(array.shape).encode())):0{DIGITS}x}'
 
 
-def old_copies(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(every file of the cache in `folder`, those of no further use: their image is gone or has changed, or they were
-    left half written)."""
-    copies = sorted(folder.glob('*.npy'))
+def stale_entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(all files of the cache in `folder`, the stale ones: their image is gone or has changed, or they are partial)."""
+    entries = sorted(folder.glob('*.npy'))
     unfinished = sorted(folder.glob(f'{TEMPORARY}*'))
-    stale = [path for path in unfinished if time.time() - path.stat().st_mtime > LEFTOVER]
-    return copies + unfinished, [path for path in copies if not _is_of_use(path)] + stale
+    partial = [path for path in unfinished if time.time() - path.stat().st_mtime > LEFTOVER]
+    return entries + unfinished, [path for path in entries if not _is_current(path)] + partial
 
 
-def _is_of_use(path):
+def _is_current(path):
     try:
         _, trailer = _load(path)
         source = Path(os.fsdecode(trailer.rsplit(b'\n', 5)[0]))

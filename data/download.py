@@ -1,4 +1,4 @@
-"""Archives of data sets: downloaded, gone on with after a break, verified, and unpacked without trusting them."""
+"""Archives of data sets: downloading, resuming, verifying, and safe unpacking."""
 import hashlib
 import os
 import shutil
@@ -24,37 +24,37 @@ from data.sources import Part
 from store.files import append_blocks, write_bytes
 from utility import UserError, shown
 
-TRIES = 5          # in a row that bring nothing new
+TRIES = 5          # in a row without a new byte
 PAUSE = 2          # seconds before the second of them; doubled each time
 TIMEOUT = 60       # seconds without an answer or a byte
 BLOCK = 1 << 20    # bytes
-LARGEST = 1 << 28  # bytes of one image, more than any of the sets holds
+LARGEST = 1 << 28  # bytes of one image, larger than any in the sets
 SUMS = 'SHA256SUMS'
 HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; prepare_data.py)', 'Accept-Encoding': 'identity'}
 
 
 class Unfit(Exception):
-    """An archive that is whole but not what it should be; the text says why."""
+    """A complete archive that is damaged or not the expected one; the text says why."""
 
 
 def fetch(url: str, path: Path, unpacked: int) -> None:
-    """Download `url` to `path`; until it is whole it is <path>.part, and a later call goes on from there.
+    """Download `url` to `path`, through <path>.part, from which a later call resumes.
 
-    unpacked: bytes that must be free besides those of the archive. Interrupted connections are taken up again, at most
-    TRIES times in a row without a new byte. Raises UserError with the URL and the reason.
+    unpacked: bytes that must be free besides those of the archive. After a lost connection the download is resumed, at
+    most TRIES times in a row without a new byte. Raises UserError with the URL and the reason.
     """
     part = path.with_name(f'{path.name}.part')
     most, failures = _size(part), 0
     while True:
         try:
-            _go_on(url, part, unpacked)
+            _resume(url, part, unpacked)
             break
         except (OSError, HTTPException) as error:  # what urllib, http.client and sockets raise
             failures = 1 if _size(part) > most else failures + 1
             most = max(most, _size(part))
             if failures >= TRIES or _is_final(error):
-                kept = f'{most:,} bytes are kept in {shown(part)}, ' if most else ''
-                raise UserError(f'{url}: {_reason(error)}; {kept}run the same command again to go on, '
+                kept = f'{most:,} bytes are kept in {shown(part)}; ' if most else ''
+                raise UserError(f'{url}: {_reason(error)}; {kept}run the same command again to resume, '
                                 'or give --mirror') from error
             pause = PAUSE * 2 ** (failures - 1)
             print(f'{path.name}: {_reason(error)}; trying again in {pause:g} s', file=sys.stderr)
@@ -62,25 +62,25 @@ def fetch(url: str, path: Path, unpacked: int) -> None:
     os.replace(part, path)
 
 
-def _go_on(url, part, unpacked):
-    """One connection: append what is missing to `part`. Raises OSError or HTTPException if it brings less than all."""
+def _resume(url, part, unpacked):
+    """One connection: append what is missing to `part`. Raises OSError or HTTPException if it remains incomplete."""
     have = _size(part)
     try:
         answer = urlopen(Request(url, headers=HEADERS | ({'Range': f'bytes={have}-'} if have else {})), timeout=TIMEOUT)
     except HTTPError as error:
         with error:
-            if error.code != 416 or not have:  # 416: nothing lies beyond `have`
+            if error.code != 416 or not have:  # 416: there are no bytes after `have`
                 raise
             if error.headers.get('Content-Range') == f'bytes */{have}':
                 return
             part.unlink()
-            raise ConnectionError('the file there is another one now: starting over') from error
+            raise ConnectionError('the file on the server has changed: starting over') from error
     with answer:
         if answer.status == 206 and not answer.headers.get('Content-Range', '').startswith(f'bytes {have}-'):
             part.unlink(missing_ok=True)
-            raise ConnectionError('the server sent another part than asked for: starting over')
+            raise ConnectionError('the server sent another range than requested: starting over')
         if answer.status != 206 and have:
-            print(f'{part.name}: this server cannot go on in the middle: starting over', file=sys.stderr)
+            print(f'{part.name}: this server cannot resume downloads: starting over', file=sys.stderr)
             part.unlink()
             have = 0
         length = answer.headers.get('Content-Length', '')
@@ -92,7 +92,7 @@ def _go_on(url, part, unpacked):
 
 
 def _blocks(answer, name, have, total):
-    """What arrives, as it arrives: a break then loses nothing."""
+    """Blocks of bytes as they arrive, so that a lost connection loses none."""
     with tqdm(desc=name, initial=have, total=total, unit='B', unit_scale=True, disable=None) as bar:
         while have != total and (block := answer.read1(min(BLOCK, total - have) if total else BLOCK)):
             yield block
@@ -120,11 +120,11 @@ def _reason(error):
 
 
 def length(url: str) -> int | None:
-    """Bytes of the file at `url` as its server says; None if it does not."""
+    """Size in bytes of the file at `url` that its server reports; None if it does not."""
     try:
         with urlopen(Request(url, headers=HEADERS, method='HEAD'), timeout=TIMEOUT) as answer:
             said = answer.headers.get('Content-Length', '')
-    except (OSError, HTTPException):  # fetch() will meet it again and say so
+    except (OSError, HTTPException):  # fetch() will report it
         return None
     return int(said) if said.isdigit() else None
 
@@ -133,12 +133,12 @@ def demand(folder: Path, need: int) -> None:
     """Raises UserError unless `need` bytes are free in `folder`, which must exist."""
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise UserError(f'{shown(folder)}: downloading and unpacking takes {need:,} bytes, {free:,} are free; '
-                        'free some space or name another --dir_data')
+        raise UserError(f'{shown(folder)}: downloading and unpacking needs {need:,} bytes, only {free:,} are free; '
+                        'free some space or give another --dir_data')
 
 
 def mirror_sums(mirror: str) -> dict[str, str]:
-    """{file name: 'sha256:…'} of the file SHA256SUMS of a mirror, empty if it has none. Raises UserError."""
+    """{file name: 'sha256:…'} from the file SHA256SUMS of a mirror, {} if it has none. Raises UserError."""
     url = f'{mirror}/{SUMS}'
     try:
         with urlopen(Request(url, headers=HEADERS), timeout=TIMEOUT) as answer:
@@ -152,7 +152,7 @@ def mirror_sums(mirror: str) -> dict[str, str]:
 
 
 def verify(path: Path, digest: str) -> None:
-    """Compare the checksum of a file with `digest`, 'sha256:…' or 'md5:…'. Raises Unfit if it is another."""
+    """Compare the checksum of a file with `digest`, 'sha256:…' or 'md5:…'. Raises Unfit if it differs."""
     kind, _, wanted = digest.partition(':')
     state = hashlib.new(kind, usedforsecurity=False)
     with open(path, 'rb') as file, tqdm(desc=f'verifying {path.name}', total=_size(path), unit='B', unit_scale=True,
@@ -161,15 +161,15 @@ def verify(path: Path, digest: str) -> None:
             state.update(block)
             bar.update(len(block))
     if state.hexdigest() != wanted:
-        raise Unfit(f'its {kind} is {state.hexdigest()}, that of the known archive is {wanted}')
+        raise Unfit(f'its {kind} is {state.hexdigest()}, expected {wanted}')
 
 
 def unpack(path: Path, parts: Iterable[Part], root: Path) -> None:
     """Write the images of the Parts `parts` from the archive `path` into their folders below `root`.
 
-    Only plain files with the name of an image are taken, by that name alone. Raises Unfit if the archive is damaged,
-    holds another number of images, larger ones, or any path that leads out of it; then nothing, or nothing more, is
-    written. Raises UserError if there is no space.
+    Only regular files with the suffix of an image are unpacked, under their base names. Raises Unfit if the archive is
+    damaged, has an unexpected number of images, one larger than LARGEST, or a path that leads outside; nothing more is
+    written then. Raises UserError if there is not enough space.
     """
     try:
         with _members(path) as members:
@@ -189,7 +189,7 @@ def unpack(path: Path, parts: Iterable[Part], root: Path) -> None:
 
 @contextmanager
 def _members(path):
-    """[(name, bytes, function that opens it)] of the plain files of a .zip or an uncompressed .tar."""
+    """[(name, bytes, function that opens it)] of the regular files of a .zip or an uncompressed .tar."""
     if path.suffix == '.zip':
         with zipfile.ZipFile(path) as archive:
             yield [(info.filename, info.file_size, partial(archive.open, info)) for info in archive.infolist()
@@ -201,23 +201,23 @@ def _members(path):
 
 
 def _plan(members, parts, root):
-    """{path to write: (bytes, function that opens it)}, after every check that needs no content. Raises Unfit."""
+    """{path to write: (bytes, function that opens it)}, after all checks that need no content. Raises Unfit."""
     plan, counts = {}, dict.fromkeys(parts, 0)
     for name, size, start in members:
         place = PurePosixPath(name.replace('\\', '/'))
         if place.is_absolute() or '..' in place.parts or ':' in name:
-            raise Unfit(f'it holds {shown(name)!r}, a path that leads out of its folder')
+            raise Unfit(f'it contains {shown(name)!r}, a path outside its folder')
         part = next((part for part in parts if place.parent.parts[-len(part.inside):] == part.inside), None)
         if part is None or not is_image(place):
             continue
         if size > LARGEST:
-            raise Unfit(f'{shown(place.name)} in it is {size:,} bytes large')
+            raise Unfit(f'its file {shown(place.name)} is too large: {size:,} bytes')
         target = root / part.folder / place.name
         if target in plan:
-            raise Unfit(f'it holds {shown(place.name)} twice')
+            raise Unfit(f'it contains {shown(place.name)} twice')
         plan[target] = size, start
         counts[part] += 1
     for part, count in counts.items():
         if count != part.count:
-            raise Unfit(f'it holds {count:,} images of {part.name} in {"/".join(part.inside)}/, not {part.count:,}')
+            raise Unfit(f'it contains {count:,} images of {part.name} in {"/".join(part.inside)}/, not {part.count:,}')
     return plan

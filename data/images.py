@@ -1,4 +1,4 @@
-"""Reading every kind of image: gray, palette, CMYK, alpha, 8 or 16 bits, turned by EXIF, broken."""
+"""Reading images of every kind: gray, palette, CMYK, alpha, 8 or 16 bits, EXIF orientation; detecting damage."""
 import io
 import warnings
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from utility import UserError, shown
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 MAX_PIXELS = 64_000_000
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF', 'JPEG2000', 'HEIF')  # other readers of Pillow, some of
-# which start programs, stay unused
-ORIENTATION, PREVIEW = 274, 254  # tags of EXIF data, of TIFF files
+# Pillow's other readers, some of which start programs, are not used.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'AVIF', 'JPEG2000', 'HEIF')
+ORIENTATION, PREVIEW = 274, 254  # tags of EXIF data and of TIFF files
 TURNS = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
          6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}  # EXIF orientation
 TO_8_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # v / 257, rounded
 
-warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # opened() refuses such images with better words
-warnings.filterwarnings('ignore', module=r'PIL\.')  # of damaged tags, which decide nothing
+warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # _opened() raises an ImageError for such images
+warnings.filterwarnings('ignore', module=r'PIL\.')  # about damaged tags, which do not matter
 
 
 class ImageError(UserError):
-    """An image that cannot be used; `reason` says why without naming it."""
+    """An image that cannot be used; `reason` says why, without the file name."""
     reason = ''
 
     @classmethod
@@ -41,14 +41,14 @@ class ImageError(UserError):
 
 
 def is_image(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
-    """Whether the name of `path` is that of an image; hidden files, such as macOS's ._0001.png, are none."""
+    """Whether `path` has the suffix of an image and is not hidden, as macOS's ._0001.png."""
     return path.suffix.lower() in suffixes and not path.name.startswith('.')
 
 
 def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) from the header alone, as read_rgb would return it.
 
-    Only an EXIF orientation that a PNG file holds behind its pixels, where cameras do not put it, is not seen.
+    An EXIF orientation stored after the pixels of a PNG file, where cameras do not put it, is ignored.
     Raises ImageError as read_rgb does.
     """
     with _opened(path, max_pixels, header_only=True) as (file, image, found):
@@ -71,7 +71,7 @@ def read_rgb(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def upright(array: np.ndarray, orientation: int | None) -> np.ndarray:
-    """The array (H, W, ...) turned as an EXIF orientation says."""
+    """The array (H, W, ...) rotated or flipped as an EXIF orientation says."""
     return TURNS.get(orientation, np.asarray)(array)
 
 
@@ -83,7 +83,7 @@ def three_channels(array: np.ndarray) -> np.ndarray:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that Pillow reads here; HEIF with the package pillow-heif."""
+    """The FORMATS that the installed Pillow reads; HEIF with the package pillow-heif."""
     Image.init()
     try:
         import pillow_heif
@@ -96,10 +96,10 @@ def _formats() -> tuple[str, ...]:
 @contextmanager
 def _opened(source: str | Path | bytes, max_pixels: int,
             header_only: bool = False) -> Iterator[tuple[BinaryIO, Image.Image | None, Decoded]]:
-    """(file, Pillow image whose header has been read, or None for a TIFF file that Pillow does not know, what else is
-    there); whatever goes wrong inside becomes an ImageError.
+    """A context with (file, Pillow image whose header has been read, or None for a TIFF file that Pillow cannot read,
+    Decoded without pixels); exceptions inside become ImageErrors.
 
-    source: a path, or the content of a file. header_only: the pixels of PNG files are left out.
+    source: a path, or the content of a file. header_only: skip the pixels of PNG files.
     """
     path = 'image' if isinstance(source, bytes) else source
     head = b''
@@ -108,7 +108,7 @@ def _opened(source: str | Path | bytes, max_pixels: int,
             found, head = Decoded(np.empty(0)), file.read(32)
             file.seek(0)
             stream = file
-            if kind_of(head) == RAW:  # of TIFF files of this kind the preview would be read
+            if kind_of(head) == RAW:  # Pillow would read the preview
                 raise ImageError.of(path, RAW, 'develop it to TIFF or JPEG')
             if head.startswith(png.SIGNATURE):
                 data, found.chunks, damaged = png.split(file, header_only)
@@ -124,7 +124,7 @@ def _opened(source: str | Path | bytes, max_pixels: int,
                 raise ImageError.of(path, f'{width}x{height} is more than {max_pixels:,} pixels')
             if image:
                 if image.format == 'TIFF' and image.tag_v2.get(PREVIEW) == 1:
-                    raise ImageError.of(path, f'its first picture is a preview, as in {RAW}', 'develop it first')
+                    raise ImageError.of(path, f'its first image is a preview, as in {RAW}', 'develop it first')
                 _read_exif(image, found)
             yield stream, image, found
     except UserError:
@@ -136,8 +136,8 @@ def _opened(source: str | Path | bytes, max_pixels: int,
             raise ImageError.of(path, 'empty file') from error
         kind = kind_of(head)
         if kind == HEIC:
-            raise ImageError.of(path, f'{HEIC}, which needs a package', 'pip install pillow-heif') from error
-        reason = f'{kind}, which cannot be read' if kind else 'damaged, or no image of a known kind'
+            raise ImageError.of(path, f'{HEIC}, which needs pillow-heif', 'pip install pillow-heif') from error
+        reason = f'{kind}, which is not supported' if kind else 'damaged, or not an image of a supported kind'
         raise ImageError.of(path, reason, *['save it as PNG or TIFF'] * bool(kind)) from error
     except tiff.Unreadable as error:
         raise ImageError.of(path, str(error), error.advice) from error
@@ -147,10 +147,10 @@ def _opened(source: str | Path | bytes, max_pixels: int,
 
 
 def _regular(path: str | Path) -> BinaryIO:
-    """The file, open. Raises ImageError if it is not a regular one."""
+    """The open file. Raises ImageError if it is not a regular file."""
     if not Path(path).is_file():
-        raise ImageError.of(path, 'no regular file' if Path(path).exists() else
-                            'link to a file that is missing' if Path(path).is_symlink() else 'no such file')
+        raise ImageError.of(path, 'not a regular file' if Path(path).exists() else
+                            'broken link' if Path(path).is_symlink() else 'no such file')
     return open(path, 'rb')
 
 
@@ -171,7 +171,7 @@ def _read_exif(image: Image.Image, found: Decoded) -> None:
 
 
 def decode(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """All of the image file `source`, a path or its content. Raises ImageError as read_rgb does."""
+    """Pixels and metadata of the image `source`, a path or a file's content. Raises ImageError as read_rgb does."""
     with _opened(source, max_pixels) as (file, image, found):
         if image is None:
             found.pixels, found.form = upright(*tiff.pixels(file)), 'TIFF'
@@ -179,11 +179,11 @@ def decode(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         found.form, found.info = image.format, dict(image.info)
         depth, gray = bit_depth(file, image)
         scale_key(image)
-        turn = None if image.format == 'TIFF' else found.exif.get(ORIENTATION)  # decoders turn TIFF images themselves
+        turn = None if image.format == 'TIFF' else found.exif.get(ORIENTATION)  # Pillow rotates TIFF images itself
         if depth == 32:
             array, turn = tiff.pixels(file)
         else:
-            image = loaded(file, image, found)  # raises if the file is truncated or its checksums do not fit
+            image = loaded(file, image, found)  # raises if the file is truncated or a checksum differs
             if depth == 16:
                 file.seek(0)
                 array = decode_16(file.read(), gray, image.info.get('transparency'))
@@ -194,7 +194,7 @@ def decode(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
 
 
 def write_rgb(path: str | Path, array: np.ndarray) -> None:
-    """Write a uint8 array (H, W, 3) as a PNG file. Raises UserError if that is impossible."""
+    """Write a uint8 array (H, W, 3) as a PNG file. Raises UserError if it cannot be written."""
     file = io.BytesIO()
     Image.fromarray(array).save(file, 'PNG')
     write_bytes(path, file.getbuffer())

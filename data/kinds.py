@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: for errors about files that are no image, or none that can be read."""
+"""The kind of a file by its first bytes, for errors about files that are not images or not supported."""
 HEIC = 'a HEIC file'
 RAW = 'a camera raw file'
 MAGIC = (
@@ -18,12 +18,12 @@ OTHERS = ('.psd', '.psb', '.xcf', '.kra', '.svg', '.eps', '.ai', '.jxl', '.exr',
 
 
 def kind_of(head: bytes) -> str:
-    """What a file is that begins with `head`, in words; '' if that is not known."""
+    """The kind of a file that begins with `head`, as text; '' if unknown."""
     return next((name for offset, magic, name in MAGIC if head[offset:].startswith(magic)), '')
 
 
 def left_out(suffix: str) -> str:
-    """Why files of this suffix, images that are never read, are left out; '' for all other files."""
+    """Why image files with this suffix are left out, being of an unsupported kind; '' for all other files."""
     if suffix.lower() in CAMERA_RAW:
-        return 'camera raw, which is not read; develop it to TIFF or JPEG'
-    return f'{suffix[1:].upper()} is not read; save it as PNG or TIFF' if suffix.lower() in OTHERS else ''
+        return 'camera raw is not supported; develop it to TIFF or JPEG'
+    return f'{suffix[1:].upper()} is not supported; save it as PNG or TIFF' if suffix.lower() in OTHERS else ''

@@ -1,4 +1,4 @@
-"""The low-resolution side of images: made on the fly, or read from files; which file belongs to which image."""
+"""LR images: generated on the fly or read from files; matching of LR and HR files."""
 import re
 from collections.abc import Container
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from utility import UserError, generator, luma, quantize, shown
 
 
 def slug(set_name: str, degradation: Pipeline) -> str:
-    """The name of a test set under a degradation, fit for a file or folder: Set5_sigma_2.6_noise_0."""
+    """The name of a test set under a degradation, for a file or folder: Set5_sigma_2.6_noise_0."""
     return f'{set_name}_' + re.sub(r'[^\w.-]+', '_', str(degradation))
 
 
 def partner(name: str, names: Container[str]) -> str | None:
-    """The one of `names`, those of HR images, that an LR or super-resolved image called `name` belongs to.
+    """The one of `names`, of HR images, that the LR or super-resolved image `name` belongs to.
 
-    The same name, or without what follows it: namex4, name_x4, name_SR, name_x4_SR. None if there is none. Names have
-    no suffix, and may have folders before them.
+    Either the same name, or `name` without an ending x4, _x4, _SR or _x4_SR; None if there is none. Names have no
+    suffix; they may be relative paths.
     """
     return next((each for each in (name, re.sub(r'(_?x[1-9])?(_SR)?$', '', name)) if each in names), None)
 
 
 class Degraded:
-    """Makes lq and up from hr. What is random follows from (seed, image's name), on the CPU for every device."""
+    """Generates lq and up from hr. Random numbers depend on (seed, image's name) alone and are drawn on the CPU."""
 
     def __init__(self, seed: int, rgb_range: float = 1) -> None:
         self.seed, self.rgb_range = seed, rgb_range
@@ -38,13 +38,13 @@ class Degraded:
         return degradation(hr, generator('cpu', self.seed, 'test noise', image), self.rgb_range)
 
     def label(self, degradation: Pipeline) -> str:
-        """How lq came about, apart from the numbers of the degradation."""
+        """How lq is generated, apart from the parameters of the degradation."""
         return degradation.setting
 
 
 @dataclass(frozen=True)
 class Given(Step, name='given'):
-    """Stands for LR images that are there as files, however they came about."""
+    """Placeholder for the unknown degradation of LR images given as files."""
     varies = True
     folder: str
 
@@ -54,10 +54,10 @@ class Given(Step, name='given'):
 
 
 class Files:
-    """Reads lq from files, which are named as the HR images or as partner() says.
+    """Reads lq from files, matched to the HR images by name, see partner().
 
-    They lie in <folder>/<set>_<degradation>/, as tools/make_testset.py writes them; or, of an unknown degradation, in
-    <folder>/<set>/ or, for one set only, in <folder>/ itself.
+    They are in <folder>/<set>_<degradation>/, as tools/make_testset.py writes them, or, if the degradation is unknown,
+    in <folder>/<set>/ or, for a single set, in <folder>/ itself.
     """
 
     def __init__(self, folder: str | Path, scale: int, rgb_range: float, n_sets: int = 1) -> None:
@@ -67,7 +67,7 @@ class Files:
             raise UserError(f'--test_lr {shown(folder)}: no such folder')
 
     def series(self, tests: list[TestSet], degradations: list[Pipeline]) -> list[Pipeline]:
-        """The degradations if there is a folder for each, else one that stands for whatever made the files."""
+        """The degradations if there is a folder for each, else a placeholder for an unknown one."""
         written = all((self.folder / slug(testset.name, each)).is_dir() for testset in tests for each in degradations)
         if written or len(degradations) > 1:
             return degradations
@@ -85,20 +85,20 @@ class Files:
         fault = misfit(tuple(lq.shape[-2:]), tuple(hr.shape[-2:]), self.scale)
         if fault:
             raise UserError(f'--test_lr: {shown(path)} is {fault}')
-        return lq, quantize(resize(lq, self.scale, shrink=False), self.rgb_range)
+        return lq, quantize(resize(lq, self.scale, downsample=False), self.rgb_range)
 
     def check(self, tests: list[TestSet], degradations: list[Pipeline]) -> None:
-        """Look at the headers of all files that `tests` need under `degradations`.
+        """Check the headers of all files that `tests` need under `degradations`.
 
-        Raises one UserError that counts and names those which are missing, unreadable or of another size.
+        Raises one UserError with the number and names of those that are missing, unreadable or of another size.
         """
         needed = [(self._path(testset.name, image, degradation), hr, testset)
                   for testset in tests for image, hr in testset.named() for degradation in degradations]
         faults = [fault for fault in (self._fault(*each) for each in needed) if fault]
         if faults:
             own = slug(tests[0].name, degradations[0])
-            rule = ('named as the HR images or with x4, _x4 or _x4_SR behind' if degradations[0].find(Given) else
-                    f'in sub-folders such as {own}, as tools/make_testset.py makes them')
+            rule = ('named like the HR images, or with x4, _x4 or _x4_SR appended' if degradations[0].find(Given) else
+                    f'in sub-folders such as {own}, as tools/make_testset.py writes them')
             raise UserError(f'--test_lr {shown(self.folder)}: {len(faults)} of {len(needed)} files cannot be used, '
                             f'{rule}: {listed(faults)}')
 
@@ -114,25 +114,25 @@ class Files:
                     next((path for stem, path in files.items() if partner(stem, [image])), folder / f'{image}.png'))
 
     def _fault(self, path, hr, testset):
-        """What is wrong with the file `path` beside the ground truth's file `hr`, or None."""
+        """The fault of the LR file `path` for the ground-truth file `hr`, or None."""
         try:
             if not misfit(read_size(path), testset.cropped(read_size(hr)), self.scale):
                 return None
-            # What a PNG file says behind its pixels may turn it, which no header tells.
+            # An EXIF orientation after the pixels of a PNG file may rotate it, which read_size does not see.
             fault = misfit(read_rgb(path).shape[:2], testset.cropped(read_rgb(hr).shape[:2]), self.scale)
             return fault and f'{shown(path)} is {fault}'
         except ImageError as error:
             return f'{shown(path)} ({error.reason})'
 
     def label(self, degradation: Pipeline) -> str:
-        """How lq came about."""
+        """Where lq comes from."""
         return f'lq read from {shown(self.folder)}, x1/{self.scale}'
 
 
 def matched(files: list[Path], folder: str | Path) -> list[Path]:
-    """The LR image in `folder` of each HR image of `files`, by partner().
+    """The LR image in `folder` of each HR image of `files`, matched by partner().
 
-    Raises UserError where one has none, or two.
+    Raises UserError if one has none, or two.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -141,16 +141,17 @@ def matched(files: list[Path], folder: str | Path) -> list[Path]:
     for path in _images(place):
         name = partner(path.stem, names)
         if name and found.setdefault(name, path) != path:
-            raise UserError(f'--train_lr {shown(folder)}: {found[name].name} and {path.name} both belong to {name}')
-    lonely = [shown(path.name) for path in files if path.stem not in found]
-    if lonely:
-        raise UserError(f'--train_lr {shown(folder)}: no LR image for {len(lonely)} of {len(files)} HR images, named '
-                        f'as they are or with x4, _x4 or _x4_SR behind: {listed(lonely)}')
+            raise UserError(f'--train_lr {shown(folder)}: {found[name].name} and {path.name} both match {name}; '
+                            'remove one')
+    unmatched = [shown(path.name) for path in files if path.stem not in found]
+    if unmatched:
+        raise UserError(f'--train_lr {shown(folder)}: no LR image for {len(unmatched)} of {len(files)} HR images; name '
+                        f'them like these, or with x4, _x4 or _x4_SR appended: {listed(unmatched)}')
     return [found[path.stem] for path in files]
 
 
 def misfit(size: tuple[int, ...], hr_size: tuple[int, ...], scale: int) -> str | None:
-    """What is wrong if lq of `size` does not belong to hr of `hr_size`, both (height, width); else None."""
+    """The fault if lq of `size` does not fit hr of `hr_size`, both (height, width); else None."""
     height, width = (side // scale for side in hr_size)
     if tuple(size) == (height, width):
         return None

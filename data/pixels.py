@@ -1,4 +1,4 @@
-"""From an opened image file to its pixels: depth, palettes, CMYK, what is damaged."""
+"""Decoding the pixels of an opened image file: bit depth, palettes, CMYK, damage."""
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,26 +14,26 @@ from utility import stderr_lines
 
 @dataclass
 class Decoded:
-    """What an image file holds."""
+    """The content of an image file."""
     pixels: np.ndarray       # uint8 or uint16 (H, W, C), upright; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
     form: str = ''           # Pillow's name of the format
     info: dict = field(default_factory=dict)                            # Pillow's `info`
-    exif: Image.Exif = field(default_factory=Image.Exif)                # empty where there is none, or it is damaged
-    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)     # of a PNG file, without its pixels
-    dropped: list[str] = field(default_factory=list)                    # what could not be used, in words
+    exif: Image.Exif = field(default_factory=Image.Exif)                # empty if missing or damaged
+    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)     # of a PNG file, except its pixels
+    dropped: list[str] = field(default_factory=list)                    # names of what could not be used
 
 
 @contextmanager
 def suppress_damage(found: Decoded, what: str) -> Iterator[None]:
-    """Note that `what` could not be used, where it is damaged, instead of failing."""
+    """A context that adds `what` to found.dropped if it is damaged, instead of failing."""
     try:
         yield
-    except Exception:  # the parsers of side data raise nearly anything, and it decides nothing
+    except Exception:  # parsers of metadata raise nearly anything, and the pixels do not depend on it
         found.dropped.append(what)
 
 
 def loaded(file: BinaryIO, image: Image.Image, found: Decoded) -> Image.Image:
-    """The image with its pixels; those of a JPEG file that lacks nothing but its end marker too."""
+    """The image with its pixels loaded; a missing end marker of a JPEG file is tolerated."""
     try:
         image.load()
         return image
@@ -51,8 +51,8 @@ def loaded(file: BinaryIO, image: Image.Image, found: Decoded) -> Image.Image:
 
 
 def jpeg_damage(data: bytes) -> str:
-    """What libjpeg finds wrong in the pixels of a JPEG file, '' for nothing; not every damage can be noticed."""
-    with stderr_lines() as lines:  # Pillow does not tell, OpenCV lets libjpeg print it
+    """libjpeg's warning about the pixels of a JPEG file, '' if none; not all damage is detected."""
+    with stderr_lines() as lines:  # Pillow discards the warning, OpenCV lets libjpeg print it
         array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
     return next(iter(lines), '' if array is not None else 'cannot be decoded')
 
@@ -77,7 +77,7 @@ def bit_depth(file: BinaryIO, image: Image.Image) -> tuple[int, bool]:
 
 
 def decode_16(data: bytes, gray: bool, transparent: int | tuple | None) -> np.ndarray:
-    """uint16 array (H, W) or (H, W, C) of a PNG or TIFF file; transparent: the colour that is, or None."""
+    """uint16 array (H, W, C) of a PNG or TIFF file; transparent: the transparent colour, or None."""
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # (H, W) or BGR or BGRA
     if array is None or array.dtype != np.uint16:
         raise ValueError('16-bit pixels cannot be decoded')
@@ -90,8 +90,8 @@ def decode_16(data: bytes, gray: bool, transparent: int | tuple | None) -> np.nd
 
 
 def scale_key(image: Image.Image) -> None:
-    """Before a PNG file of few bits gray is decoded: Pillow scales its pixels to 8 bits, but not the gray that is
-    transparent (of one bit only older versions do not)."""
+    """To be called before a gray PNG file below 8 bits is decoded: Pillow scales its pixels to 8 bits, but not its
+    transparent value (for 1 bit only in older versions)."""
     key, tiles = image.info.get('transparency'), getattr(image, 'tile', ())
     n_levels = {'1': 2, 'L;2': 4, 'L;4': 16}.get(tiles[0][3]) if tiles and image.format == 'PNG' else None
     if n_levels and isinstance(key, int) and key < n_levels:
@@ -99,13 +99,13 @@ def scale_key(image: Image.Image) -> None:
 
 
 def simple(image: Image.Image, found: Decoded) -> Image.Image:
-    """A decoded 8-bit image in mode L, LA, RGB or RGBA; a colour profile of CMYK is used up."""
+    """A decoded 8-bit image in mode L, LA, RGB or RGBA; CMYK is converted by its colour profile."""
     if image.mode == 'CMYK' and (profile := found.info.pop('icc_profile', None)):
         try:
             return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile('sRGB'),
                                              outputMode='RGB')
         except (ImageCms.PyCMSError, OSError):
-            found.dropped.append('a colour profile that is damaged, or not one of CMYK')
+            found.dropped.append('a colour profile that is damaged or not for CMYK')
     alpha = image.mode[-1] in 'Aa' or 'transparency' in image.info
     mode = ('L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB') + 'A' * alpha
     return image if image.mode == mode else image.convert(mode)

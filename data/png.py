@@ -1,4 +1,4 @@
-"""The chunks of PNG files, so that nothing but pixels decides whether a file can be read."""
+"""The chunks of PNG files, split so that damaged metadata does not prevent reading the pixels."""
 import struct
 import zlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ SIGNATURE = b'\x89PNG\r\n\x1a\n'
 PIXELS = (b'IHDR', b'PLTE', b'IDAT', b'IEND')
 ANIMATION = (b'acTL', b'fcTL', b'fdAT')
 TRANSPARENCY = {0: 2, 2: 6}  # bytes of tRNS by colour type; of a palette (3): one for each entry at most
-LONGEST = 1 << 20  # bytes of text or a profile: Pillow reads no more
+LONGEST = 1 << 20  # bytes of text or a profile: Pillow's limit
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -17,10 +17,10 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def split(file: BinaryIO, header_only: bool = False) -> tuple[bytes, list[tuple[bytes, bytes]], list[str]]:
-    """A PNG file apart: (PNG file of the pixels of its default image, [(name, content) of what else it holds], names of
-    what is damaged there).
+    """Split a PNG file: (PNG file of the pixels of its default image, [(name, content)] of its other chunks, names of
+    the damaged ones).
 
-    header_only: leave the pixels out, and what comes after them; the file then holds enough to see its size.
+    header_only: leave out the pixels and what comes after them; the file is then enough to read the size.
     """
     parts, others, damaged, colour_type, n_colours = [file.read(len(SIGNATURE))], [], [], None, 0
     for name, content, stored in _chunks(file):
@@ -38,18 +38,18 @@ def split(file: BinaryIO, header_only: bool = False) -> tuple[bytes, list[tuple[
             others.append((name, content))
         elif name not in ANIMATION:
             damaged.append(name.decode('ascii', 'replace'))
-        if name == b'IEND':  # what follows, as some phones write it, is no part of the image
+        if name == b'IEND':  # data after it, as some phones write, is not part of the image
             break
     return b''.join(parts), others, damaged
 
 
 def _fits(content: bytes, colour_type: int, n_colours: int) -> bool:
-    """Whether the content of a tRNS chunk is what the colour type needs."""
+    """Whether the content of a tRNS chunk has the length that the colour type needs."""
     return len(content) == TRANSPARENCY.get(colour_type) or (colour_type == 3 and 0 < len(content) <= n_colours)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(name, content, all of it as stored) of each chunk; what a truncated file holds of the last one too."""
+    """(name, content, the chunk as stored) of each chunk; of a truncated file also the incomplete last one."""
     while len(head := file.read(8)) == 8:
         length, = struct.unpack('>I', head[:4])
         rest = file.read(length + 4)
@@ -74,7 +74,7 @@ def profile(content: bytes) -> bytes:
 
 
 def inflate(data: bytes, longest: int = LONGEST) -> bytes:
-    """zlib data unpacked. Raises ValueError if it is damaged or more than `longest` bytes."""
+    """Decompressed zlib data. Raises ValueError if it is damaged or more than `longest` bytes."""
     unpacker = zlib.decompressobj()
     try:
         result = unpacker.decompress(data, longest)

@@ -1,4 +1,4 @@
-"""Which degradations a test runs, and what was published for them: PROTOCOLS, one entry each."""
+"""PROTOCOLS, the table of test protocols: their degradations and published results."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ GAUSSIAN8 = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.8, 3.2)}  # scale: first an
 # lambda_1 and lambda_2 (standard deviations in pixels), theta in degrees; x4 only.
 DASR9 = ((2, 0.5, 0), (2, 1, 10), (3.5, 1.5, 30), (3.5, 2, 45), (3.5, 2, 90), (4, 1.5, 120), (4, 2, 135), (4, 3, 165),
          (4, 4, 180))
-# Printed nowhere as numbers: recovered by fitting the papers' pictures of the kernels.
+# Not published as numbers: recovered by fitting the kernels pictured in the papers.
 MRDA9 = ((4, 1, 0), (3.5, 1.5, 20), (3, 2, 40), (2.5, 2.5, 60), (3, 2, 0), (3.5, 1.5, 20), (4, 1, 40), (3.5, 2.5, 60),
          (4, 4, 0))
 
@@ -40,8 +40,8 @@ MRDA9_SET14_X4 = {  # PSNR of each degradation, in the protocol's order
 
 
 class Published(NamedTuple):
-    """A published result on one test set. psnr: the mean in dB; ssim: the mean, None where none was published;
-    each: the PSNR of every degradation in the protocol's order, () where only means were published."""
+    """A published result on one test set. psnr: mean in dB; ssim: mean, None if not published; each: PSNR of every
+    degradation in the protocol's order, () if only means were published."""
     method: str
     psnr: float
     ssim: float | None = None
@@ -50,10 +50,10 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named series of degradations.
+    """A named sequence of test degradations.
 
-    title: what it is, in a few words. scales: those it is defined at. degradations: the Pipeline of 'single', which the
-    options fix → the Pipelines of the protocol, in order. published: {(scale, test set): [Published]}.
+    title: a short description. scales: the scales it is defined at. degradations: from the Pipeline of 'single', which
+    the options set, to the Pipelines of the protocol, in order. published: {(scale, test set): [Published]}.
     """
     title: str
     scales: tuple[int, ...]
@@ -62,14 +62,14 @@ class Protocol:
 
 
 def alike(single: Pipeline, blur: Blur, noise: float = 0.0) -> Pipeline:
-    """classic() with the scale, the size of a Gaussian kernel and the mode of downsampling that `single` has."""
+    """classic() with the scale, the size of the Gaussian kernel and the downsampling mode of `single`."""
     own, downsampling = single.find(Blur), single.find(Downsample)
     blur = replace(blur, size=own.size) if isinstance(own, IsoGaussian | AnisoGaussian) else blur
     return classic(blur, single.scale, noise, downsampling.mode if downsampling else 'bicubic')
 
 
 def each_kernel(single: Pipeline) -> list[Pipeline]:
-    """The degradation itself or, where it leaves the choice of several kernels of a file, one with each of them."""
+    """The degradation itself or, if it draws from several kernels of a file, one degradation per kernel."""
     own = single.find(OwnKernel)
     indices = own.index if own and isinstance(own.index, tuple) else ()
     each = (tuple(replace(step, index=index) if step is own else step for step in single.steps) for index in indices)
@@ -83,13 +83,13 @@ def gaussian8(single: Pipeline) -> list[Pipeline]:
 
 
 def nine(kernels: tuple, levels: tuple) -> Callable[[Pipeline], list[Pipeline]]:
-    """For each noise level, the anisotropic kernels (lambda_1, lambda_2, theta in degrees)."""
+    """Degradations with the anisotropic kernels (lambda_1, lambda_2, theta in degrees), for each noise level."""
     blurs = [AnisoGaussian(float(along), float(across), math.radians(theta)) for along, across, theta in kernels]
     return lambda single: [alike(single, blur, level) for level in levels for blur in blurs]
 
 
 PROTOCOLS = {
-    'single': Protocol('one degradation, of the options or of the LR images that are given', (2, 3, 4), each_kernel),
+    'single': Protocol('one degradation, from the options or of the given LR images', (2, 3, 4), each_kernel),
     'gaussian8': Protocol(
         'eight isotropic blurs without noise', tuple(GAUSSIAN8), gaussian8,
         {(4, name): [Published(method, *scores[i]) for method, scores in GAUSSIAN8_X4.items()]
@@ -103,14 +103,14 @@ PROTOCOLS = {
 
 
 def label(name: str) -> str:
-    """What a protocol is, in a few words, to be shown wherever it is used."""
+    """The name and title of a protocol."""
     return f'{name}: {PROTOCOLS[name].title}'
 
 
 def degradations(name: str, single: Pipeline) -> list[Pipeline]:
-    """The degradations of protocol `name` in order. single: the one that the options fix, whose scale they have.
+    """The degradations of protocol `name` in order. single: the one that the options set, with the same scale.
 
-    Raises UserError where the protocol is not defined at that scale.
+    Raises UserError if the protocol is not defined at that scale.
     """
     protocol = PROTOCOLS[name]
     if single.scale not in protocol.scales:
@@ -120,5 +120,5 @@ def degradations(name: str, single: Pipeline) -> list[Pipeline]:
 
 
 def published(name: str, scale: int, set_name: str) -> list[Published]:
-    """What was published for a protocol on a test set; [] if nothing was."""
+    """The published results of a protocol on a test set, [] if there are none."""
     return PROTOCOLS[name].published.get((scale, canonical(set_name)), [])

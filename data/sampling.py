@@ -1,4 +1,4 @@
-"""Training patches: random crops that depend on (seed, epoch, position) alone, and the order of an epoch's images."""
+"""Training patches: random crops that depend on (seed, epoch, position) alone, and the order of the images."""
 from collections.abc import Callable, Iterator
 from copy import copy
 from pathlib import Path
@@ -19,26 +19,26 @@ class PatchDataset(Dataset):
     read: path → uint8 array (H, W, 3), as PixelCache.read. An item's key is (epoch, position, image index); the item,
     uint8 (3, size, size), depends on the seed and the key alone. augment: horizontal flip, vertical flip and
     transpose, each with probability 1/2.
-    lr_files: the LR image of each, 1 / scale of its size. An item is then uint8 (6, size, size): the HR patch, and the
-    LR patch of the same place with every pixel repeated scale x scale times, so that both are flipped alike.
+    lr_files: the LR image of each, 1 / scale of its size. An item is then uint8 (6, size, size): the HR patch and the
+    corresponding LR patch, each of whose pixels is repeated scale x scale times, so that both are augmented alike.
     """
 
     def __init__(self, files: list[Path], size: int, seed: int, read: Callable[[Path], np.ndarray] = read_rgb,
                  augment: bool = True, lr_files: list[Path] = (), scale: int = 1) -> None:
         self.lr_files, self.scale = lr_files, scale
         self.files, self.size, self.seed, self.read, self.augment = files, size, seed, read, augment
-        self.checksums: list[str] = []  # of the images' pixels, where they are known
+        self.checksums: list[str] = []  # of the images' pixels, if known
         self.progress: torch.Tensor | None = None  # of the workers, see data.loader
 
     def __getitem__(self, key: Key) -> torch.Tensor:
         epoch, position, index = key
         self._report(index)
         image = self.read(self.files[index])                                             # (H, W, 3)
-        draw = np.random.default_rng(derive_seed(self.seed, 'patch', epoch, position))
-        patch = self._pair(image, index, draw) if self.lr_files else self._crop(image, self.size, draw)
+        rng = np.random.default_rng(derive_seed(self.seed, 'patch', epoch, position))
+        patch = self._pair(image, index, rng) if self.lr_files else self._crop(image, self.size, rng)
         patch = patch.transpose(2, 0, 1)                                                 # (3 or 6, size, size)
         if self.augment:
-            flip_x, flip_y, transpose = draw.integers(2, size=3)
+            flip_x, flip_y, transpose = rng.integers(2, size=3)
             patch = patch[:, ::1 - 2 * flip_y, ::1 - 2 * flip_x]
             patch = patch.swapaxes(1, 2) if transpose else patch
         patch = torch.from_numpy(np.array(patch, order='C'))
@@ -46,15 +46,15 @@ class PatchDataset(Dataset):
         return patch
 
     @staticmethod
-    def _crop(image: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
-        top, left = (draw.integers(side - size + 1) for side in image.shape[:2])
+    def _crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        top, left = (rng.integers(side - size + 1) for side in image.shape[:2])
         return image[top:top + size, left:left + size]
 
-    def _pair(self, image, index, draw):
+    def _pair(self, image, index, rng):
         """(size, size, 6) of an HR image and its LR image."""
         lr, scale = self.read(self.lr_files[index]), self.scale
         small = self.size // scale
-        top, left = (draw.integers(side - small + 1) for side in lr.shape[:2])
+        top, left = (rng.integers(side - small + 1) for side in lr.shape[:2])
         hr = image[top * scale:(top + small) * scale, left * scale:(left + small) * scale]
         repeated = lr[top:top + small, left:left + small].repeat(scale, 0).repeat(scale, 1)
         return np.concatenate([hr, repeated], 2)
@@ -67,11 +67,11 @@ class PatchDataset(Dataset):
 
 
 class EpochSampler:
-    """Yields one list of keys for PatchDataset per batch: `batches` of them, from where start() says.
+    """Yields one list of keys for PatchDataset per batch, `batches` an epoch, from the batch set by start().
 
-    The images come in shuffles of all of them, one after the other: position k of an epoch lies in its shuffle
-    number k // n_images. Everything follows from (seed, epoch, position), so resuming within an epoch is exact.
-    share: (rank, ranks) of a process that takes its even part of each batch only.
+    The images come in consecutive shuffles of all of them: position k of an epoch is in shuffle number k // n_images.
+    Everything depends on (seed, epoch, position) alone, so resuming within an epoch is exact.
+    share: (rank, ranks) of a process that takes an equal part of each batch.
     """
 
     def __init__(self, n_images: int, batches: int, batch_size: int, seed: int,
@@ -81,7 +81,7 @@ class EpochSampler:
         self.start(1)
 
     def start(self, epoch: int, first_batch: int = 0) -> None:
-        """Batch `first_batch` (from 0) of `epoch` comes next."""
+        """Set the next batch: number `first_batch` (from 0) of `epoch`."""
         self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:

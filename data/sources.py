@@ -1,4 +1,4 @@
-"""The public data sets: archives, checksums, counts and folders. The only file that names a server."""
+"""The public data sets: archives, checksums, counts and folders. The only file with URLs of downloads."""
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,10 +12,10 @@ MANGA109 = 'http://www.manga109.org/en/download.html'
 
 @dataclass(frozen=True)
 class Archive:
-    """A .zip or plain .tar. The owners publish no checksums: these are what other projects recorded."""
+    """A .zip or uncompressed .tar. Its owners publish no checksum; `digest` is from other projects."""
     url: str
-    size: int      # bytes; for Flickr2K's roughly
-    unpacked: int  # bytes of the images that are taken out of it, at most
+    size: int      # bytes; approximate for Flickr2K
+    unpacked: int  # bytes of the images unpacked from it, at most
     digest: str    # 'sha256:…' or 'md5:…'
 
     @property
@@ -25,21 +25,21 @@ class Archive:
 
 @dataclass(frozen=True)
 class Part:
-    """A set, or the validation part of one, as users name it."""
+    """A data set, or its validation part, by the name that users give."""
     name: str
     count: int
-    folder: str = ''                 # below --dir_data, where a download puts the images
+    folder: str = ''                 # below --dir_data, for downloaded images
     archive: Archive | None = None
-    stem: str = ''                   # of images that are numbered
+    stem: str = ''                   # format of the names of numbered images
     first: int = 1
 
     def numbered(self) -> list[str]:
-        """The stems of its images where they are known, else nothing."""
+        """The stems of its images if they are known, else []."""
         return [self.stem.format(i) for i in range(self.first, self.first + self.count)] if self.stem else []
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """Ends of folders in the archive that hold the images: ('DIV2K_train_HR',), ('Set5', 'HR')."""
+        """The last parts of the images' folder in the archive: ('DIV2K_train_HR',), ('Set5', 'HR')."""
         return PurePosixPath(self.folder).parts[1:]
 
 
@@ -48,7 +48,7 @@ TRAIN_ZIP = Archive(f'{ETH}DIV2K_train_HR.zip', 3_530_603_713, 3_531_000_000,
                     'sha256:9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335')
 VALID_ZIP = Archive(f'{ETH}DIV2K_valid_HR.zip', 448_993_893, 449_000_000,
                     'sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc')
-# MD5 from torchSR (torchsr/datasets/flickr2k.py). The archive holds the small images too.
+# MD5 from torchSR (torchsr/datasets/flickr2k.py). The archive contains LR images, too.
 FLICKR_TAR = Archive(f'{SNU}Flickr2K.tar', 20_400_000_000, 11_700_000_000, 'md5:5d3f39443d5e9489bff8963f8f26cb03')
 # SHA-256 as a public project that tests against this archive records it (sisr, tests/utils/test_imresize.py).
 BENCHMARK_TAR = Archive(f'{SNU}benchmark.tar', 250_112_000, 200_000_000,
@@ -64,21 +64,21 @@ PARTS = {part.name: part for part in (
     Part('Urban100', 100, 'benchmark/Urban100/HR', BENCHMARK_TAR, 'img_{:03}'),
     Part('Manga109', 109, 'benchmark/Manga109/HR'),
 )}
-OPTIONAL = ('Manga109',)  # only there for those who applied for it
+OPTIONAL = ('Manga109',)  # available on request only
 TOGETHER = {'DIV2K': ('DIV2K', 'DIV2K_valid')}
-NEEDED = {'DF2K': ('DIV2K', 'DIV2K_valid', 'Flickr2K', 'DF2K')}  # to make it
+NEEDED = {'DF2K': ('DIV2K', 'DIV2K_valid', 'Flickr2K', 'DF2K')}  # to build it
 
 
 def named(names: Iterable[str], making: bool = False) -> dict[str, Part]:
-    """{name: Part} of the sets a user named, in the order of the table; making: with what they are made of.
+    """{name: Part} of the sets that a user named, in the order of PARTS; making: with the parts to build them from.
 
-    Raises UserError for a name that is not in the table.
+    Raises UserError for a name that is not in PARTS.
     """
     known = {name.lower(): name for name in PARTS} | BENCHMARKS
     chosen = set()
     for name in names:
         if name.lower() not in known:
-            raise UserError(f'{name!r} is no set that is known here; known are {", ".join(PARTS)}')
+            raise UserError(f'{name!r} is not a known data set; choose from {", ".join(PARTS)}')
         name = known[name.lower()]
         chosen |= {*(NEEDED if making else {}).get(name, ()), *TOGETHER.get(name, (name,))}
     return {name: part for name, part in PARTS.items() if name in chosen}

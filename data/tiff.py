@@ -1,4 +1,4 @@
-"""TIFF files that Pillow does not read exactly: 32-bit floats, planes apart, big-endian BigTIFF."""
+"""TIFF files that Pillow does not read exactly: 32-bit floats, planar configuration, big-endian BigTIFF."""
 import logging
 from typing import BinaryIO
 
@@ -6,13 +6,13 @@ import numpy as np
 import tifffile
 
 MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-SWAPPED = (5, 6, 7, 8)  # orientations that turn by 90 degrees
+SWAPPED = (5, 6, 7, 8)  # orientations that rotate by 90 degrees
 
-logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what matters is raised
+logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # errors are raised
 
 
 class Unreadable(Exception):
-    """A TIFF file of a kind that would not be read exactly: which one, and what to do."""
+    """A TIFF file of an unsupported kind; `advice`: what to do."""
 
     def __init__(self, what: str, advice: str = 'save it with 8 or 16 bits, gray or RGB') -> None:
         super().__init__(what)
@@ -20,16 +20,16 @@ class Unreadable(Exception):
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
-    """(height, width) of the first picture, upright."""
+    """(height, width) of the first image, upright."""
     page = _page(file)
     height, width = page.imagelength, page.imagewidth
     return (width, height) if _turn(page) in SWAPPED else (height, width)
 
 
 def pixels(file: BinaryIO) -> tuple[np.ndarray, int]:
-    """(The first picture as stored, its EXIF orientation): uint8 or uint16 (H, W, C); floats in [0, 1] become 16 bits.
+    """(the first image as stored, its EXIF orientation): uint8 or uint16 (H, W, C); floats in [0, 1] become 16 bits.
 
-    Raises Unreadable.
+    Raises Unreadable for an unsupported kind.
     """
     page = _page(file)
     what = _name(page)
@@ -37,7 +37,7 @@ def pixels(file: BinaryIO) -> tuple[np.ndarray, int]:
         raise Unreadable(what)
     if page.photometric not in (1, 2) or page.samplesperpixel not in (1, 2, 3, 4) or 1 in page.extrasamples:
         raise Unreadable(what)
-    array = _planes_last(page)
+    array = _channels_last(page)
     if page.dtype.kind == 'f':
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # NaN too
@@ -57,7 +57,7 @@ def _turn(page: tifffile.TiffPage) -> int:
 
 
 def _name(page: tifffile.TiffPage) -> str:
-    """What the file is, such as '32-bit float TIFF'."""
+    """A description of the file, such as '32-bit float TIFF'."""
     kinds = {1: 'integer', 2: 'signed integer', 3: 'float', 5: 'complex', 6: 'complex'}
     words = [f'{page.bitspersample}-bit {kinds.get(int(page.sampleformat), "integer")} TIFF']
     if page.photometric not in (1, 2):
@@ -69,8 +69,8 @@ def _name(page: tifffile.TiffPage) -> str:
     return ' '.join(words)
 
 
-def _planes_last(page: tifffile.TiffPage) -> np.ndarray:
-    """The pixels as stored, (H, W, C)."""
+def _channels_last(page: tifffile.TiffPage) -> np.ndarray:
+    """The pixels as stored, in the order (H, W, C)."""
     try:
         array = page.asarray()
     except ValueError as error:

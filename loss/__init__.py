@@ -1,4 +1,4 @@
-"""Training losses: '1*L1+0.1*MSE' says by which terms a super-resolved image is compared with its ground truth."""
+"""Training losses: LOSSES, the table of terms, and their weighted sum, such as '1*L1+0.1*MSE'."""
 from contextlib import suppress
 from math import isfinite
 
@@ -12,12 +12,12 @@ LOSSES: dict[str, type[nn.Module]] = {'L1': nn.L1Loss, 'MSE': nn.MSELoss, 'Perce
 
 
 class Loss(nn.Module):
-    """Weighted sum of terms of LOSSES, written as weight*name joined by +; a bare name counts once.
+    """Weighted sum of terms of LOSSES, written as weight*name joined by +; the default weight is 1.
 
     A term is a module (sr, hr) → scalar, built without arguments; rgb_range: the data range of both, which each term
-    gets as an attribute. A network inside a term is frozen: in eval mode, out of every state dict, and the same in
-    each run, whatever --seed is. A term that sets `keeps_state = True` is left as it is instead.
-    Raises UserError for a name that LOSSES lacks or a weight that is no number.
+    gets as an attribute. A network inside a term is frozen: in eval mode, not in any state dict, and initialised in the
+    same way in each run, independent of --seed; unless the term sets `keeps_state = True`.
+    Raises UserError for an unknown name or a weight that is not a number.
     """
 
     def __init__(self, text: str = '1*L1', rgb_range: int = 1) -> None:
@@ -29,23 +29,22 @@ class Loss(nn.Module):
         self.terms = nn.ModuleDict({name: _build(name, rgb_range) for name in self.weights})
 
     def forward(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """sr and hr (B, 3, H, W) → {'loss': the weighted sum} and, where there are several, each term by name, all of
-        them scalars."""
+        """sr and hr (B, 3, H, W) → scalars {'loss': the weighted sum} and, if there are several terms, each by name."""
         values = {name: term(sr, hr) for name, term in self.terms.items()}
         total = sum(self.weights[name] * value for name, value in values.items())
         return {'loss': total, **(values if len(values) > 1 else {})}
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """`network` in eval mode, without gradients for its weights and in no state dict: neither saved nor asked for when
-    one is loaded. Changed in place and returned."""
+    """`network` in eval mode, without gradients for its weights, and left out of state dicts, on saving and loading.
+    Changed in place and returned."""
     for module in network.modules():
         module._save_to_state_dict = module._load_from_state_dict = _nothing
     return network.eval().requires_grad_(False)
 
 
 def _nothing(*args, **kwargs):
-    """What a frozen module adds to a state dict, and takes from one."""
+    """Saves nothing to a state dict and loads nothing from one."""
 
 
 def _build(name, rgb_range):

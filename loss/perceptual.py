@@ -21,7 +21,7 @@ class Perceptual(nn.Module):
         self.features = vgg19()[:max(LAYERS) + 1]
         for module in self.features:
             if isinstance(module, nn.ReLU):
-                module.inplace = False  # it would overwrite the features that are compared
+                module.inplace = False  # in place it would overwrite the features to compare
         self.register_buffer('mean', torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer('std', torch.tensor(STD).view(3, 1, 1))
 
@@ -37,7 +37,7 @@ class Perceptual(nn.Module):
 
 
 def vgg19() -> nn.Sequential:
-    """The layers of torchvision's VGG-19, which downloads its weights where they are not there yet."""
+    """The layers of torchvision's VGG-19; its weights are downloaded if missing."""
     try:
         from torchvision.models import VGG19_Weights
         from torchvision.models import vgg19 as network
@@ -48,5 +48,5 @@ def vgg19() -> nn.Sequential:
         return network(weights=weights, progress=False).features
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f'--loss Perceptual: the weights of VGG-19 are missing ({reason}); put {weights.url} into '
+        raise UserError(f'--loss Perceptual: the weights of VGG-19 are missing ({reason}); download {weights.url} to '
                         f'{torch.hub.get_dir()}/checkpoints') from error

@@ -1,10 +1,10 @@
-"""Unsharp masking of the ground truth, by which Real-ESRGAN (ICCVW 2021, section 3.4) trains for sharper results."""
+"""Unsharp masking of the ground truth, for sharper results (Real-ESRGAN, ICCVW 2021, section 3.4)."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WEIGHT, RADIUS, THRESHOLD = 0.5, 50, 10  # of the mask; pixels; level of 255
-SIGMA = 0.3 * (RADIUS / 2 - 1) + 0.8  # what OpenCV takes for a kernel of 2 * (RADIUS // 2) + 1 pixels
+WEIGHT, RADIUS, THRESHOLD = 0.5, 50, 10  # of the mask; pixels; on the 0-255 scale
+SIGMA = 0.3 * (RADIUS / 2 - 1) + 0.8  # OpenCV's default for a kernel of 2 * (RADIUS // 2) + 1 pixels
 
 
 def sharpened(hr: Tensor, rgb_range: int = 1) -> Tensor:
@@ -17,7 +17,7 @@ def sharpened(hr: Tensor, rgb_range: int = 1) -> Tensor:
 
 
 def _blur(image):
-    """Gaussian blur of (B, C, H, W); its border is reflected, again and again where the image is small."""
+    """Gaussian blur of (B, C, H, W); borders are reflected, repeatedly if the image is small."""
     around, n_colors = RADIUS // 2, image.shape[1]
     offsets = torch.arange(-around, around + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-offsets ** 2 / (2 * SIGMA ** 2))

@@ -1,4 +1,4 @@
-"""The table of families of networks. Only this file of model/ reads options."""
+"""FAMILIES, the table of network families. Only this file of model/ reads options."""
 from argparse import Namespace
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,16 +15,16 @@ from utility import derive_seed
 
 
 class Family(NamedTuple):
-    """What tells one family of networks from another. teacher, student, mln and cue make something from the options.
+    """A family of networks. teacher, student, mln and cue are builders that take the options.
 
     mln: the meta-learning network, or None for a family without stages 1 and 2.
-    cue: from (options, mln) to what gives the teacher's encoder its input from (lq, up, hr).
-    sizes: from ({key: tensor}, role) to the options {name: value} that a network of the family is built from, as its
-        weights show them. It returns {} or raises LookupError for weights of another family. role: see model.shapes.
+    cue: from (options, mln) to the module that computes the input of the teacher's encoder from (lq, up, hr).
+    sizes: from ({key: tensor}, role) to the options {name: value} that a network of the family is built from, as read
+        from its weights; {} or LookupError for weights of another family. role: see model.shapes.
     feature_l1: weight of the L1 between the distilled features in stage 4's loss.
-    presets: {stage: its published options}, for the stages that the family has.
-    overlap: pixels of lq around a tile that the student's SR network needs to compute the tile as in the whole image;
-        CONVOLUTIONS: as many as its convolutions see; None: it must see the whole image, as attention must.
+    presets: {stage: its published options}, for the stages of the family.
+    overlap: pixels of lq around a tile that the student's SR network needs so that the tile equals that of the whole
+        image; CONVOLUTIONS: the receptive field of its convolutions; None: the whole image, as attention needs.
     """
     teacher: Callable[[Namespace], nn.Module]
     student: Callable[[Namespace], nn.Module]
@@ -75,7 +75,7 @@ def build(args: Namespace, role: str) -> nn.Module:
     for chain in (module for module in network.modules() if isinstance(module, Blocks)):
         chain.recompute = args.recompute
         for block in chain.body if args.compile else ():
-            block.compile(dynamic=False)  # training has one shape; tests, of many, go round it: see Blocks
+            block.compile(dynamic=False)  # training has one shape; tests, of many, bypass it: see Blocks
     return network
 
 
@@ -87,7 +87,7 @@ def build_discriminator(args: Namespace) -> nn.Module:
 
 
 def build_cue(args: Namespace) -> tuple[nn.Module, nn.Module | None]:
-    """What the teacher looks at, and with it the MLN of a family that has one (None otherwise)."""
+    """The module that computes the input of the teacher's encoder, and the MLN, None for a family without one."""
     family = FAMILIES[args.model]
     mln = build(args, 'mln') if family.mln else None
     return family.cue(args, mln), mln

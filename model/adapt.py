@@ -1,11 +1,11 @@
 """Adapting an MLN to one degradation: a few steps of gradient descent, as a pure function of its weights.
 
 An MLN is a module forward(lq, up) → (sr, features): lq (B, 3, h, w), up, the bicubic upsampling of lq, and sr
-(B, 3, sh, sw), features (B, C, h, w). It may offer more:
+(B, 3, sh, sw), features (B, C, h, w). Optional attributes:
 
 frozen           prefixes of the names of weights that stage 4 does not adapt
-cached()         arguments of forward that follow from these weights alone, {name: value}: computed once for all steps
-features_alone   True if forward(lq) computes the features alone
+cached()         arguments of forward, {name: value}, that depend on the frozen weights alone: computed once
+features_alone   True if forward(lq) computes the features only
 """
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
 Weights = dict[str, Tensor]
-SCALE = 2.0**15  # of the loss while gradients are computed: in half precision they would vanish. Otherwise exact
+SCALE = 2.0**15  # loss scaling, against underflow of gradients in half precision; exact in single precision
 
 
 def step_sizes(n_steps: int) -> list[float]:
@@ -26,20 +26,20 @@ def step_sizes(n_steps: int) -> list[float]:
 
 
 def adaptable(mln: nn.Module) -> nn.Module:
-    """`mln` with a note of which weights adaptation changes: those that require a gradient now. To be called before
-    these are frozen, and before DataParallel replicates it: a replica's weights are no parameters any more."""
+    """`mln`, whose attribute `adapted` now names the weights to adapt: those that require a gradient. To be called
+    before they are frozen and before DataParallel, in whose replicas weights are not parameters."""
     mln.adapted = [name for name, weight in mln.named_parameters() if weight.requires_grad]
     return mln
 
 
 def weights_of(mln: nn.Module) -> Weights:
-    """{name: tensor} of the weights that adaptation changes, all of them where adaptable() has not noted any."""
+    """{name: tensor} of the weights that adaptation changes: all, unless adaptable() has named them."""
     names = getattr(mln, 'adapted', None) or [name for name, _ in mln.named_parameters()]
     return {name: attrgetter(name)(mln) for name in names}
 
 
 def value_and_gradients(loss_of: Callable[[Weights], Tensor], weights: Weights) -> tuple[Tensor, Weights]:
-    """loss_of(weights) and its gradients, {name: tensor}, for weights {name: tensor}; neither has a graph."""
+    """loss_of(weights) and its gradients, {name: tensor}, for weights {name: tensor}; both without a graph."""
     with torch.enable_grad():
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         loss = loss_of(leaves)
@@ -51,10 +51,10 @@ def adapt(mln: nn.Module, lq: Tensor, up: Tensor, hr: Tensor, rates: Sequence[fl
           watch: Callable[[Tensor, Tensor], None] | None = None) -> Weights:
     """Gradient descent on L1(mln(lq, up), hr), one step for each of `rates`, from the weights of `mln`.
 
-    mln: is never changed; lq (B, 3, h, w), up and hr (B, 3, sh, sw).
-    freeze_tail: what mln.frozen names stays as it is, as in stage 4.
-    watch(sr, loss): called before each step with what the weights give so far.
-    Returns new weights {name: tensor}, all of them, without a graph.
+    mln: not changed; lq (B, 3, h, w), up and hr (B, 3, sh, sw).
+    freeze_tail: do not adapt the weights of mln.frozen, as in stage 4.
+    watch(sr, loss): called before each step with the current output and loss.
+    Returns all weights after the last step, {name: tensor}, without a graph.
     """
     weights = {name: weight.detach() for name, weight in weights_of(mln).items()}
     frozen = getattr(mln, 'frozen', ()) if freeze_tail else ()
@@ -75,7 +75,7 @@ def adapt(mln: nn.Module, lq: Tensor, up: Tensor, hr: Tensor, rates: Sequence[fl
 
 
 class _Known(torch.autograd.Function):
-    """A loss whose gradients towards some weights are known already."""
+    """A loss whose gradients with respect to some weights are already computed."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, loss: Tensor, gradients: list[Tensor], *weights: Tensor) -> Tensor:
@@ -88,16 +88,16 @@ class _Known(torch.autograd.Function):
 
 
 def first_order(weights: Weights, adapted: Weights, loss_of: Callable[[Weights], Tensor]) -> Tensor:
-    """loss_of(adapted) as a scalar that hands its gradient at `adapted` on to `weights`: first-order MAML.
+    """loss_of(adapted) as a scalar whose gradient with respect to `weights` is that at `adapted`: first-order MAML.
 
-    Both are {name: tensor}. The gradient is computed at once, so that of several tasks no graph waits for the others.
+    Both are {name: tensor}. The gradient is computed immediately, so that no graph is kept over several tasks.
     """
     loss, gradients = value_and_gradients(loss_of, adapted)
     return _Known.apply(loss, [gradients[name] for name in weights], *weights.values())
 
 
 class AdaptedFeatures(nn.Module):
-    """What MRDA's teacher looks at: the features D'_T of an MLN adapted to the batch, which stays as it was."""
+    """The input of the encoder of MRDA's teacher: the features D'_T of the MLN adapted to the batch."""
 
     def __init__(self, mln: nn.Module, n_steps: int, freeze_tail: bool) -> None:
         super().__init__()

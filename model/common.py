@@ -1,4 +1,4 @@
-"""Pieces that the networks of both families share."""
+"""Modules shared by the networks of both families."""
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -15,18 +15,17 @@ CONVOLUTIONS = 'convolutions'  # as BlindSR.overlap
 
 
 def conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
-    """(B, n_in, h, w) → (B, n_out, h/stride, w/stride), rounded up; borders are zeros."""
+    """(B, n_in, h, w) → (B, n_out, h/stride, w/stride), rounded up; zero padding."""
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1)
 
 
 def leaky_relu() -> nn.LeakyReLU:
-    """With the slope that every one of them has; it overwrites its input."""
+    """LeakyReLU with slope SLOPE, in place."""
     return nn.LeakyReLU(SLOPE, inplace=True)
 
 
 class MeanShift(nn.Conv2d):
-    """Adds sign · DIV2K's mean colour, or its luma: a fixed 1x1 convolution, kept in the state dict as published files
-    have it."""
+    """Adds sign · DIV2K's mean colour or luma: a fixed 1x1 convolution, in the state dict as in published files."""
 
     def __init__(self, rgb_range: int, sign: int, n_colors: int = 3) -> None:
         super().__init__(n_colors, n_colors, kernel_size=1)
@@ -48,7 +47,7 @@ class DynamicConv(nn.Module):
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
         """x (B, C, h, w), kernel (B·C, 1, 3, 3) as predict_kernels makes it → (B, C, h, w)."""
         b, c, h, w = x.shape
-        # One group per sample and channel, side by side in memory: what CPUs convolve several times faster than planes.
+        # One group per sample and channel, in channels-last memory: several times faster on CPUs than contiguous.
         rows = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c).permute(0, 3, 1, 2)    # (1, B·C, h, w)
         rows = F.conv2d(rows, kernel, padding=1, groups=b * c)                      # (1, B·C, h, w)
         rows = F.leaky_relu(rows, SLOPE, inplace=True)
@@ -60,15 +59,15 @@ def predict_kernels(convs: Sequence[DynamicConv], z: Tensor) -> Tensor:
     if not convs:
         return z.new_empty(0, z.numel(), 1, 3, 3)
     first, second = (torch.stack([conv.kernel[i].weight for conv in convs]) for i in (0, 2))
-    hidden = F.leaky_relu(z @ first.transpose(1, 2), SLOPE)                         # (N, B, C); ONNX knows no mT
+    hidden = F.leaky_relu(z @ first.transpose(1, 2), SLOPE)                         # (N, B, C); no mT in ONNX
     return (hidden @ second.transpose(1, 2)).view(len(convs), -1, 1, 3, 3)
 
 
 class Blocks(nn.Module):
-    """A chain of blocks, each steered by z; its own module only because published keys say `body.0.body.{i}`.
+    """A chain of blocks conditioned on z; a module of its own because published keys are `body.0.body.{i}`.
 
-    recompute: for the gradient only the input of each block is kept, and the block, except for its last convolution, is
-    computed again: a sixth of the memory for a fifth of the chain's time.
+    recompute: gradient checkpointing: only the input of each block is kept, and the block, except for its last
+    convolution, is recomputed in the backward pass; a sixth of the memory for a fifth more time.
     """
     recompute = True
 
@@ -83,21 +82,21 @@ class Blocks(nn.Module):
         kernels = predict_kernels(convs, z).split(counts)                           # for each block (n, B·C, 1, 3, 3)
         for block, own in zip(self.body, kernels, strict=True):
             if torch.is_grad_enabled():
-                # checkpoint keeps the random state: dropout drops the same pixels when a block is computed again.
+                # checkpoint() restores the random state, so that dropout is the same when a block is recomputed.
                 x = (checkpoint(block, x, own, use_reentrant=False) if self.recompute
                      else block(x, own))                                            # (B, C, h, w)
             else:
-                # `forward` bypasses the compiled block: PyTorch 2.14 fails for sizes that vary, as of test images.
+                # `forward` bypasses the compiled block: PyTorch 2.14 fails for varying sizes, as of test images.
                 x = block.forward(x, own)                                           # (B, C, h, w)
         return x
 
 
 class SRNetwork(nn.Module):
-    """The SR network of both families, a residual chain of `blocks` that are steered by z = compress(rep).
+    """The SR network of both families: a residual chain of `blocks` conditioned on z = compress(rep).
 
     blocks: modules (x (B, C, h, w), the kernels of their n dynamic convolutions (n, B·C, 1, 3, 3)) → (B, C, h, w), with
-    C = n_feats; compress: what makes z (B, C) of the encoder's representation, None where that is z already; n_colors:
-    3 for RGB images, 1 for their luma.
+    C = n_feats; compress: module that maps the encoder's representation to z (B, C), None if it is z already;
+    n_colors: 3 for RGB images, 1 for their luma.
     """
 
     def __init__(self, scale: int, n_feats: int, blocks: Iterable[nn.Module], rgb_range: int = 1,
@@ -121,19 +120,19 @@ class SRNetwork(nn.Module):
 
 
 class BlindSR(nn.Module):
-    """A degradation encoder and the SR network it steers: what teacher and student of every family are.
+    """A degradation encoder and the SR network conditioned on it: the teacher or student of any family.
 
-    The teacher's encoder reads a cue that needs the ground truth; the student's reads `lq` itself.
-    Published files call them `E` and `E_st`, and the SR network `G`.
-    overlap: how far tiles must overlap, see model.Family.
+    The input of the teacher's encoder is a cue that needs the ground truth; that of the student's is `lq`.
+    In published files the encoders are named `E` and `E_st`, and the SR network `G`.
+    overlap: of tiles, see model.Family.
     """
     overlap: int | str | None = CONVOLUTIONS
 
-    def __init__(self, encoder: nn.Module, generator: nn.Module, student: bool) -> None:
+    def __init__(self, encoder: nn.Module, sr_network: nn.Module, student: bool) -> None:
         super().__init__()
         self.student = student
         self.add_module('E_st' if student else 'E', encoder)
-        self.G = generator
+        self.G = sr_network
 
     @property
     def encoder(self) -> nn.Module:

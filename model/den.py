@@ -5,7 +5,7 @@ from model.common import conv3x3, leaky_relu
 
 
 class DEN(nn.Module):
-    """n_in: channels it reads, MLN's width for the teacher, for the student those of lq."""
+    """n_in: input channels: the MLN's width for the teacher, the channels of lq for the student."""
 
     def __init__(self, n_in: int) -> None:
         super().__init__()
@@ -19,6 +19,6 @@ class DEN(nn.Module):
         return self.read(self.E(cue).flatten(1))
 
     def read(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """What forward returns, of the mean (B, 256) over all pixels of E's convolutions."""
+        """The output of forward from the global mean (B, 256) of E's convolutions."""
         feature = self.mlp(pooled)   # (B, 256)
         return feature, feature

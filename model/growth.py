@@ -1,4 +1,4 @@
-"""Growing an SR network: more blocks that compute the same function, so that a small network's training is not lost."""
+"""Growing an SR network: adding blocks without changing its function, to reuse the training of a small network."""
 from torch import Tensor, nn
 
 from model.common import Blocks
@@ -7,8 +7,8 @@ from utility import UserError
 
 
 def sources(n_old: int, n_new: int) -> list[tuple[int, bool]]:
-    """For each of n_new blocks (old block that it copies, whether it is that block itself); the old ones keep their
-    order and are spread evenly."""
+    """For each of n_new blocks (index of the old block that it copies, whether it is that block itself); the old blocks
+    keep their order and are spread evenly."""
     places = {index * n_new // n_old: index for index in range(n_old)}
     found, last = [], 0
     for place in range(n_new):
@@ -18,18 +18,18 @@ def sources(n_old: int, n_new: int) -> list[tuple[int, bool]]:
 
 
 def grow(weights: dict[str, Tensor], n_blocks: int, path: object) -> dict[str, Tensor]:
-    """`weights` of a student or teacher, {key: tensor} read from `path`, with n_blocks blocks and the same function.
+    """`weights` of a student or teacher, {key: tensor} read from `path`, extended to n_blocks with the same function.
 
-    A new block is a copy of the one before it whose last convolution is zero: the skip around it passes its input on,
-    and that convolution's gradient is not zero, so it learns from the first step. dtypes stay. Raises UserError if the
-    weights are of no network with a chain of blocks, or would lose blocks.
+    A new block is a copy of the one before it with a zero last convolution, so that its skip connection makes it the
+    identity; the gradient of that convolution is not zero, so it trains from the first step. dtypes are kept. Raises
+    UserError if the weights are not of a network with a chain of blocks, or if n_blocks is not larger.
     """
     found = recognise(weights)
     if not found or 'n_blocks' not in found.sizes:
-        raise UserError(f'{path}: holds no student or teacher whose blocks could be added to')
+        raise UserError(f'{path}: not weights of a student or teacher with a chain of blocks; give others')
     n_old = found.sizes['n_blocks']
     if n_blocks <= n_old:
-        raise UserError(f'--n_blocks {n_blocks}: {path} has {n_old} blocks already; give more')
+        raise UserError(f'--n_blocks {n_blocks}: {path} has {n_old} blocks already; give a larger number')
     old, new = _built(found), _built(found._replace(sizes={**found.sizes, 'n_blocks': n_blocks}))
     fit_weights(old, weights, path)
     small, large = _chain(old), _chain(new)
@@ -54,4 +54,4 @@ def _chain(network: nn.Module) -> Blocks:
     for module in network.modules():
         if isinstance(module, Blocks):
             return module
-    raise UserError('a network without a chain of blocks (model.common.Blocks) cannot be grown')
+    raise UserError('only a network with a chain of blocks (model.common.Blocks) can be grown')

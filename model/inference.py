@@ -1,5 +1,5 @@
-"""Super-resolution by a student: in tiles, under one representation of the whole image, and as the mean over the eight
-flips and rotations."""
+"""Super-resolution by a student: in tiles that share one representation of the whole image, and with self-ensemble, the
+mean over the eight flips and rotations."""
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -10,9 +10,9 @@ from model.common import CONVOLUTIONS, DynamicConv
 from utility import UserError, out_of_memory
 
 TILE, SMALLEST = 512, 32  # pixels of lq
-OVERLAP = 48  # pixels of lq: the most that is computed around a tile; see overlap
-GRID = 4  # tiles begin at multiples of it, as the encoders' strides need
-LARGE = 1_000_000  # pixels of lq: above this the student works in tiles without being asked
+OVERLAP = 48  # pixels of lq: largest overlap; see overlap()
+GRID = 4  # tiles begin at multiples of it, because of the encoders' strides
+LARGE = 1_000_000  # pixels of lq above which tiles are automatic
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels of lq
 
@@ -21,10 +21,10 @@ def each_tile(compute: Callable, lq: Tensor, tile: int | None = None,
               overlap: int = OVERLAP) -> Iterator[tuple[Tensor, tuple[int, int], Box]]:
     """Yields (compute(part), (y, x), box) for every tile of lq (B, C, h, w), from top to bottom and left to right.
 
-    part: the pixels of the tile's box and `overlap` more around it where there are any; it begins at (y, x).
-    tile: side of a tile in pixels, None for one that is all of lq; where memory runs out, the rest is computed in ever
-    smaller ones. lq: a tensor, or anything with its shape, slicing, rot90 and flip. Raises UserError if memory does not
-    suffice for tiles of SMALLEST pixels.
+    part: the pixels of the tile's box and up to `overlap` more on each side; it begins at (y, x).
+    tile: side of a tile in pixels, None for a single tile; when out of memory, the rest is computed in smaller and
+    smaller ones. lq: a tensor, or an object with its shape, slicing, rot90 and flip. Raises UserError if memory is too
+    small for tiles of SMALLEST pixels.
     """
     h, w = lq.shape[-2:]
     boxes = deque(_split((0, 0, h, w), tile or max(h, w)))
@@ -37,13 +37,13 @@ def each_tile(compute: Callable, lq: Tensor, tile: int | None = None,
             if not out_of_memory(error):
                 raise
             result = None
-        # From here on the error is forgotten, and with it the feature maps that its traceback held.
+        # Here the error is released, and with it the feature maps that its traceback refers to.
         if result is not None:
             boxes.popleft()
             yield result, (y, x), box
             continue
         tile = _halved(tile) if tile else TILE
-        while tile >= max(h, w):  # would be the whole image again
+        while tile >= max(h, w):  # that would be the whole image again
             tile = _halved(tile)
         if tile < SMALLEST:
             raise _shortage(lq, f', even in tiles of {SMALLEST}x{SMALLEST}')
@@ -63,10 +63,10 @@ def _halved(tile: int) -> int:
 
 def parts(compute: Callable, lq: Tensor, scale: int, tile: int | None = None,
           overlap: int = OVERLAP) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Yields compute(lq) in parts (B, C', h', w'), each with the rows and columns of (B, C', s·h, s·w) that it fills.
+    """Yields compute(lq) in parts (B, C', h', w'), each with its rows and columns in (B, C', s·h, s·w).
 
-    Tiles and errors are those of each_tile: no more than one part need ever be in memory. Together they equal
-    compute(lq) as far as `overlap` covers what a pixel depends on.
+    Tiles and errors: see each_tile. Only one part need be in memory at a time. Together they equal compute(lq) if
+    `overlap` covers the receptive field.
     """
     for part, (y, x), (top, left, bottom, right) in each_tile(compute, lq, tile, overlap):
         yield (part[:, :, (top - y) * scale:(bottom - y) * scale, (left - x) * scale:(right - x) * scale],
@@ -74,7 +74,7 @@ def parts(compute: Callable, lq: Tensor, scale: int, tile: int | None = None,
 
 
 def joined(pieces: Iterator[tuple[Tensor, slice, slice]], height: int, width: int) -> Tensor:
-    """The image (B, C', height, width) that `pieces`, as of parts(), fill."""
+    """The image (B, C', height, width) assembled from `pieces`, as yielded by parts()."""
     result = None
     for part, rows, columns in pieces:
         if result is None:
@@ -83,8 +83,8 @@ def joined(pieces: Iterator[tuple[Tensor, slice, slice]], height: int, width: in
     return result
 
 
-def fitting(compute: Callable, lq: Tensor, scale: int, tile: int | None = None, overlap: int = OVERLAP) -> Tensor:
-    """compute(lq), lq (B, C, h, w) → (B, C', s·h, s·w), in tiles if `tile` is given or memory runs out: see parts."""
+def in_tiles(compute: Callable, lq: Tensor, scale: int, tile: int | None = None, overlap: int = OVERLAP) -> Tensor:
+    """compute(lq), (B, C, h, w) → (B, C', s·h, s·w), in tiles if `tile` is given or when out of memory: see parts."""
     h, w = lq.shape[-2:]
     return joined(parts(compute, lq, scale, tile, overlap), h * scale, w * scale)
 
@@ -100,9 +100,9 @@ def super_resolve_parts(student: nn.Module, lq: Tensor, scale: int, tile: int | 
                         ensemble: bool = False) -> Iterator[tuple[Tensor, slice, slice]]:
     """The student's sr of lq (B, 3, h, w), in parts as parts() yields them; in tiles of TILE where lq is large.
 
-    ensemble: the mean over the eight flips and rotations, taken tile by tile. One representation of the whole image
-    (eight, with `ensemble`) serves all tiles. A student that must see the whole image is given it, whatever `tile`
-    says. Raises UserError if memory does not suffice.
+    ensemble: the mean over the eight flips and rotations, computed tile by tile. All tiles share one representation of
+    the whole image (eight, with `ensemble`). A student without an overlap, such as one with attention, gets the whole
+    image even if `tile` is given. Raises UserError when out of memory.
     """
     if tile is None and lq.shape[-2] * lq.shape[-1] > LARGE:
         tile = TILE
@@ -122,10 +122,10 @@ def super_resolve_parts(student: nn.Module, lq: Tensor, scale: int, tile: int | 
 
 
 def represent(encoder: nn.Module, lq: Tensor, tile: int | None = None) -> Tensor:
-    """The representation (B, R) of lq (B, 3, h, w), exactly that of the whole image with `tile` too.
+    """The representation (B, R) of lq (B, 3, h, w); with `tile` exactly that of the whole image, too.
 
-    An encoder that is convolutions `E` under a global mean, and `read` above it, is computed in tiles if `tile` is
-    given or memory runs out. Raises UserError if memory does not suffice.
+    An encoder that consists of convolutions and a global mean, `E`, and of `read`, is computed in tiles if `tile` is
+    given or when out of memory. Raises UserError if memory is still too small.
     """
     if not hasattr(encoder, 'read'):
         return whole(encoder, lq)[0]
@@ -146,18 +146,18 @@ def _up(n: int, step: int) -> int:
 
 
 def overlap(student: nn.Module) -> int | None:
-    """How many pixels of lq around a tile the SR network is given too, None if it must see the whole image.
+    """The overlap of tiles for the SR network in pixels of lq, None if it needs the whole image.
 
-    As the student's family states; what its convolutions see, but OVERLAP at most, where these say all: further pixels
-    change nothing that could be seen.
+    That of the student's family; for CONVOLUTIONS the receptive field, at most OVERLAP: pixels further away have no
+    visible effect.
     """
     return min(reach(student.G)[0], OVERLAP) if student.overlap == CONVOLUTIONS else student.overlap
 
 
 def reach(net: nn.Module) -> tuple[int, int]:
-    """(pixels of its input around its own that a pixel of net's output depends on at most, input pixels a step of it).
+    """(radius of the receptive field, stride) of a network, in input pixels.
 
-    Counts convolutions one after the other, at the resolution of the input or below.
+    Adds up convolutions as a sequence, at the resolution of the input or below.
     """
     around, stride = 0, 1
     for module in net.modules():
@@ -170,18 +170,18 @@ def reach(net: nn.Module) -> tuple[int, int]:
 
 
 def whole(compute: Callable, lq: Tensor) -> Tensor:
-    """compute(lq), which must see all of the image. Raises UserError if memory does not suffice."""
+    """compute(lq) of the whole image. Raises UserError when out of memory."""
     try:
         return compute(lq[:, :, :, :])
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise _shortage(lq, ', before any tile of it is super-resolved') from error
+        raise _shortage(lq, ', which the network cannot process in tiles') from error
 
 
 def _shortage(lq: Tensor, when: str) -> UserError:
-    return UserError(f'memory runs out on an image of {lq.shape[-1]}x{lq.shape[-2]} pixels{when}; '
-                     'upscale it in parts, or where more memory is free')
+    return UserError(f'out of memory on an image of {lq.shape[-1]}x{lq.shape[-2]} pixels{when}; '
+                     'free some memory, or crop the image into parts')
 
 
 def self_ensemble(compute: Callable, *images: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """KDSR, the second family (Knowledge Distillation based Degradation Estimation for Blind Super-Resolution, ICLR 2023).
 
-No meta-learning network: the teacher sees the degradation in lq and its ground truth, the student in lq alone."""
+No meta-learning network: the teacher estimates the degradation from lq and the ground truth, the student from lq alone.
+"""
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,9 +22,9 @@ class ResBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The degradation estimator, KD-IDE in the paper. n_in: channels it reads; n_feats: width C.
+    """The degradation estimator, KD-IDE in the paper. n_in: input channels; n_feats: width C.
 
-    Stride 1 throughout. One LeakyReLU slope everywhere: public files hold no weight of an activation.
+    Stride 1 throughout. One LeakyReLU slope everywhere: published files hold no weights of activations.
     """
 
     def __init__(self, n_in: int, n_feats: int, n_resblocks: int) -> None:
@@ -42,7 +43,7 @@ class Encoder(nn.Module):
         return self.read(self.E(cue).flatten(1))
 
     def read(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """What forward returns, of the mean (B, 4C) over all pixels of E's convolutions."""
+        """The output of forward from the global mean (B, 4C) of E's convolutions."""
         feature = self.mlp(pooled)                   # (B, 4C)
         return self.compress(feature), feature       # (B, C), (B, 4C)
 
@@ -60,32 +61,32 @@ class Block(nn.Module):
 
 
 class PairCue(nn.Module):
-    """What KDSR's teacher looks at: lq beside the ground truth, whose s x s blocks become channels."""
+    """The input of the encoder of KDSR's teacher: lq concatenated with the pixel-unshuffled ground truth."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
 
     def forward(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
-        """lq (B, 3, h, w), hr (B, 3, sh, sw) → (B, 3 + 3s², h, w), or (B, 1, ..) → (B, 1 + s², h, w); up, which other
-        families look at, is not used."""
+        """lq (B, 3, h, w), hr (B, 3, sh, sw) → (B, 3 + 3s², h, w), or (B, 1, ..) → (B, 1 + s², h, w); up, an input in
+        other families, is not used."""
         return torch.cat([lq, F.pixel_unshuffle(hr, self.scale)], dim=1)
 
 
 def teacher(scale: int, n_feats: int = 64, n_blocks: int = 53, n_resblocks: int = 9, rgb_range: int = 1,
             n_colors: int = 3) -> BlindSR:
-    """KDSR_T: its encoder sees a PairCue. At x4 5,822,747 parameters (M) or, with 128, 28, 5, 14,246,299 (L)."""
+    """KDSR_T: its encoder reads a PairCue. At x4 5,822,747 parameters (M) or, with 128, 28, 5, 14,246,299 (L)."""
     return _network(n_colors * (1 + scale**2), scale, n_feats, n_blocks, n_resblocks, rgb_range, n_colors, False)
 
 
 def student(scale: int, n_feats: int = 64, n_blocks: int = 53, n_resblocks: int = 9, rgb_range: int = 1,
             n_colors: int = 3) -> BlindSR:
-    """KDSR_S: its encoder sees lq alone. At x4 5,795,099 parameters (M) or, with 128, 28, 5, 14,191,003 (L)."""
+    """KDSR_S: its encoder reads lq alone. At x4 5,795,099 parameters (M) or, with 128, 28, 5, 14,191,003 (L)."""
     return _network(n_colors, scale, n_feats, n_blocks, n_resblocks, rgb_range, n_colors, True)
 
 
 def sizes(weights: Weights, role: str) -> dict[str, int]:
-    """The options that KDSR's networks show. Raises LookupError for those of other families."""
+    """The options of a KDSR network, read from its weights. Raises LookupError for other families."""
     encoder = {'teacher': 'E', 'student': 'E_st'}[role]
     return sr_sizes(weights) | {'n_feats': weights[f'{encoder}.compress.0.weight'].shape[0],
                                 'n_resblocks': count(weights, rf'{encoder}\.E\.(\d+)\.body\.')}

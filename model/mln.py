@@ -9,7 +9,7 @@ from model.tail import Fused, Tail
 class MLN(nn.Module):
     """n_feats: width C; scale: 2, 3 or 4; n_colors: 3 for RGB, 1 for luma. 2,073,219 parameters at C = 128, x4.
 
-    Of an MLN adaptation needs forward(lq, up) alone; what else this one offers (see model/adapt.py) saves time.
+    Adaptation needs forward(lq, up) only; the optional attributes (see model/adapt.py) save time.
     """
     frozen = ('tail.',)
     features_alone = True
@@ -23,7 +23,7 @@ class MLN(nn.Module):
     def forward(self, lq: Tensor, up: Tensor | None = None, fused: Fused | None = None) -> tuple[Tensor | None, Tensor]:
         """lq (B, 3, h, w), its bicubic upsampling up (B, 3, sh, sw) → sr (B, 3, sh, sw), features (B, C, h, w).
 
-        Without `up` only the features are computed and sr is None. `fused`: the fused tail, where it is frozen.
+        Without `up` only the features are computed, and sr is None. `fused`: the fused tail, if it is frozen.
         """
         features = self.body(self.head(lq))                # (B, C, h, w)
         if up is None:
@@ -31,5 +31,5 @@ class MLN(nn.Module):
         return self.tail(features, fused) + up, features   # (B, 3, sh, sw), (B, C, h, w)
 
     def cached(self) -> dict[str, Fused]:
-        """Arguments of forward that follow from the frozen weights alone."""
+        """Arguments of forward that depend on the frozen weights alone."""
         return {'fused': self.tail.cached()}

@@ -1,9 +1,9 @@
-"""What the published scripts set for each stage of each family; flags on the command line win."""
+"""The options of the published scripts for each stage of each family; flags on the command line override them."""
 from itertools import product
 
 _META = {'n_GPUs': 1, 'n_feats': 128, 'patch_size': 64, 'sig': 2.6, 'epochs_encoder': 0, 'data_test': 'Set5',
          'task_iter': 5, 'test_iter': 5, 'meta_batch_size': 5, 'lr_task': 1e-2}
-# Of KDSR-GAN: 400,000 steps of nine patches on each of eight GPUs at one rate.
+# Of KDSR-GAN: 400,000 steps, nine patches on each of eight GPUs, constant learning rate.
 _GAN = {'loss': '1*L1+1*Perceptual', 'beta2': 0.99, 'ema': 0.999, 'batch_size': 72, 'epochs_sr': 400,
         'test_every': 1000, 'lr_decay_sr': 401, 'n_GPUs': 8}
 MRDA = {
@@ -20,6 +20,6 @@ _KDSR = {'n_GPUs': 4, 'n_blocks': 53, 'patch_size': 64, 'sig': 3.6, 'epochs_enco
          'batch_size': 64}
 KDSR = {3: {**_KDSR, 'st_save_epoch': 495}, 4: {**_KDSR, 'epochs_sr': 600, 'lr_encoder': 2e-4},
         5: {**_KDSR, **_GAN}}
-# Public KDSR calls itself --model blindsr, as MRDA does: only these names of its runs tell its command lines apart.
+# The public code of KDSR has --model blindsr, as MRDA has: its command lines differ only in these names of runs.
 PUBLISHED_KDSR = {f'KDSRs{size}_{blur}_{what}' for size, blur, what in product(
     ('M', 'L', 'Mx4', 'Lx4'), ('iso', 'anisonoise'), ('stage3', 'stage4', 'test'))}

@@ -7,7 +7,7 @@ from model.common import SLOPE, DynamicConv, SRNetwork, conv3x3, leaky_relu
 
 
 class RDAConv(DynamicConv):
-    """Region degradation aware convolution and LeakyReLU: the dynamic convolution counts where the mask M says so."""
+    """Region degradation aware convolution and LeakyReLU: a dynamic convolution weighted by the mask M, and a skip."""
 
     def __init__(self, n_feats: int) -> None:
         super().__init__(n_feats)
@@ -16,7 +16,7 @@ class RDAConv(DynamicConv):
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
         mask = torch.sigmoid(self.conv(x))                                  # (B, 1, h, w)
         y = torch.addcmul(x, super().forward(x, kernel), mask)              # (B, C, h, w)
-        return F.leaky_relu(y, SLOPE, inplace=True)                         # the block's, here to be computed in place
+        return F.leaky_relu(y, SLOPE, inplace=True)                         # of the block; here, to be in place
 
 
 class RDABlock(nn.Module):
@@ -36,7 +36,7 @@ class RDABlock(nn.Module):
 
 
 class RDAN(SRNetwork):
-    """n_feats 64 and n_blocks 27 in the paper; n_rep: length of the representation it is steered by."""
+    """n_feats 64 and n_blocks 27 in the paper; n_rep: length of the representation it is conditioned on."""
 
     def __init__(self, scale: int, n_feats: int = 64, n_blocks: int = 27, n_rep: int = 256,
                  rgb_range: int = 1, n_colors: int = 3) -> None:

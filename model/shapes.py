@@ -1,6 +1,6 @@
-"""What the names and shapes of a state dict show of its network: from these a family tells its weights and their sizes.
+"""Properties of a network read from the keys and shapes of its state dict, by which a family recognises its weights.
 
-Each function raises LookupError for weights that do not show what it looks for.
+Each function raises LookupError if the weights do not show the property.
 """
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ Weights = Mapping[str, Tensor]
 
 
 def role_of(weights: Weights) -> str:
-    """'teacher' or 'student' by the name of the encoder (E, E_st), 'mln' where there is none."""
+    """'teacher' or 'student' by the name of the encoder (E, E_st), 'mln' if there is none."""
     starts = {key.split('.')[0] for key in weights}
     return 'teacher' if 'E' in starts else 'student' if 'E_st' in starts else 'mln'
 
@@ -23,22 +23,22 @@ def tail_scale(weights: Weights, prefix: str) -> int:
 
 
 def data_range(weights: Weights) -> int:
-    """The --rgb_range that the bias (3,) of an SRNetwork's mean shift shows: a mean above 1 can only be one of 255."""
+    """--rgb_range, from the bias (3,) of an SRNetwork's mean shift: a mean above 1 means 255."""
     return 255 if weights['G.sub_mean.bias'].abs().max() > 1 else 1
 
 
 def count(weights: Weights, pattern: str) -> int:
-    """How many different numbers stand in the keys at the group of the regular expression `pattern`."""
+    """The number of different values of the group of the regular expression `pattern` in the keys."""
     return len({match[1] for match in (re.match(pattern, key) for key in weights) if match})
 
 
 def colours(weights: Weights, prefix: str) -> dict[str, int]:
-    """{'n_colors': channels of the images} by the convolution whose keys begin with `prefix`; {} for the usual 3."""
+    """{'n_colors': channels of the images}, from the convolution whose keys begin with `prefix`; {} for 3 channels."""
     channels = weights[f'{prefix}0.weight'].shape[1]
     return {} if channels == 3 else {'n_colors': channels}
 
 
 def sr_sizes(weights: Weights) -> dict[str, int]:
-    """The options that an SRNetwork G shows: scale, n_blocks, rgb_range and n_colors."""
+    """The options of an SRNetwork G, read from its weights: scale, n_blocks, rgb_range and n_colors."""
     return {'scale': tail_scale(weights, 'G.tail.'), 'n_blocks': count(weights, r'G\.body\.0\.body\.(\d+)\.'),
             'rgb_range': data_range(weights), **colours(weights, 'G.head.')}

@@ -1,6 +1,6 @@
-"""The linear upsampling tail, features (C, h, w) → image (3, sh, sw): as written, and collapsed into one convolution.
+"""The linear upsampling tail, features (C, h, w) → image (3, sh, sw): layer by layer, and fused into one convolution.
 
-No activation stands in it, so it is one affine map, here computed at the resolution of the features.
+It contains no activation, so it is an affine map, here computed at the resolution of the features.
 
 Support. The s x s pixels above one feature pixel are its block. The last convolution reaches one pixel out of a block;
 for x4 the one before it, at half that resolution, one pixel more: in blocks, both together mean one. The first
@@ -10,18 +10,18 @@ convolution adds another. So an output block depends on 5x5 feature pixels, for 
 
 Borders. Every convolution pads its own input with zeros, hence K sums the products of weights along all routes
 output pixel → hidden pixels → feature pixel that stay inside the image at every level. Hidden levels are reached one
-block out at most, so only blocks in the first or last row or column miss routes that the padding of x does not take
-away already. That makes 3x3 classes, (first, middle, last row) x (first, middle, last column), each with its own K and
-b. In a first or last row two of the five kernel rows lie outside the image and are cut off, 3 remain; columns alike.
-An image of 3x3 blocks holds every class once: its answer to x = 0 is b.
+block out at most, so only blocks in the first or last row or column lack routes that the padding of x does not remove
+already. That makes 3x3 classes, (first, middle, last row) x (first, middle, last column), each with its own K and b.
+In a first or last row two of the five kernel rows lie outside the image and are cut off, 3 remain; columns alike.
+An image of 3x3 blocks contains every class once: its output for x = 0 is b.
 
-Fusing. Rows and columns of a route move independently, so 0/1 tables of one dimension, used for both, say which
-routes exist (`trace`). Go backwards from the output. PixelShuffle(r) follows a level's convolution, so the hidden
-pixels that an output row reads group into blocks of r rows, one block per row of that convolution. What it reads of one
-block, a set of (tap, row in the block), recurs at other output rows and in other classes: only the different sets,
-called patterns, meet the weights, in one matrix product a level. For x4 they are 4² and then 12² in number; pushing all
-outputs of nine classes through would be ten times the work. At C = 128, x4, fusing takes 0.36 G multiply-adds,
-applying K to 64x64 features 0.61 G, the layers as written 12.3 G.
+Fusing. Rows and columns of a route are independent, so 0/1 tables of one dimension, used for both, give the routes that
+exist (`trace`), from the output backwards. PixelShuffle(r) follows a level's convolution, so the hidden pixels that an
+output row reads group into blocks of r rows, one block per row of that convolution. The pixels it reads of one block, a
+set of (tap, row in the block), recur at other output rows and in other classes: only the distinct sets, called
+patterns, are multiplied with the weights, in one matrix product per level. For x4 there are 4² and then 12² of them;
+computing all outputs of the nine classes would be ten times the work. At C = 128, x4, fusing takes 0.36 G
+multiply-adds, applying K to 64x64 features 0.61 G, the separate layers 12.3 G.
 """
 from collections import defaultdict
 from contextlib import nullcontext
@@ -39,7 +39,7 @@ CUT = (3, 5, 3)  # kernel rows of the classes first, middle, last; columns alike
 
 
 class Fused(NamedTuple):
-    """What Tail.fuse makes of the weights: the nine classes, indexed [row class][column class]."""
+    """The fused weights, by Tail.fuse: those of the nine classes, indexed [row class][column class]."""
     kernels: tuple  # of tensors (3s², C, 3 or 5, 3 or 5)
     biases: tuple  # of tensors (3s²,)
 
@@ -51,7 +51,7 @@ def trace(scale: int) -> list[Tensor]:
     the pixel which that earlier pattern reads through that tap? Then one (s, 11, patterns, 3): does row 0..s-1 of an
     output block read, at this kernel row (3 first, 5 middle, 3 last), a feature through that tap of that pattern?
     """
-    height, count, tables = 5 * scale, 1, []  # of five blocks, 0, 2 and 4 are of class first, middle, last
+    height, count, tables = 5 * scale, 1, []  # of five blocks, 0, 2 and 4 have class first, middle, last
     probes = [[(scale * block + p + tap - 1, 0, tap) for tap in range(3)] for block in (0, 2, 4) for p in range(scale)]
     for factor in reversed(SHUFFLES[scale]):
         patterns = {}  # what is read of one block, {(earlier pattern, tap, row in the block), ...}: its number
@@ -83,7 +83,7 @@ def strips(x: Tensor) -> tuple[Tensor, ...]:
 
 
 class Frame(torch.autograd.Function):
-    """x with its three outermost rows and columns. As plain slices each would bring back a gradient the size of x."""
+    """x and its three outermost rows and columns; the gradient of a plain slice would be a tensor of the size of x."""
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, ...]:
@@ -92,12 +92,12 @@ class Frame(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
-        """Nothing to keep; without it torch.func's transforms refuse the class."""
+        """Saves nothing, but torch.func's transforms require the method."""
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor, *edges: Tensor) -> Tensor:
         """The gradients of x and of its strips, added up."""
-        grad = grad.clone()  # autograd may still use what it hands in
+        grad = grad.clone()  # autograd may still use its argument
         for strip, edge in zip(strips(grad), edges, strict=True):
             strip += edge
         return grad
@@ -115,36 +115,35 @@ def convolve(fused: Fused, scale: int, x: Tensor, top: Tensor, bottom: Tensor, l
 class Tail(nn.Sequential):
     """Upsampler and last convolution: `0.0` conv, PixelShuffle (x4: once more from `0.2`), `1` conv C→n_colors.
 
-    `tail(x)` fuses and applies, with the gradients of x and of the weights. Weights that need no gradient are fused
-    once and cached while frozen; `tail(x, tail.cached())` treats all as frozen. Raises UserError for a scale other than
-    2, 3, 4.
+    `tail(x)` fuses and applies, with gradients for x and the weights. Frozen weights are fused once and cached;
+    `tail(x, tail.cached())` treats all weights as frozen. Raises UserError for a scale other than 2, 3, 4.
     """
 
     def __init__(self, n_feats: int, scale: int, n_colors: int = 3) -> None:
         if scale not in SHUFFLES:
-            raise UserError(f'--scale {scale}: there is no upsampler for it; choose 2, 3 or 4')
+            raise UserError(f'--scale {scale}: not supported; choose 2, 3 or 4')
         layers = []
         for factor in SHUFFLES[scale]:
             layers += [nn.Conv2d(n_feats, n_feats * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
         super().__init__(nn.Sequential(*layers), nn.Conv2d(n_feats, n_colors, 3, padding=1))
         self.scale = scale
-        self._cache = None  # what cached() returned, and of which weights
+        self._cache = None  # (result of cached(), versions of the weights, weights)
         for i, table in enumerate(trace(scale)):
             self.register_buffer(f'table{i}', table, persistent=False)
 
     def plain(self, x: Tensor) -> Tensor:
-        """The layers as written: (B, C, h, w) → (B, n_colors, sh, sw)."""
+        """The separate layers: (B, C, h, w) → (B, n_colors, sh, sw)."""
         return super().forward(x)
 
     def fuse(self) -> Fused:
-        """The present weights as a Fused, differentiable; under torch.no_grad() a constant.
+        """The current weights as a Fused, differentiable; under torch.no_grad() a constant.
 
-        Autocast is off in here: rounding the weights only once leaves smaller errors than the layers as written have.
+        Without autocast: rounding the weights only once gives smaller errors than the separate layers.
         """
         *tables, place = self.buffers(recurse=False)
         kind = place.device.type
         with torch.autocast(kind, enabled=False) if kind in ('cpu', 'cuda') else nullcontext():
-            routes = self[1].weight[:, None, None]  # (n_colors, 1, 1, C, 3, 3): at first one pattern, an output pixel
+            routes = self[1].weight[:, None, None]  # (n_colors, 1, 1, C, 3, 3): first one pattern, an output pixel
             for table, conv in zip(tables, reversed(list(self[0])[::2]), strict=True):
                 reads = torch.einsum('oklcyx,mkyq,nlxr->omncqr', routes, table, table).flatten(3)  # its r²C pixels
                 routes = (reads @ conv.weight.flatten(1)).unflatten(3, (-1, 3, 3))
@@ -158,7 +157,7 @@ class Tail(nn.Sequential):
         weights = self._weights()
         stamp = [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
         if self._cache is None or self._cache[1] != stamp:
-            # In a mode whose result serves all others; holding the weights, too, keeps their ids theirs.
+            # The result must be usable in any mode. The weights are kept so that their ids are not reused.
             with torch.inference_mode(False), torch.no_grad():
                 self._cache = self.fuse(), stamp, weights
         return self._cache[0]
@@ -167,8 +166,8 @@ class Tail(nn.Sequential):
         return [getattr(conv, name) for conv in (*self[0][::2], self[1]) for name in ('weight', 'bias')]
 
     def forward(self, x: Tensor, fused: Fused | None = None) -> Tensor:
-        """What plain(x) gives, for less: (B, C, h, w) → (B, n_colors, sh, sw). `fused`: an earlier cached()."""
+        """Equals plain(x), but faster: (B, C, h, w) → (B, n_colors, sh, sw). `fused`: a result of cached()."""
         if min(x.shape[-2:]) < 3:
             return self.plain(x)  # the strips below need three rows and columns
-        moving = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights())
-        return convolve(fused or (self.fuse() if moving else self.cached()), self.scale, *Frame.apply(x))
+        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights())
+        return convolve(fused or (self.fuse() if trained else self.cached()), self.scale, *Frame.apply(x))

@@ -1,4 +1,4 @@
-"""Weights and networks: which family and sizes a state dict belongs to, whether it fits a network, and why not."""
+"""State dicts: recognising the family and sizes of their network, and loading them into one."""
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from model import FAMILIES, make
 from model.shapes import data_range, role_of
 from utility import VERSION, UserError
 
-SHOWN = 5  # differing keys in an error
-UNSAID = {'rgb_range': 1, 'n_colors': 3}  # sizes of a network whose family does not name them
-# What a family's sizes() may raise on weights of other families.
-NOT_SHOWN = LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError
+SHOWN = 5  # most differing keys in an error
+DEFAULTS = {'rgb_range': 1, 'n_colors': 3}  # for sizes that a family does not return
+# What a family's sizes() may raise for weights of other families.
+MISMATCH = LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError
 
 
 class Found(NamedTuple):
-    """What a state dict belongs to. role: mln, teacher or student; sizes: {option of main.py: value}."""
+    """The network of a state dict. role: mln, teacher or student; sizes: {option of main.py: value}."""
     family: str
     role: str
     sizes: dict
@@ -31,48 +31,48 @@ class Found(NamedTuple):
         return {'version': VERSION, 'family': self.family, 'role': self.role, **sizes}
 
     def build(self) -> nn.Module:
-        """The network, with random weights. The caller's random state stays as it was."""
+        """The network with random weights. The global random state is not changed."""
         with torch.random.fork_rng(devices=[]):
-            return make(self.family, self.role, Sizes(**{**UNSAID, **self.sizes}))
+            return make(self.family, self.role, Sizes(**{**DEFAULTS, **self.sizes}))
 
 
 class Sizes(SimpleNamespace):
-    """Options as attributes. Raises UserError for one that the weights do not show."""
+    """Options as attributes. Raises UserError for one that cannot be read from the weights."""
 
     def __getattr__(self, name: str) -> None:
-        raise UserError(f'--{name}: a network of this family is built from it, but its weights do not show it; '
-                        "add it to what the family's sizes() returns")
+        raise UserError(f'--{name}: this family of networks needs it, but it is not read from the weights; '
+                        "return it from the family's sizes()")
 
 
 def recognise(weights: Mapping[str, Tensor]) -> Found | None:
-    """What `weights`, {key: tensor}, belong to; None if to no family of FAMILIES.
+    """The network that `weights`, {key: tensor}, belong to; None if of no family of FAMILIES.
 
-    Where several families claim them, as one derived from another may, the one whose network has exactly these keys.
+    If several families match, for example one derived from another, that whose network has exactly these keys.
     """
-    role, claims = role_of(weights), []
+    role, matches = role_of(weights), []
     for name, family in FAMILIES.items():
         try:
             sizes = family.sizes(weights, role)
-        except NOT_SHOWN:
+        except MISMATCH:
             continue
         if sizes:
-            claims.append(Found(name, role, sizes))
-    exact = (claim for claim in claims if _exact(claim, weights)) if len(claims) > 1 else ()
-    return next(iter(exact), claims[0] if claims else None)
+            matches.append(Found(name, role, sizes))
+    exact = (match for match in matches if _is_exact(match, weights)) if len(matches) > 1 else ()
+    return next(iter(exact), matches[0] if matches else None)
 
 
-def _exact(claim, weights):
+def _is_exact(match, weights):
     try:
-        return not differences(claim.build(), weights)
-    except UserError:  # it shows too few options to be built
+        return not differences(match.build(), weights)
+    except UserError:  # too few options to build it
         return False
 
 
 def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: object) -> None:
-    """Load `weights`, {key: tensor} read from `path`, into `network`; half precision becomes the network's own.
+    """Load `weights`, {key: tensor} read from `path`, into `network`; converts half precision.
 
-    Raises UserError with the likely reason and the first differing keys, and changes nothing, unless all of them fit
-    and are finite.
+    Raises UserError with the likely reason and the first differing keys, and changes nothing, unless all keys and
+    shapes match and all values are finite.
     """
     own = network.state_dict()
     different = differences(network, weights)
@@ -83,12 +83,12 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: object)
         found, needed = data_range(weights), data_range(own)
         raise UserError(f'{path}: trained with --rgb_range {found}, not {needed}; give --rgb_range {found}')
     if not all(weight.isfinite().all() for weight in weights.values()):
-        raise UserError(f'{path}: holds weights that are not finite, of a training that failed; take others')
+        raise UserError(f'{path}: holds values that are not finite, of a failed training; use other weights')
     network.load_state_dict(weights)
 
 
 def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """In words, each key of `network` or `weights` that the other lacks or has in another shape."""
+    """Descriptions of the keys of `network` or `weights` that are absent or differ in shape in the other."""
     own = network.state_dict()
     return [f'{key} {_shape(weights, key)} instead of {_shape(own, key)}'
             for key in [*own, *(weights.keys() - own.keys())] if _shape(weights, key) != _shape(own, key)]
@@ -99,12 +99,12 @@ def _shape(weights, key):
 
 
 def reason(found: Found | None, needed: Found | None) -> str:
-    """In words, why a file of weights `found` does not fit a network whose own are `needed`."""
+    """Why a file with weights `found` does not fit a network of `needed`, as text."""
     if not found:
-        return 'holds no network of this project'
+        return 'not weights of a network of this project'
     if needed and str(found) != str(needed):
         return f'holds a {found} (another stage or family), but a {needed} is needed'
-    own = {**UNSAID, **needed.sizes} if needed else {}
-    wrong = [f'--{name} {value} instead of {own[name]}' for name, value in {**UNSAID, **found.sizes}.items()
+    own = {**DEFAULTS, **needed.sizes} if needed else {}
+    wrong = [f'--{name} {value} instead of {own[name]}' for name, value in {**DEFAULTS, **found.sizes}.items()
              if value != own.get(name, value)]
     return f'holds a {found} with {", ".join(wrong)}' if wrong else f'holds a damaged {found}'

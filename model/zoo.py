@@ -1,4 +1,4 @@
-"""Weights of students by name, in zoo/, or from a file: the network that they need is built for them."""
+"""Students from weights: shipped ones in zoo/, by name, or from files. Their network is built to match."""
 import hashlib
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from model.weights import Found, fit_weights, recognise
 from store import safe
 from store.files import write_bytes
-from store.tensors import distrust, holed, load_weights
+from store.tensors import load_weights, trust_warning, unsafe_torch
 from utility import UserError, expand, shown
 
 ZOO = Path(__file__).resolve().parent.parent / 'zoo'
@@ -17,28 +17,28 @@ TOLD = 'licence', 'training'  # facts that a weights file holds too
 
 
 def index() -> dict[str, dict]:
-    """{name: facts} of what zoo/ holds. Raises UserError if the list cannot be read."""
+    """{name: facts} of the shipped weights. Raises UserError if the index cannot be read."""
     path = ZOO / INDEX
     try:
         entries = json.loads(path.read_text(encoding='utf-8'))
         if all({'file', 'sha256', 'model', 'scale', 'rgb_range'} <= facts.keys()
                for facts in entries.values()):
             return entries
-        reason = 'an entry lacks its file, checksum or options'
+        reason = 'an entry has no file, checksum or options'
     except OSError as error:
         reason = error.strerror
     except (ValueError, AttributeError) as error:
         reason = ' '.join(str(error).split())
-    raise UserError(f'{shown(path)}: no list of weights ({reason}); take this folder from the project again')
+    raise UserError(f'{shown(path)}: not a valid index of weights ({reason}); copy zoo/ from the project again')
 
 
 def locate(weights: str | Path) -> tuple[Path, bool] | None:
-    """The file that `weights` names, and whether it is shipped: a name in the zoo, or a path; None if there is none.
+    """(file, whether it is shipped) of `weights`, a name in zoo/ or a path; None if there is no such file.
 
     Raises UserError if the shipped file is damaged.
     """
     path = expand(weights)
-    facts = None if path.suffix else index().get(str(weights))  # a name in the zoo has no suffix
+    facts = None if path.suffix else index().get(str(weights))  # names in zoo/ have no suffix
     if facts:
         path = ZOO / facts['file']
         _check_sum(path, facts['sha256'])
@@ -48,18 +48,18 @@ def locate(weights: str | Path) -> tuple[Path, bool] | None:
 
 def load_student(weights: str | Path | dict | None = None,
                  scale: int | None = None) -> tuple[nn.Module, dict, list[str]]:
-    """A student with the weights `weights`: a name in the zoo, a state dict or a file of one, or None, the default.
+    """A student with the weights `weights`: a name in zoo/, a state dict or a file of one, or None, the default.
 
-    scale: 2, 3 or 4, which the weights must have; None for whatever they have. Returns the network (float32, frozen, on
-    the CPU), what its weights show, {model, scale, rgb_range, ...}, and notes, what was taken in words. Raises
-    UserError.
+    scale: 2, 3 or 4, which the weights must have; None: any. Returns the network (float32, frozen, on the CPU), the
+    options read from its weights, {model, scale, rgb_range, ...}, and notes for the user on what was loaded. Raises
+    UserError if the weights cannot be used.
     """
     if weights is None:
         weights = _default(index(), scale)
     if isinstance(weights, dict):
         found, path, taken, own = weights, 'weights', 'of a state dict', False
         if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-            raise UserError('weights: a dict of something else than tensors; a state dict is needed')
+            raise UserError('weights: not a dict of tensors; give a state dict')
     else:
         located = locate(weights)
         if not located:
@@ -69,39 +69,39 @@ def load_student(weights: str | Path | dict | None = None,
     student = student_of(found, path)
     facts = facts_of(student)
     if scale not in (None, facts['scale']):
-        raise UserError(f'--scale {scale}: the weights {taken} upscale {facts["scale"]} times; leave --scale out, '
+        raise UserError(f'--scale {scale}: the weights {taken} are for x{facts["scale"]}; leave --scale out, '
                         f'or choose other weights; {shipped()}')
     network = student.build().requires_grad_(False).eval()
     fit_weights(network, found, path)
     shows = ', '.join(f'{name} {value}' for name, value in facts.items())
     notes = [f'weights {taken}: {shows}']
-    if own and holed():
-        notes.append(distrust(path))
+    if own and unsafe_torch():
+        notes.append(trust_warning(path))
     return network, facts, notes
 
 
 def student_of(weights: dict[str, Tensor], path: object) -> Found:
-    """The student that `weights`, {key: tensor} read from `path`, belong to. Raises UserError if they are of none."""
+    """The student that `weights`, {key: tensor} read from `path`, belong to. Raises UserError for other weights."""
     found = recognise(weights)
     if not found:
-        raise UserError(f'{shown(path)}: holds no student of a known family; weights that stage 4 wrote are needed, '
+        raise UserError(f'{shown(path)}: not a student of a known family; give weights written by stage 4, '
                         'and --extension FILE.py for a family of your own')
     if found.role != 'student':
-        raise UserError(f'{shown(path)}: holds a {found}; weights of a student are needed, as stage 4 writes them')
+        raise UserError(f'{shown(path)}: holds a {found}; give weights of a student, as written by stage 4')
     return found
 
 
 def facts_of(student: Found) -> dict:
-    """What its weights show of a student: {model, scale, rgb_range, ...}."""
+    """The options of a student: {model, scale, rgb_range, ...}."""
     return {'model': student.family, **student.sizes, 'rgb_range': student.sizes.get('rgb_range', 1)}
 
 
 def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, default: bool = False) -> dict:
-    """Put weights into the zoo, as a half-precision file <name>.safetensors and an entry of the index.
+    """Put weights into zoo/, as a half-precision file <name>.safetensors and an entry of the index.
 
-    weights: {key: tensor} or a file of them. facts: what the index shall say of them, such as how they were trained;
-    what the student is built from is read from them and must agree. default: they are taken where no weights are named.
-    Returns the entry. Raises UserError if they are of no student, or not finite in half precision.
+    weights: {key: tensor} or a file of them. facts: further content of the entry, such as how they were trained; facts
+    that can be read from the weights must agree. default: whether they are used if no weights are given. Returns the
+    entry. Raises UserError if the weights are not of a student, or not finite in half precision.
     """
     source = name if isinstance(weights, dict) else weights
     found = weights if isinstance(weights, dict) else load_weights(weights)
@@ -124,25 +124,25 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
 
 
 def halved(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
-    """`weights`, {key: tensor} of `source`, in half precision. Raises UserError if their values are too large."""
+    """`weights`, {key: tensor} of `source`, in half precision. Raises UserError on overflow."""
     halves = {key: tensor.detach().cpu().half().contiguous() for key, tensor in weights.items()}
     if not all(tensor.isfinite().all() for tensor in halves.values()):
-        raise UserError(f'{shown(source)}: holds values that half precision does not')
+        raise UserError(f'{shown(source)}: holds values outside the range of half precision; train again')
     return halves
 
 
 def _default(entries, scale):
-    """The name of the default weights, or with `scale` the first ones of it."""
-    fitting = [name for name, facts in entries.items() if scale in (None, facts['scale'])]
-    if not fitting:
-        raise UserError(f'no weights{f" of --scale {scale}" if scale else ""} are shipped; {shipped()}')
-    return max(fitting, key=lambda name: entries[name].get('default', False))
+    """The name of the default weights, or with `scale` the first ones with it."""
+    matching = [name for name, facts in entries.items() if scale in (None, facts['scale'])]
+    if not matching:
+        raise UserError(f'no weights{f" for --scale {scale}" if scale else ""} are shipped; {shipped()}')
+    return max(matching, key=lambda name: entries[name].get('default', False))
 
 
 def shipped() -> str:
-    """What there is, for an error."""
+    """The names of the shipped weights, for an error."""
     there = ', '.join(f'{name} (x{facts["scale"]})' for name, facts in index().items()) or 'none'
-    return f'shipped are: {there}'
+    return f'shipped weights: {there}'
 
 
 def _check_sum(path, expected):
@@ -150,7 +150,7 @@ def _check_sum(path, expected):
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f'{shown(path)}: cannot be read ({error.strerror}); take it from the project again') from error
+        raise UserError(f'{shown(path)}: cannot be read ({error.strerror}); copy it from the project again') from error
     if hashlib.sha256(data).hexdigest() != expected:
-        raise UserError(f'{shown(path)}: damaged or replaced (its checksum is not that of {INDEX}); '
-                        'take it from the project again')
+        raise UserError(f'{shown(path)}: damaged or replaced (its checksum differs from that in {INDEX}); '
+                        'copy it from the project again')

@@ -1,1 +1,1 @@
-"""One's own photos: which ones a command names, how they are read, super-resolved and written."""
+"""The user's own photos: finding, reading, upscaling and writing them."""

@@ -1,4 +1,4 @@
-"""Photos named by a command line, super-resolved one after the other."""
+"""Upscaling the photos of a command line, one after the other."""
 import errno
 import hashlib
 import os
@@ -21,7 +21,7 @@ from utility import UserError, shown, stderr_lines
 
 try:
     import fcntl
-except ImportError:  # Windows, where no photo is claimed
+except ImportError:  # Windows, where photos are not locked
     fcntl = None
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -29,11 +29,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def upscale_files(upscaler: Upscaler, photos: dict[Path, Path], output: Output, log: Callable[[str], object],
                   max_pixels: int = MAX_PIXELS, left_out: Iterable[tuple[Path, str]] = ()) -> None:
-    """Upscale `photos`, {file: its result} as photo.targets.targets makes them, showing what is done and the time left.
+    """Upscale `photos`, {file: its result} as of photo.targets.targets, with a progress bar.
 
-    Results that are there already, or that another run is computing, are counted. left_out: files that are not read,
-    and why. Raises UserError if any photo failed, each of which is told on standard error, and at once if the disk is
-    full.
+    Photos whose result exists or is being computed by another process are skipped and counted. left_out: files that are
+    not supported, and why. Each failure is reported on standard error; UserError is raised at the end, or at once if
+    the disk is full.
     """
     failed, counts = [], Counter()
     for path, reason in left_out:
@@ -57,14 +57,14 @@ def upscale_files(upscaler: Upscaler, photos: dict[Path, Path], output: Output, 
     for line in failed:
         print(f'error: {line}', file=sys.stderr)
     if failed:
-        raise UserError(f'{len(failed)} of {len(photos)} photos were not upscaled: see above')
+        raise UserError(f'{len(failed)} of {len(photos)} photos were not upscaled, for the reasons above')
 
 
 def _sizes(photos: dict[Path, Path], output: Output, max_pixels: int) -> dict[Path, int]:
-    """{photo: its pixels} of those that are to be computed and can be read."""
+    """{photo: number of pixels} of the photos that are to be upscaled and can be read."""
     sizes = {}
     for path, target in photos.items():
-        with suppress(UserError), stderr_lines():  # is told when its turn comes
+        with suppress(UserError), stderr_lines():  # _one() reports it
             if output.overwrite or not _exists(target):
                 height, width = read_size(path, max_pixels)
                 sizes[path] = height * width
@@ -73,14 +73,14 @@ def _sizes(photos: dict[Path, Path], output: Output, max_pixels: int) -> dict[Pa
 
 def _one(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Callable[[str], object],
          tick: Callable[[int], object], max_pixels: int) -> str:
-    """What became of the photo `path`, in words. Raises UserError that names a file."""
+    """Upscale one photo; returns the outcome as text. Raises UserError that names a file."""
     if _exists(target) and not output.overwrite:
-        return 'there already (--overwrite replaces them)'
-    with _claimed(target) as mine:
-        if not mine:
+        return 'already there (--overwrite replaces them)'
+    with _locked(target) as locked:
+        if not locked:
             return 'being upscaled by another run'
         if _exists(target) and not output.overwrite:
-            return 'there already (--overwrite replaces them)'
+            return 'already there (--overwrite replaces them)'
         photo = read_photo(path, max_pixels)
         try:
             photo = output.prepare(photo, target.suffix)
@@ -88,8 +88,8 @@ def _one(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Call
             bands = upscaler.bands(photo.pixels, tick)
             bands = resampled(bands, height * upscaler.scale, width * upscaler.scale, *size)
             lost = write_bands(target, bands, *size, photo.metadata, output.quality)
-        except MemoryError as error:  # that memory runs out: only here is it known on what file
-            raise UserError(f'{shown(path)}: memory does not suffice; free some, or give a smaller --tile') from error
+        except MemoryError as error:  # only here the file is known
+            raise UserError(f'{shown(path)}: out of memory; free some, or give a smaller --tile') from error
         except UserError as error:
             if str(target) in str(error):
                 raise
@@ -103,12 +103,12 @@ def _one(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Call
 def _exists(target: Path) -> bool:
     try:
         return target.exists()
-    except OSError as error:  # a name too long, a folder that must not be looked into
-        raise UserError(f'{shown(target)}: {error.strerror}; rename the photo or choose another place') from error
+    except OSError as error:  # name too long, no permission
+        raise UserError(f'{shown(target)}: {error.strerror}; rename the photo or choose another folder') from error
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether a full disk, or a used up quota, is behind `error`."""
+    """Whether `error` was caused by a full disk or an exceeded quota."""
     while error:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
@@ -117,18 +117,18 @@ def _is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def _claimed(target: Path) -> Iterator[bool]:
-    """Whether this process may make the file `target`: another one that makes it holds the lock of a hidden file beside
-    it, which the system frees when that process ends, however that happens."""
+def _locked(target: Path) -> Iterator[bool]:
+    """A context with the lock of the file `target`, False if another process holds it. The lock is on a hidden file
+    beside it and is released when its process ends, however that happens."""
     if not fcntl:
         yield True
         return
-    claim = target.with_name('.claim.' + hashlib.sha1(os.fsencode(target.name)).hexdigest()[:16])
+    lock = target.with_name('.claim.' + hashlib.sha1(os.fsencode(target.name)).hexdigest()[:16])
     try:
-        claim.parent.mkdir(parents=True, exist_ok=True)
-        file = open(claim, 'ab')  # noqa: SIM115 - closed by the next `with`
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, 'ab')  # noqa: SIM115 - closed by the next `with`
     except OSError as error:
-        raise UserError(f'{shown(target)}: cannot be written ({error.strerror}); choose another place') from error
+        raise UserError(f'{shown(target)}: cannot be written ({error.strerror}); choose another folder') from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,4 +141,4 @@ def _claimed(target: Path) -> Iterator[bool]:
         try:
             yield True
         finally:
-            claim.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""Colours that the network should see: those that can be seen, and gray where a photo is gray."""
+"""Colours of photos: clear pixels, gray photos, areas of a single colour."""
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-ROWS = 1024  # rows that are looked at together
-MARGIN = 64  # rows beyond them: more than a tile sees around itself
+ROWS = 1024  # rows that are processed together
+MARGIN = 64  # rows around them: more than the overlap of tiles
 
 
 def is_gray(array: np.ndarray, tolerance: int = 0) -> bool:
@@ -18,15 +18,15 @@ def is_gray(array: np.ndarray, tolerance: int = 0) -> bool:
 
 
 def is_flat(array: np.ndarray) -> bool:
-    """Whether all pixels of (H, W, C) are alike."""
+    """Whether all pixels of (H, W, C) are equal."""
     return all((array[top:top + ROWS] == array[0, 0]).all() for top in range(0, len(array), ROWS))
 
 
 def spread(array: np.ndarray) -> np.ndarray:
-    """(H, W, C) whose last channel is alpha → the same, each clear pixel with the colour of the nearest visible one.
+    """(H, W, C) with alpha as the last channel → the same with the colour of the nearest visible pixel in clear ones.
 
-    What is hidden under clear pixels, often black, would else be mixed into the edges of what is visible. Clear pixels
-    with none in sight, MARGIN rows away, take the mean colour of all that are visible.
+    Otherwise the colour of clear pixels, often black, would be mixed into visible edges. Clear pixels without a visible
+    one within MARGIN rows get the mean colour of all visible pixels.
     """
     visible = array[:, :, -1] > 0
     if visible.all() or not visible.any():
@@ -50,7 +50,7 @@ def spread(array: np.ndarray) -> np.ndarray:
 
 
 def keep_plain(sr: Tensor, lq: Tensor) -> Tensor:
-    """sr (B, 3, sh, sw), its channels equal where those of lq (B, 3, h, w) are, and of one colour where lq is."""
+    """sr (B, 3, sh, sw), made gray if lq (B, 3, h, w) is gray, and of a single colour if lq is."""
     gray = (lq - lq[:, :1]).abs().amax((1, 2, 3), keepdim=True) == 0                           # (B, 1, 1, 1)
     flat = (lq - lq[:, :, :1, :1]).abs().amax((1, 2, 3), keepdim=True) == 0                    # (B, 1, 1, 1)
     return torch.where(flat, lq[:, :, :1, :1], torch.where(gray, sr.mean(1, keepdim=True), sr))

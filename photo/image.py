@@ -1,4 +1,4 @@
-"""A photo: pixels of any kind, and what is needed to write them back as the same kind of file."""
+"""A photo: pixels of any kind, and the metadata to write them as the same kind of file."""
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from photo.colour import is_gray
 from photo.metadata import Metadata, collect, encoding_of
 from utility import UserError, stderr_lines
 
-MAX_PIXELS = 160_000_000  # of a photo: the largest cameras have 151 million
-CHROMA = 3  # levels: by so much rounding in JPEG and WebP files makes the channels of a gray picture differ
+MAX_PIXELS = 160_000_000  # of a photo: the largest camera sensors have 151 million
+CHROMA = 3  # difference of channels of a gray image by rounding in JPEG and WebP files, on the 0-255 scale
 
 
 @dataclass
 class Photo:
-    """An image and what is needed to write it back as the same kind of file."""
+    """An image and the metadata to write it as the same kind of file."""
     pixels: np.ndarray            # uint8 or uint16 (H, W, C), upright; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA
     metadata: Metadata = field(default_factory=Metadata)
-    notes: list[str] = field(default_factory=list)      # what its user should know, in words
+    notes: list[str] = field(default_factory=list)      # notes for the user
 
     @property
     def gray(self) -> bool:
@@ -28,7 +28,7 @@ class Photo:
 
     @property
     def depth(self) -> int:
-        """Bits a channel, 8 or 16."""
+        """Bits per channel, 8 or 16."""
         return self.pixels.itemsize * 8
 
     @property
@@ -45,17 +45,17 @@ class Photo:
 
 
 def read_photo(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
-    """The image file `source`, a path or its content, as a Photo; nothing of its pixels is lost.
+    """The image file `source`, a path or its content, as a Photo, with pixels unchanged.
 
     Raises ImageError as data.images.read_rgb does.
     """
-    with stderr_lines():  # what decoders print of damaged side data
+    with stderr_lines():  # decoders print warnings about damaged metadata
         found = decode(source, max_pixels)
     notes, nclx = [], b''
     if found.form in ('JPEG', 'MPO'):
         damage = jpeg_damage(_content(source))
         if damage and not found.dropped:
-            notes.append(f'its pixels are damaged, as far as libjpeg can tell: {damage}')
+            notes.append(f'libjpeg reports damaged pixels: {damage}')
     elif found.form in ('AVIF', 'HEIF'):
         nclx = encoding_of(_content(source))
     return _photo(found, notes, nclx)
@@ -66,22 +66,22 @@ def _content(source: str | Path | bytes) -> bytes:
 
 
 def photo_of(image: Image.Image) -> Photo:
-    """A Pillow image, opened from a file or made, as read_photo would return it. Raises ImageError if it cannot be."""
+    """A Pillow image, opened from a file or created, as a Photo. Raises ImageError if it cannot be read."""
     if 0 in image.size:
-        raise ImageError.of('image', f'{image.width}x{image.height} pixels', 'at least one is needed')
+        raise ImageError.of('image', f'{image.width}x{image.height} pixels', 'give one that is not empty')
     try:
         if data := _untouched(image):
             return read_photo(data, max(image.width * image.height, MAX_PIXELS))
         scale_key(image)
         image.load()
         found = Decoded(np.empty(0), image.format or '', dict(image.info), image.getexif())
-        if image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG'):  # what older Pillow calls it
+        if image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG'):  # the latter in older Pillow
             array = np.array(image).astype(np.uint16)
         elif image.mode in ('I', 'F'):
             raise ImageError.of('image', f'Pillow mode {image.mode} has no fixed data range', 'convert it')
         else:
             array = np.array(simple(image, found))
-        turn = None if image.format == 'TIFF' else found.exif.get(ORIENTATION)  # Pillow turns TIFF images itself
+        turn = None if image.format == 'TIFF' else found.exif.get(ORIENTATION)  # Pillow rotates TIFF images itself
         found.pixels = upright(np.atleast_3d(array), turn)
         return _photo(found, [])
     except UserError:
@@ -91,13 +91,13 @@ def photo_of(image: Image.Image) -> Photo:
 
 
 def _untouched(image: Image.Image) -> bytes | None:
-    """The content of the file that `image` was opened from, if its pixels are still those of the file, or None.
+    """The content of the file that `image` was opened from if its pixels have not been loaded or changed, else None.
 
-    Pillow decodes some kinds with fewer bits, and maps others into memory without turning them rightly.
+    Pillow decodes some kinds with fewer bits, and memory-maps others without the correct orientation.
     """
     if not isinstance(image, ImageFile.ImageFile) or image.tell():
         return None
-    if getattr(image, 'readonly', 0) and Path(image.filename).is_file():  # mapped; a change would have made a copy
+    if getattr(image, 'readonly', 0) and Path(image.filename).is_file():  # memory-mapped and not changed
         return Path(image.filename).read_bytes()
     file = getattr(image, 'fp', None)
     if not image.tile or file is None:  # decoded already
@@ -120,7 +120,7 @@ def _photo(found: Decoded, notes: list[str], nclx: bytes = b'') -> Photo:
 
 
 def to_pillow(array: np.ndarray, metadata: Metadata | None = None) -> Image.Image:
-    """A Pillow image of a uint8 or uint16 array (H, W, 1 to 4); of 16 bits Pillow has gray only, others become 8."""
+    """A Pillow image of a uint8 or uint16 array (H, W, 1 to 4); 16-bit colour becomes 8-bit, as Pillow has no other."""
     if array.dtype == np.uint16 and array.shape[2] > 1:
         array = TO_8_BITS[array]
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)

@@ -1,4 +1,4 @@
-"""A student of luma (--n_colors 1) on colour images: it super-resolves the luma, colour is upsampled (bicubic)."""
+"""A luma student (--n_colors 1) on colour images: it super-resolves the luma; colour is upsampled (bicubic)."""
 from torch import Tensor, nn
 
 from data.degradation import resize
@@ -15,8 +15,8 @@ class Luma(nn.Module):
 
 
 class LumaEncoder(nn.Module):
-    """The encoder of a student of luma, on colour images. `E` and `read` are there where it has them: see represent()
-    of model.inference."""
+    """The encoder of a luma student, on colour images. It has `E` and `read` if the encoder has: see represent() of
+    model.inference."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LumaEncoder(nn.Module):
 
 
 class LumaNetwork(nn.Module):
-    """The SR network of a student of luma, on colour images: each channel is upsampled and gets the luma's detail."""
+    """The SR network of a luma student, on colour images: each channel is upsampled, and the luma's detail added."""
 
     def __init__(self, network: nn.Module, scale: int) -> None:
         super().__init__()
@@ -38,12 +38,12 @@ class LumaNetwork(nn.Module):
 
     def forward(self, lq: Tensor, rep: Tensor) -> Tensor:
         """lq (B, 3, h, w), rep (B, R) → sr (B, 3, sh, sw), whose luma is that of the network."""
-        up = resize(lq, self.scale, shrink=False)              # (B, 3, sh, sw)
+        up = resize(lq, self.scale, downsample=False)              # (B, 3, sh, sw)
         return up + (self.network(luma(lq), rep) - luma(up))   # (B, 3, sh, sw)
 
 
 def in_colour(student: nn.Module, scale: int) -> nn.Module:
-    """`student` itself if it reads RGB; else one around it that does."""
+    """`student` itself if it is for RGB, else wrapped to take RGB."""
     if getattr(student.G, 'n_colors', 3) == 3:
         return student
     wrapped = BlindSR(LumaEncoder(student.encoder), LumaNetwork(student.G, scale), student=True)

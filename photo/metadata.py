@@ -1,4 +1,4 @@
-"""What a photo's file says besides its pixels, taken from one format and made ready for another."""
+"""Metadata of photos, read from one format and converted for another."""
 import re
 from dataclasses import dataclass, field
 
@@ -8,19 +8,19 @@ from data import png
 from data.images import ORIENTATION
 from data.pixels import Decoded, suppress_damage
 
-COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'cLLI')  # PNG chunks that say what the pixels' values mean
+COLOUR = (b'gAMA', b'cHRM', b'sRGB', b'cICP', b'mDCV', b'cLLI')  # PNG chunks that define the encoding of colours
 HDR = {16: 'PQ', 18: 'HLG'}  # transfer functions in cICP
 XMP = 'XML:com.adobe.xmp'
-MISTAKEN = ('exif', 'xmp', 'icc_profile', 'dpi', 'gamma', 'transparency', 'aspect')  # Pillow mistakes text so called
+MISTAKEN = ('exif', 'xmp', 'icc_profile', 'dpi', 'gamma', 'transparency', 'aspect')  # Pillow misreads such text
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-DESCRIPTION = (270, 271, 272, 305, 306, 315, 33432)  # of a TIFF file: what is no layout of its pixels
+DESCRIPTION = (270, 271, 272, 305, 306, 315, 33432)  # TIFF tags that do not concern the layout of pixels
 SIZES = {256: 0, 257: 1, 0xa002: 0, 0xa003: 1}  # EXIF tags of width and height
 
 
 @dataclass
 class Metadata:
-    """What a photo's file says besides its pixels."""
-    icc: bytes | None = None                                # colour profile, of as many channels as the pixels
+    """The metadata of a photo."""
+    icc: bytes | None = None                                # colour profile for the pixels' channels
     colour: list[tuple[bytes, bytes]] = field(default_factory=list)     # PNG chunks of COLOUR
     exif: Image.Exif = field(default_factory=Image.Exif)
     xmp: str = ''
@@ -28,11 +28,11 @@ class Metadata:
     text: list[tuple[str, str]] = field(default_factory=list)           # keyword, text
 
     def stripped(self) -> 'Metadata':
-        """What is needed to show the pixels' colours as they are, and nothing else."""
+        """Only the metadata that define the colours."""
         return Metadata(self.icc, self.colour)
 
     def resized(self, width: int, height: int) -> 'Metadata':
-        """The metadata of the upright result of width x height pixels."""
+        """The metadata for the upright result of width x height pixels."""
         exif, size = Image.Exif(), (width, height)
         if len(self.exif):
             exif.load(self.exif.tobytes())
@@ -48,7 +48,7 @@ class Metadata:
 
     @property
     def encoding(self) -> str:
-        """How the pixels' values are encoded where only PNG files can say so, in words; '' for sRGB or by a profile."""
+        """The encoding of colours as text if only PNG can hold it; '' for sRGB or a colour profile."""
         chunks = dict(self.colour)
         if b'cICP' in chunks and len(chunks[b'cICP']) == 4:
             primaries, transfer = chunks[b'cICP'][:2]
@@ -59,7 +59,7 @@ class Metadata:
             if gamma and abs(gamma - 1 / 2.2) > 0.01:
                 return f'gamma {gamma:g}'
             if b'cHRM' in chunks and not _like_srgb(chunks[b'cHRM']):
-                return 'primaries of its own'
+                return 'non-standard primaries'
         return ''
 
 
@@ -70,7 +70,7 @@ def _like_srgb(primaries: bytes) -> bool:
 
 
 def collect(found: Decoded, nclx: bytes = b'') -> Metadata:
-    """The metadata of a decoded file; what is damaged or too long for any reader is named in `found.dropped`.
+    """The metadata of a decoded file; what is damaged or too long for readers is added to `found.dropped`.
 
     nclx: primaries and transfer function of an AVIF or HEIC file, as encoding_of finds them.
     """
@@ -90,22 +90,22 @@ def collect(found: Decoded, nclx: bytes = b'') -> Metadata:
     for name, content in found.chunks:
         _keep_chunk(kept, found, name, content)
     if kept.icc and kept.icc[16:20] != (b'GRAY' if found.pixels.shape[2] < 3 else b'RGB '):
-        found.dropped.append('a colour profile of other channels')
+        found.dropped.append('a colour profile for other channels')
         kept.icc = None
     return kept
 
 
 def encoding_of(head: bytes) -> bytes:
-    """Primaries and transfer function, two bytes as in cICP, that the header of an AVIF or HEIC file names; b'' where
-    it names none or those of sRGB. Pillow does not tell."""
+    """Primaries and transfer function, two bytes as in cICP, from the header of an AVIF or HEIC file; b'' if there are
+    none or those of sRGB. Pillow does not read them."""
     box = head.find(b'colrnclx')
     primaries, transfer = (int.from_bytes(head[box + i:box + i + 2], 'big') for i in (8, 10)) if box >= 0 else (2, 2)
-    plain = primaries in (1, 2) and transfer not in HDR  # 2: not said; other functions of BT.709 look as sRGB does
+    plain = primaries in (1, 2) and transfer not in HDR  # 2: unspecified; others are displayed as sRGB
     return b'' if plain or max(primaries, transfer) > 255 else bytes([primaries, transfer])
 
 
 def _keep_chunk(kept: Metadata, found: Decoded, name: bytes, content: bytes) -> None:
-    """Put a chunk of a PNG file where it belongs; layout (bKGD, sBIT, hIST, ...) is left out."""
+    """Add a chunk of a PNG file to the metadata; those of layout (bKGD, sBIT, hIST, ...) are left out."""
     if name in COLOUR:
         kept.colour.append((name, content))
     elif name == b'iCCP':
@@ -120,27 +120,27 @@ def _keep_chunk(kept: Metadata, found: Decoded, name: bytes, content: bytes) -> 
             if keyword == XMP:
                 kept.xmp = text
             elif keyword in MISTAKEN:
-                found.dropped.append(f'text {keyword!r}, which readers mistake for other data')
+                found.dropped.append(f'text {keyword!r}, which readers would misinterpret')
             elif not keyword.startswith('Raw profile type '):
                 kept.text.append((keyword, text))
 
 
 def _resolution(dpi: object) -> tuple[float, float] | None:
-    """Pixels an inch across and down, where both make sense."""
+    """Horizontal and vertical pixels per inch, if both are plausible."""
     try:
         x, y = (float(value) for value in dpi)
-        return (x, y) if 1 < x <= 1e6 and 1 < y <= 1e6 else None  # 1: what Pillow says where a TIFF file says none
+        return (x, y) if 1 < x <= 1e6 and 1 < y <= 1e6 else None  # 1: Pillow's value for a TIFF file without any
     except (TypeError, ValueError, ZeroDivisionError):
         return None
 
 
 def _descriptive(exif: Image.Exif) -> Image.Exif:
-    """Of the tags of a TIFF file, those that are no layout of its pixels, as tifffile's description is too."""
+    """The tags of a TIFF file that do not concern its layout, as tifffile's description does."""
     kept = Image.Exif()
     kept.update({tag: exif[tag] for tag in DESCRIPTION if tag in exif and not str(exif[tag]).startswith('{"shape"')})
     for ifd in EXIF_IFD, GPS_IFD:
         if ifd in exif and (tags := exif.get_ifd(ifd)):
             kept[ifd] = dict(tags)
-    loaded = Image.Exif()  # in which get_ifd finds them
+    loaded = Image.Exif()  # loaded again, so that get_ifd works
     loaded.load(kept.tobytes())
     return loaded

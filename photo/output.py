@@ -1,4 +1,4 @@
-"""What results are to be: their format, size and names."""
+"""The output of upscaling: format, size and names of results."""
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from utility import UserError
 
 FORMATS = ('png', 'jpg', 'webp', 'tif')
 SAME = {'.jpg': '.jpg', '.jpeg': '.jpg', '.jpe': '.jpg', '.jfif': '.jpg', '.webp': '.webp', '.tif': '.tif',
-        '.tiff': '.tif'}  # what --format same writes; PNG for every other
+        '.tiff': '.tif'}  # for --format same; PNG for all others
 
 
 @dataclass(frozen=True)
 class Output:
-    """What results are to be. scale: of the weights. outscale: what the result's size is of the photo's, None for
-    scale. width, height: the result's largest sides in pixels instead, None for any."""
+    """Format, size and names of results. scale: of the weights. outscale: the result's size as a factor of the photo's,
+    None: scale. width, height: largest sides of the result in pixels, instead of outscale; None: any."""
     scale: int
     form: str = 'png'
     quality: int = 95
@@ -31,13 +31,13 @@ class Output:
 
     @property
     def mark(self) -> str:
-        """What results are called after their photos' names."""
+        """What is appended to the photo's name for its result."""
         if self.width or self.height:
             return f'_{self.width or ""}x{self.height or ""}'
         return f'_x{self.outscale or self.scale:g}'
 
     def suffix(self, path: Path) -> str:
-        """The ending of the result's name."""
+        """The suffix of the result's name."""
         return SAME.get(path.suffix.lower(), '.png') if self.form == 'same' else f'.{self.form}'
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -49,28 +49,28 @@ class Output:
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def prepare(self, photo: Photo, suffix: str) -> Photo:
-        """The photo as its result's format can hold it, with notes on what it cannot.
+        """The photo converted to what its result's format can hold, with notes on what is lost.
 
-        Raises UserError where the result would look different, before anything is computed.
+        Raises UserError if the result would look different.
         """
         height, width = self.size(*photo.pixels.shape[:2])
         pixels, notes = photo.pixels, list(photo.notes)
         metadata = (photo.metadata.stripped() if self.strip else photo.metadata).resized(width, height)
         if max(height, width) > SIDES.get(suffix, max(height, width)):
-            raise UserError(f'a result of {width}x{height} is larger than the {SIDES[suffix]:,} pixels a side of '
-                            f'{suffix[1:].upper()}; take --format png, or another size')
+            raise UserError(f'a result of {width}x{height} exceeds the {SIDES[suffix]:,} pixels per side of '
+                            f'{suffix[1:].upper()}; use --format png, or another size')
         if suffix == '.tif' and height * width * pixels.shape[2] * pixels.itemsize > LARGEST:
-            raise UserError(f'a result of {width}x{height} is larger than a TIFF file can be; take --format png')
+            raise UserError(f'a result of {width}x{height} is too large for a TIFF file; use --format png')
         if suffix != '.png' and metadata.encoding:
-            raise UserError(f'its colours ({metadata.encoding}) can only be kept in PNG; take --format png')
+            raise UserError(f'only PNG can hold the encoding of its colours ({metadata.encoding}); use --format png')
         if suffix == '.jpg' and pixels.shape[2] in (2, 4):
             if int(pixels[:, :, -1].min()) < np.iinfo(pixels.dtype).max:
-                raise UserError('JPEG holds no transparency; take --format png, webp or tif')
+                raise UserError('JPEG does not support transparency; use --format png, webp or tif')
             pixels = pixels[:, :, :-1]
         if suffix in ('.jpg', '.webp') and pixels.dtype == np.uint16:
             notes.append(f'its 16 bits are rounded to the 8 of {suffix[1:].upper()}')
             pixels = TO_8_BITS[pixels]
         pixels, icc = fitted_profile(pixels, metadata.icc, suffix, notes)
-        if icc != metadata.icc:  # chunks beside the profile said the same of the values before
+        if icc != metadata.icc:  # the chunks beside the profile no longer apply
             metadata.icc, metadata.colour = icc, []
         return replace(photo, pixels=pixels, metadata=metadata, notes=notes)

@@ -1,4 +1,4 @@
-"""PNG files written band by band: those of 16 bits, and those that are too large for memory."""
+"""Writing PNG files band by band, with 8 or 16 bits and little memory."""
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -7,13 +7,13 @@ import numpy as np
 
 from data.png import SIGNATURE, chunk
 
-BAND = 256  # rows that are packed at once: a chunk could not hold all of a large photo
-AVERAGE = 3  # the filter: each byte minus the mean of those left and above; as small as Pillow's choice for each row
+BAND = 256  # rows compressed at a time: one chunk could not hold all of a large photo
+AVERAGE = 3  # the filter: each byte minus the mean of those left and above; files as small as Pillow's
 
 
 def png(bands: Iterable[np.ndarray], height: int, width: int, chunks: Iterable[bytes] = ()) -> Iterator[bytes]:
-    """The parts of a PNG file of the image (height, width, C) that `bands` (h', width, C) of uint8 or uint16 make up
-    from top to bottom. chunks: what goes before the pixels, as of chunk()."""
+    """The parts of a PNG file of the image (height, width, C) given as `bands` (h', width, C) of uint8 or uint16 from
+    top to bottom. chunks: written before the pixels, as of chunk()."""
     packer, above = zlib.compressobj(), None
     for band in bands:
         channels, depth = band.shape[2], band.itemsize
@@ -31,7 +31,7 @@ def png(bands: Iterable[np.ndarray], height: int, width: int, chunks: Iterable[b
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, pixel: int) -> np.ndarray:
-    """Rows of bytes, `pixel` of them each, under the row `above`, as a PNG file holds them."""
+    """Rows of bytes after the PNG filter. above: the row above them; pixel: bytes per pixel."""
     mean = np.vstack([above, rows[:-1]]).astype(np.uint16)  # so far: the bytes above
     mean[:, pixel:] += rows[:, :-pixel]
     filtered = np.full((len(rows), 1 + rows.shape[1]), AVERAGE, np.uint8)

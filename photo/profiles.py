@@ -1,4 +1,4 @@
-"""Colour profiles that a format cannot hold."""
+"""Conversion of colour profiles that a format cannot hold."""
 import io
 
 import numpy as np
@@ -9,20 +9,20 @@ from data.png import LONGEST
 
 def fitted_profile(pixels: np.ndarray, icc: bytes | None, suffix: str,
                    notes: list[str]) -> tuple[np.ndarray, bytes | None]:
-    """(pixels, profile) for a file of this kind; `notes` is told.
+    """(pixels, profile) for a file with this suffix; changes are added to `notes`.
 
-    PNG: a profile of more than a megabyte, which readers refuse, is replaced by sRGB and the pixels (H, W, C) are
-    converted, where Pillow can. WebP has no gray, and so no profile of it.
+    PNG: a profile of more than a megabyte, which readers reject, is replaced by sRGB and the pixels (H, W, C) are
+    converted, if Pillow can. WebP: a profile for gray is dropped.
     """
     if icc and suffix == '.webp' and pixels.shape[2] < 3:
-        notes.append('dropped: a colour profile of gray, which WebP does not hold')
+        notes.append('dropped: a colour profile for gray, which WebP does not support')
         return pixels, None
     if not icc or suffix != '.png' or len(icc) < LONGEST:
         return pixels, icc
-    size = f'a colour profile of {len(icc):,} bytes, more than readers of PNG take'
+    size = f'a colour profile of {len(icc):,} bytes, too large for readers of PNG'
     try:
         if pixels.dtype != np.uint8 or pixels.shape[2] < 3:
-            raise ImageCms.PyCMSError('8-bit RGB is needed')
+            raise ImageCms.PyCMSError('not 8-bit RGB')
         image = ImageCms.profileToProfile(Image.fromarray(pixels[:, :, :3]), io.BytesIO(icc),
                                           ImageCms.createProfile('sRGB'))
     except (ImageCms.PyCMSError, OSError):

@@ -5,20 +5,20 @@ from math import ceil, floor
 import numpy as np
 from PIL import Image
 
-LANCZOS = 3  # pixels of the coarser of the two grids that the filter reaches on either side
-ROWS = 256  # rows of the result that are made at once
+LANCZOS = 3  # radius of the filter in pixels of the coarser grid
+ROWS = 256  # rows of the result computed at a time
 
 
 def resampled(bands: Iterable[np.ndarray], height: int, width: int, new_height: int,
               new_width: int) -> Iterator[np.ndarray]:
-    """The image (height, width, C) that `bands` (h', width, C) of uint8 or uint16 make up, resampled (Lanczos) to
+    """The image (height, width, C) given as `bands` (h', width, C) of uint8 or uint16, resampled (Lanczos) to
     (new_height, new_width, C), in bands from top to bottom."""
     if (height, width) == (new_height, new_width):
         yield from bands
         return
     bands, factor = iter(bands), height / new_height
     reach = ceil(LANCZOS * max(factor, 1)) + 1
-    held, first = next(bands), 0  # rows of the image, and the number of the first of them
+    held, first = next(bands), 0  # rows of the image, and the index of the first one
     for top in range(0, new_height, ROWS):
         bottom = min(top + ROWS, new_height)
         above, below = max(0, floor(top * factor) - reach), min(height, ceil(bottom * factor) + reach)
@@ -31,10 +31,10 @@ def resampled(bands: Iterable[np.ndarray], height: int, width: int, new_height: 
 
 
 def _resize(rows: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """(h, w, C) → (h', w', C), rounded and clipped; `box` is what of the rows becomes the result."""
+    """(h, w, C) → (h', w', C), rounded and clipped; box: the part of the input that becomes the result."""
     result = np.empty((size[1], size[0], rows.shape[2]), rows.dtype)
     for channel in range(rows.shape[2]):
-        plane = Image.fromarray(rows[:, :, channel].astype(np.float32))
-        large = np.asarray(plane.resize(size, Image.Resampling.LANCZOS, box))
-        result[:, :, channel] = np.rint(large).clip(0, np.iinfo(rows.dtype).max)
+        image = Image.fromarray(rows[:, :, channel].astype(np.float32))
+        resized = np.asarray(image.resize(size, Image.Resampling.LANCZOS, box))
+        result[:, :, channel] = np.rint(resized).clip(0, np.iinfo(rows.dtype).max)
     return result

@@ -1,4 +1,4 @@
-"""TIFF files written band by band, of 8 or 16 bits; Pillow writes no RGB of 16 bits."""
+"""Writing TIFF files band by band, with 8 or 16 bits; Pillow cannot write 16-bit RGB."""
 import io
 from collections.abc import Iterable, Iterator
 
@@ -7,13 +7,13 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from photo.metadata import EXIF_IFD, GPS_IFD, Metadata
 
-STRIP = 1 << 20  # bytes of a strip at least
-LARGEST = (1 << 32) - (1 << 26)  # bytes: offsets have 32 bits, and other data needs room
+STRIP = 1 << 20  # least bytes of a strip
+LARGEST = (1 << 32) - (1 << 26)  # bytes of pixels: offsets have 32 bits, and metadata needs space
 
 
 def tiff(bands: Iterable[np.ndarray], height: int, width: int, metadata: Metadata) -> Iterator[bytes]:
-    """The parts of an uncompressed TIFF file of the image (height, width, C) that `bands` (h', width, C) of uint8 or
-    uint16 make up from top to bottom; at most LARGEST bytes of pixels."""
+    """The parts of an uncompressed TIFF file of the image (height, width, C), at most LARGEST bytes of pixels, given as
+    `bands` (h', width, C) of uint8 or uint16 from top to bottom."""
     started = False
     for band in bands:
         if not started:
@@ -23,7 +23,7 @@ def tiff(bands: Iterable[np.ndarray], height: int, width: int, metadata: Metadat
 
 
 def _header(height: int, width: int, channels: int, depth: int, metadata: Metadata) -> bytes:
-    """All that comes before the pixels."""
+    """The bytes before the pixels."""
     row = width * channels * depth
     rows = max(1, STRIP // row)
     tops = range(0, height, rows)

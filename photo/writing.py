@@ -1,4 +1,4 @@
-"""Result files of photos: PNG and TIFF band by band, JPEG and WebP by Pillow."""
+"""Writing results of photos: PNG and TIFF band by band, JPEG and WebP by Pillow."""
 import io
 import zlib
 from collections.abc import Iterable
@@ -14,18 +14,18 @@ from photo.png import png
 from photo.tiff import tiff
 from store.files import write_bytes, write_parts
 
-SIDES = {'.jpg': 65_500, '.webp': 16_383}  # pixels: the longest side that the format holds
-FULL_COLOUR = 90  # quality from which JPEG keeps colour in full resolution
-SEGMENT = 65_000  # bytes of EXIF or XMP data that a JPEG file holds
+SIDES = {'.jpg': 65_500, '.webp': 16_383}  # pixels: the longest side of the format
+FULL_COLOUR = 90  # JPEG quality from which chroma is not subsampled
+SEGMENT = 65_000  # most bytes of EXIF or XMP data in a JPEG file
 
 
 def write_bands(path: Path, bands: Iterable[np.ndarray], height: int, width: int, metadata: Metadata,
                 quality: int = 95) -> list[str]:
-    """Write an image (height, width, C) as the file that its name says: png, tif, jpg or webp.
+    """Write an image (height, width, C) in the format of the suffix: png, tif, jpg or webp.
 
-    bands: arrays (h', width, C) of uint8 or uint16 that make it up from top to bottom; for PNG and TIFF no more than
-    one need be in memory. quality: of JPEG and WebP, 1 to 100. Returns what could not be kept, in words. Raises
-    UserError if the file cannot be written, and whatever `bands` raises; it is then as it was.
+    bands: the image as arrays (h', width, C) of uint8 or uint16 from top to bottom; for PNG and TIFF only one need be
+    in memory at a time. quality: of JPEG and WebP, 1 to 100. Returns the names of metadata that could not be kept.
+    Raises UserError if the file cannot be written, and any exception of `bands`; an existing file is then unchanged.
     """
     if path.suffix == '.tif':
         write_parts(path, tiff(bands, height, width, metadata))
@@ -63,7 +63,7 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 
 
 def _chunks(metadata: Metadata) -> tuple[list[bytes], list[str]]:
-    """(chunks of a PNG file that hold `metadata`, what they cannot hold)."""
+    """(chunks of a PNG file with `metadata`, names of what they cannot hold)."""
     lost = []
     chunks = [chunk(name, content) for name, content in metadata.colour if not (name == b'sRGB' and metadata.icc)]
     if metadata.icc:
@@ -90,7 +90,7 @@ def _is_keyword(keyword: str) -> bool:
 
 
 def _options(metadata: Metadata, suffix: str) -> tuple[dict, list[str]]:
-    """(what Pillow's save takes to keep `metadata` in a JPEG or WebP file, what such a file cannot hold)."""
+    """(arguments of Pillow's save for `metadata` in a JPEG or WebP file, names of what it cannot hold)."""
     options, lost = {'icc_profile': metadata.icc}, []
     if suffix == '.webp':
         options |= {'exact': True, 'method': 4}

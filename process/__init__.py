@@ -1,1 +1,1 @@
-"""A program as the system sees it: its arguments, exit status and signals, and the ranks that train together."""
+"""The process: command-line arguments, exit status, signals, and the process group of a distributed training."""

@@ -1,4 +1,4 @@
-"""Arguments of the command lines: numbers in ranges, True and False, a parser that answers a mistake with one line."""
+"""Command-line arguments: numbers in ranges, True and False, a parser that reports a mistake in one line."""
 import argparse
 import difflib
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ LARGE = 10 ** 9
 
 
 def checked(kind: Callable, accept: Callable, wanted: str) -> Callable:
-    """An argparse type: `kind(text)` where `accept` likes it, otherwise an error that says what was `wanted`."""
+    """An argparse type: `kind(text)` if `accept` is true of it, otherwise an error that names what is `wanted`."""
     def convert(text):
         with suppress(ValueError):
             if accept(value := kind(text)):
@@ -30,7 +30,7 @@ def within(kind: type, low: float, high: float) -> Callable:
 
 
 def boolean(text: str) -> bool:
-    """True or False from a word: the published scripts write both `--chop` and `--cpu True`."""
+    """True or False from a word: published scripts write both `--chop` and `--cpu True`."""
     value = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}.get(text.lower())
     if value is None:
         raise argparse.ArgumentTypeError(f'{text!r} is not True or False')
@@ -70,7 +70,7 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line."""
+    """A parser that reports a mistake in one line."""
 
     def add_version(self) -> None:
         """Add the flag --version, which prints the version and ends the program."""
@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
                         + f'; python {self.prog} --help lists the flags')
 
     def refuse_unknown(self, given: list[str], known: dict[str, str], others: Iterable[str]) -> None:
-        """Raises UserError for the first name of `given` that is no flag, with the nearest of those that are `known`,
+        """Raises UserError for the first of `given` that is no flag, and suggests the most similar one of `known`,
         {name in lower case: name}; others: further names that are accepted."""
         for name in given:
             if name not in (*known.values(), *others):

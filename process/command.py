@@ -1,4 +1,4 @@
-"""What every program of this project does alike: standard streams that cannot end it, errors in one line, a status."""
+"""Common to every command: standard streams that cannot end it, errors in one line, an exit status."""
 import errno
 import os
 import signal
@@ -12,21 +12,21 @@ from typing import TextIO
 from process.signals import ending
 from utility import UserError, out_of_memory
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file too large
 
 
 class Stream:
-    """A standard stream that ends no program: once its disk is full or its terminal gone, or where it was closed from
-    the start, what is written to it is dropped. `error` is the first failure to write, or None.
+    """A standard stream whose failure does not end the program: if its disk is full, its terminal gone, or it was
+    closed from the start, output is dropped. `error` is the first failure to write, or None.
 
-    A reader that has gone, as `head` does, raises BrokenPipeError unless `silent`.
+    A closed pipe (`| head`) raises BrokenPipeError unless `silent`.
     """
 
     def __init__(self, stream: TextIO | None, silent: bool = False) -> None:
         self._stream, self._silent = stream or _nowhere(), silent
         self.error: Exception | None = None
         if hasattr(self._stream, 'reconfigure'):
-            self._stream.reconfigure(errors='backslashreplace')  # a terminal may not know what a file is called
+            self._stream.reconfigure(errors='backslashreplace')  # file names may hold what a terminal cannot show
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -43,11 +43,11 @@ class Stream:
     def _attempt(self, call, *what):
         try:
             call(*what)
-        except (OSError, ValueError) as error:  # full, or gone; closed
+        except (OSError, ValueError) as error:  # disk full or terminal gone; closed
             nowhere = _nowhere()
             try:
-                os.dup2(nowhere.fileno(), self._stream.fileno())  # what is buffered goes there too
-            except (OSError, ValueError):  # it has no number: closed, or no file
+                os.dup2(nowhere.fileno(), self._stream.fileno())  # for what is buffered
+            except (OSError, ValueError):  # no file descriptor
                 self._stream = nowhere
             if isinstance(error, BrokenPipeError) and not self._silent:
                 raise
@@ -59,21 +59,21 @@ def _nowhere():
 
 
 def _occupy_standard_streams():
-    """Open a standard stream that is closed on nothing: else the next file that is opened would become it."""
+    """Open closed standard streams on the null device: otherwise the next file opened would take their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open() takes the lowest free number
 
 
 def command_line(afterwards: str = '') -> Callable:
-    """A decorator for the main(argv=None) of a program, which then returns its exit status: what main returns or 0;
-    2 if something given was wrong or the system refused something (a full disk, a folder taken away, memory), told in
-    one line; 75 if it may work later; 1 if it ended since nobody reads the output any longer; 128 + the number of the
-    signal that ended it: 130 after Ctrl-C, 143 after SIGTERM. Whatever was begun is cleaned up then.
+    """A decorator for the main(argv=None) of a program. It makes main return the exit status: what main returns, or 0;
+    2 after an error (wrong input, a full disk, a removed folder, out of memory), reported in one line; 75 if running it
+    again may work; 1 if the reader of its output is gone; 128 + the number of the signal that ended it: 130 after
+    Ctrl-C, 143 after SIGTERM. Cleanup runs in all cases.
 
-    afterwards: what to do after such a signal, in words.
+    afterwards: appended to the message after such a signal, such as how to resume.
     """
     def decorate(main):
         @wraps(main)
@@ -95,7 +95,7 @@ def command_line(afterwards: str = '') -> Callable:
 
 
 def _status(main, argv, afterwards):
-    """The exit status of main(argv); what it raises is told in one line."""
+    """The exit status of main(argv); what it raises is reported in one line."""
     try:
         return main(argv) or 0
     except UserError as error:
@@ -110,21 +110,21 @@ def _status(main, argv, afterwards):
         return 128 + getattr(end, 'number', signal.SIGINT)
     except Exception as error:
         if out_of_memory(error):
-            print('error: memory runs out; take a smaller network, batch or image, or end other programs',
+            print('error: out of memory; use a smaller network, batch or image, or end other programs',
                   file=sys.stderr)
         else:
             traceback.print_exc()
             text = ' '.join(str(error).split())[:200]
-            print(f'error: {type(error).__name__}: {text}; a fault of the program, or of an extension: the lines above '
-                  'say where', file=sys.stderr)
+            print(f'error: {type(error).__name__}: {text}; this is a bug in the program or an extension: the traceback '
+                  'above shows where', file=sys.stderr)
     return 2
 
 
 def _finish(status, stdout):
-    """Write out what was printed; `status`, but 2 if a full disk did not take it."""
+    """Flush stdout; returns `status`, or 2 if the disk was full."""
     with suppress(BrokenPipeError):
         stdout.flush()
     if getattr(stdout.error, 'errno', None) in FULL:
-        print(f'error: standard output: {stdout.error.strerror}; what was printed is not complete', file=sys.stderr)
+        print(f'error: standard output: {stdout.error.strerror}; the output is incomplete', file=sys.stderr)
         return status or 2
     return status

@@ -1,4 +1,4 @@
-"""Python files of the user, imported for what they add to the tables: losses, metrics, families of networks."""
+"""Extensions: Python files of the user that add entries to the tables (losses, metrics, families of networks)."""
 import importlib.util
 import sys
 import traceback
@@ -8,16 +8,16 @@ from utility import UserError, expand, shown
 
 
 def import_extensions(argv: list[str] | None) -> None:
-    """Import the files of --extension, before anything is looked up in a table that they add to. Raises UserError."""
+    """Import the files of --extension, before anything is looked up in the tables. Raises UserError."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument('--extension', type=import_files)
     parser.parse_known_args(argv)
 
 
 def import_files(paths: str) -> None:
-    """Import Python files, joined by commas, each once, for what they add to the tables.
+    """Import Python files, separated by commas, each once.
 
-    Raises UserError for one that cannot be imported.
+    Raises UserError if one cannot be imported.
     """
     for path in (expand(part).resolve() for part in filter(None, paths.split(','))):
         name = str(path)
@@ -28,7 +28,7 @@ def import_files(paths: str) -> None:
             raise UserError(f'--extension {shown(path)}: no such Python file (.py)')
         sys.modules[name] = importlib.util.module_from_spec(spec)
         if str(path.parent) not in sys.path:
-            sys.path.append(str(path.parent))  # for files beside it; last, so that none of them hides a module
+            sys.path.append(str(path.parent))  # for files beside it; last, so that they hide no module
         try:
             spec.loader.exec_module(sys.modules[name])
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Training by several processes, as torchrun starts them: what the ranks exchange, and how they end together."""
+"""The process group of a distributed training started by torchrun: what the ranks exchange, and how they stop."""
 import gc
 import inspect
 import io
@@ -22,19 +22,19 @@ from process.signals import AGAIN, Stopper
 from store.tensors import serialize
 from utility import UserError
 
-STUCK = 8     # seconds in which a process that was asked to stop must end its wait for the others
-LOOK = 0.05   # seconds between two looks at the store that all ranks share
-SYNC = 'broadcast_buffers'  # in each forward pass, by its name in this version of torch
+STUCK = 8     # seconds that a process that was asked to stop may still wait for the other ranks
+LOOK = 0.05   # seconds between two polls of the store that all ranks share
+SYNC = 'broadcast_buffers'  # in each forward pass; newer versions of torch have another name for it
 if 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).parameters:
     SYNC = 'forward_sync_buffers'
-LOST = ('gloo', 'nccl', 'connection', 'timed out', 'broken pipe', 'socket', 'tcpstore')  # words of their errors
+LOST = ('gloo', 'nccl', 'connection', 'timed out', 'broken pipe', 'socket', 'tcpstore')  # in errors about a lost rank
 T = TypeVar('T')
 
 
 class ProcessGroup:
-    """The processes that train together: this one is `rank` of `size`, and number local_rank on its machine.
+    """The ranks of a training: this one is `rank` of `size`, and number local_rank on its machine.
 
-    A group of one needs no connection; all its methods are trivial. Only rank 0 tests, saves and logs.
+    A group of one rank needs no connection; its methods are trivial. Only rank 0 tests, saves and logs.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
@@ -43,8 +43,8 @@ class ProcessGroup:
         self.restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0 and size > 1
         self._store = self._guard = None
         self._device = torch.device('cpu')
-        self._waits = 0         # numbers the waits by the store, which all ranks enter in the same order
-        self._since = None      # when this process began to wait for others; None while it does not
+        self._waits = 0         # numbers the waits on the store, which all ranks enter in the same order
+        self._since = None      # when this process began to wait for other ranks; None while it does not
 
     @classmethod
     def from_environment(cls) -> 'ProcessGroup':
@@ -57,21 +57,21 @@ class ProcessGroup:
         except ValueError:
             rank, size, local_rank = -1, 0, 0
         if not 0 <= local_rank <= rank < size:
-            raise UserError('RANK, WORLD_SIZE and LOCAL_RANK in the environment do not fit together; '
-                            'start by torchrun, or unset them')
+            raise UserError('RANK, WORLD_SIZE and LOCAL_RANK in the environment contradict each other; '
+                            'start with torchrun, or unset them')
         return cls(rank, size, local_rank)
 
     def open(self, device: torch.device, timeout: float) -> torch.device:
-        """Connect, and return this rank's own device. device: of --device; timeout: seconds that a wait for others may
-        take. Raises UserError if this rank has no device."""
+        """Connect, and return this rank's own device. device: of --device; timeout: of every wait for other ranks, in
+        seconds. Raises UserError if there is no device for this rank."""
         if self.size == 1:
             return device
         if device.type == 'mps':
-            raise UserError('--device mps works in one process only; start without torchrun, or give --device cpu')
+            raise UserError('--device mps supports one process only; start without torchrun, or give --device cpu')
         if device.type == 'cuda':
             if self.local_rank >= torch.cuda.device_count():
-                raise UserError(f'{torch.cuda.device_count()} GPUs are present, but torchrun started more processes '
-                                'here; lower --nproc_per_node')
+                raise UserError(f'{torch.cuda.device_count()} GPUs are present, but torchrun started more processes; '
+                                'lower --nproc_per_node')
             device = torch.device('cuda', self.local_rank)
             torch.cuda.set_device(device)
             os.environ.setdefault('TORCH_NCCL_BLOCKING_WAIT', '1')  # a timeout raises instead of aborting
@@ -87,18 +87,18 @@ class ProcessGroup:
         return device
 
     def close(self, orderly: bool) -> None:
-        """Disconnect. orderly: whether all ranks do so; otherwise some may wait for others that are gone."""
+        """Disconnect. orderly: whether all ranks do so; otherwise some may be waiting for lost ones."""
         if self._guard:
             self._guard.close()
             if orderly:
                 dist.destroy_process_group()
             elif self.is_rank0 and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
-                time.sleep(20 * LOOK)  # the store ends with this process, and the others have yet to look
+                time.sleep(20 * LOOK)  # the store ends with this process; let the other ranks read the error first
             self._guard = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """A context in which this process may have to wait for others."""
+        """A context in which this process may have to wait for other ranks."""
         before, self._since = self._since, time.monotonic()
         try:
             yield
@@ -106,7 +106,7 @@ class ProcessGroup:
             self._since = before
 
     def stuck(self) -> bool:
-        """Whether this process has waited for others longer than STUCK."""
+        """Whether this process has waited for other ranks longer than STUCK."""
         since = self._since
         return since is not None and time.monotonic() - since > STUCK
 
@@ -126,31 +126,31 @@ class ProcessGroup:
             dist.all_reduce(values)
             return values / self.size
 
-    def share(self, state: dict | None) -> dict | None:
-        """Rank 0's `state`, dicts of tensors and basic types or None, on every rank."""
+    def broadcast(self, content: dict | None) -> dict | None:
+        """Rank 0's `content`, a dict of tensors, basic types and dicts, or None, on every rank."""
         if self.size == 1:
-            return state
-        data = bytearray(serialize(state)) if self.is_rank0 else b''
+            return content
+        data = bytearray(serialize(content)) if self.is_rank0 else b''
         size = int(self._from_rank0(str(len(data))))
         with self.waiting():
             tensor = torch.frombuffer(data or bytearray(size), dtype=torch.uint8).to(self._device)
             dist.broadcast(tensor, 0)
         if self.is_rank0:
-            return state
+            return content
         return torch.load(io.BytesIO(tensor.cpu().numpy()), map_location='cpu', weights_only=True)
 
     def wrap(self, stage: nn.Module) -> DistributedDataParallel:
-        """`stage` so that gradients are means over the ranks; all ranks get the weights of rank 0. To be done anew when
-        other parameters begin to learn."""
-        gc.collect()  # an earlier wrapper is part of a cycle, and would take part in each step
+        """`stage` in DistributedDataParallel: gradients are averaged over the ranks, weights broadcast from rank 0.
+        To be wrapped again when other parameters are trained."""
+        gc.collect()  # an earlier wrapper is part of a reference cycle, and its hooks would run in each step
         with self.waiting():
-            for buffer in stage.buffers():  # older versions leave these to the forward passes
+            for buffer in stage.buffers():  # older versions of torch do so in each forward pass only
                 dist.broadcast(buffer, 0)
             return DistributedDataParallel(stage, [self.local_rank] if self._device.type == 'cuda' else None,
                                            find_unused_parameters=stage.encoder_only, **{SYNC: False})
 
     def in_turn(self, work: Callable[[], T]) -> T:
-        """What work() returns. On each machine one rank does it first, so that the others find its files."""
+        """What work() returns. Local rank 0 of each machine runs it first, so that the others find its files."""
         if self.size == 1:
             return work()
         self._waits += 1
@@ -163,45 +163,45 @@ class ProcessGroup:
         return done
 
     def tick(self, stopper: Stopper, done: bool = False) -> bool:
-        """Whether rank 0 is done testing. While it tests, it calls this before each image, and the others call it
-        repeatedly: so no rank waits too long, and a signal to any rank reaches all."""
+        """Whether rank 0 is done testing. Rank 0 calls this before each test image, the other ranks repeatedly: so no
+        wait reaches the timeout, and a signal to any rank reaches all."""
         done, stop = self.mean([done, stopper.number is not None])
         self.agree(stopper, stop)
         return done > 0
 
     def wait_for_test(self, stopper: Stopper) -> None:
-        """Wait until rank 0 has tested. Raises Stopped if a signal has come to any rank."""
+        """Wait until rank 0 has tested. Raises Stopped if any rank has received a signal."""
         while not self.tick(stopper):
             stopper.check()
 
     def agree(self, stopper: Stopper, stop: float) -> None:
-        """Let all ranks stop at their next check if any was asked to. stop: the share of ranks that were asked."""
+        """Make all ranks stop at their next check if any was asked to stop. stop: fraction of ranks that were asked."""
         if self.size > 1:
             stopper.agree(stop > 0)
 
     def wait_for_rank0(self) -> None:
-        """Wait, however long it takes, until rank 0 comes here too."""
+        """Wait without a timeout until rank 0 calls this too."""
         if self.size > 1:
             self._from_rank0()
 
-    def told(self) -> bool:
-        """Whether a rank has published the error that ends all of them."""
+    def error_published(self) -> bool:
+        """Whether a rank has published the error that ends all ranks."""
         with suppress(RuntimeError):  # the store may be gone
             return self._store is not None and self._store.check(['failed'])
         return False
 
-    def tell(self, text: str) -> bool:
-        """Publish the error `text`, so that ranks which wait for this one end too. Returns whether this rank is to
+    def publish_error(self, text: str) -> bool:
+        """Publish the error `text`, so that ranks that wait for this one end too. Returns whether this rank should
         print it: not if another rank has published the same."""
         if self._store is None:
-            return self.is_rank0  # all ranks are given the same command line
+            return self.is_rank0  # all ranks have the same command line
         with suppress(RuntimeError):  # the store may be gone
-            rank, _, told = self._store.compare_set('failed', '', f'{self.rank} {text}').decode().partition(' ')
-            return rank == str(self.rank) or text != told
+            rank, _, first = self._store.compare_set('failed', '', f'{self.rank} {text}').decode().partition(' ')
+            return rank == str(self.rank) or text != first
         return True
 
     def _from_rank0(self, text: str = 'done') -> str:
-        """Rank 0's `text`, as soon as it comes here."""
+        """Rank 0's `text`, as soon as it calls this."""
         self._waits += 1
         if self.is_rank0:
             self._store.set(f'{self._waits}', text)
@@ -210,7 +210,7 @@ class ProcessGroup:
         return self._store.get(f'{self._waits}').decode()
 
     def _wait_for(self, key: str) -> None:
-        """Wait for `key` in the store, however long it takes. Raises UserError with the error of another rank."""
+        """Wait for `key` in the store without a timeout. Raises UserError with the error of another rank."""
         while not self._store.check([key]):
             if self._store.check(['failed']):
                 raise UserError(self._store.get('failed').decode().partition(' ')[2])
@@ -221,7 +221,7 @@ SINGLE = ProcessGroup()
 
 
 class Process(NamedTuple):
-    """What a session runs on: its device, the signals that stop it, the GPUs or the ranks that share each batch."""
+    """What a session runs on: its device, the stop signals, the GPUs or the ranks that share each batch."""
     device: torch.device
     stopper: Stopper
     n_gpus: int = 1
@@ -229,13 +229,13 @@ class Process(NamedTuple):
 
 
 def lost(error: RuntimeError) -> bool:
-    """Whether a RuntimeError says that another rank is gone or silent."""
+    """Whether a RuntimeError is about another rank that has ended or does not answer."""
     return isinstance(error, getattr(dist, 'DistError', ())) or any(word in str(error).lower() for word in LOST)
 
 
 def report_loss(group: ProcessGroup, error: RuntimeError) -> int:
-    """Print one line about a lost rank, unless another rank has said why it ends. Returns the exit status."""
-    if group.told():
+    """Print one line about a lost rank, unless a rank has published why it ended. Returns the exit status."""
+    if group.error_published():
         return 2
     reason = str(error).strip().splitlines()[0][:200]
     print(f'error: rank {group.rank} of {group.size} lost another rank ({reason}); the same command resumes from '
@@ -244,8 +244,8 @@ def report_loss(group: ProcessGroup, error: RuntimeError) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process of a group at once, with `status`. Python's own exit would wait for threads that wait for a lost
-    rank; and gloo's threads, which give back the last tensors, abort if they need an interpreter that has ended."""
+    """End this rank at once with exit status `status`. Python's own exit would wait for threads that wait for a lost
+    rank, and gloo's threads abort if they release tensors after the interpreter has ended."""
     try:
         for child in multiprocessing.active_children():
             child.kill()

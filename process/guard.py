@@ -1,4 +1,4 @@
-"""A thread that ends this process where a signal handler of Python cannot: in a wait for another rank."""
+"""A thread that ends this process while it waits for another rank, when Python's signal handlers do not run."""
 import os
 import signal
 import socket
@@ -10,8 +10,8 @@ from process.signals import AGAIN, SIGNALS
 
 
 class Guard:
-    """Ends this process if it was asked to stop but waits for other ranks; asks it to stop if the torchrun that
-    started it is gone. rank: of this process; stuck(): whether it waits too long to be asked to stop."""
+    """Ends this process if it was asked to stop but is stuck waiting for other ranks; asks it to stop if the torchrun
+    that started it is gone. rank: of this process; stuck(): whether it has waited too long."""
 
     def __init__(self, rank: int, stuck: Callable[[], bool]) -> None:
         self._rank, self._stuck = rank, stuck
@@ -36,11 +36,11 @@ class Guard:
                 self._launcher = None
                 os.kill(os.getpid(), signal.SIGTERM)
             if asked and self._stuck():
-                os.write(2, f'error: rank {self._rank}: asked to stop while it waited for another rank\n'.encode())
+                os.write(2, f'error: rank {self._rank}: stopped while waiting for another rank\n'.encode())
                 os._exit(AGAIN)
 
     def close(self) -> None:
-        """Hand the signals back and end the thread."""
+        """Stop receiving signals and end the thread."""
         if self._before is not None:
             signal.set_wakeup_fd(self._before)
         self._signalled.close()

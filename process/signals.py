@@ -1,4 +1,4 @@
-"""Signals that ask the program to stop: a training finishes its step, saves, and its exit status says: run again."""
+"""Signals that ask the program to stop: a training finishes its step and saves; its exit status means "run again"."""
 import multiprocessing
 import os
 import signal
@@ -11,11 +11,11 @@ from types import FrameType
 
 AGAIN = 75  # exit status of a training that was stopped: EX_TEMPFAIL of sysexits.h, "run me again"
 SIGNALS = {getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)}
-REPEATED = 30  # seconds in which torchrun may pass on a signal that every rank has had already
+REPEATED = 30  # seconds in which torchrun may forward a signal that every rank has received already
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked to stop. Not an Exception, so that no `except Exception` takes it for a damaged image."""
+    """A signal asked to stop. Not an Exception, so that no `except Exception` mistakes it for a damaged image."""
 
 
 class Ended(KeyboardInterrupt):
@@ -50,15 +50,15 @@ class Stopper:
     check(); the second one ends the process as it would without this context."""
 
     def __init__(self) -> None:
-        self.number = None     # of the signal that came
-        self.deferred = False  # whether there is something to finish and save first
-        self.agreed = None     # with several ranks: whether all know that one was asked to stop
+        self.number = None     # of the signal received
+        self.deferred = False  # whether a step must be finished and saved first
+        self.agreed = None     # with several ranks: whether all know that one received a signal
         self.quiet = False     # whether rank 0 prints instead
         self._since = 0.0
         self._before = {}
 
     def __enter__(self) -> 'Stopper':
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
             for number in SIGNALS:                                 # Windows has no SIGHUP
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
                     self._before[number] = signal.signal(number, self._heard)
@@ -69,7 +69,7 @@ class Stopper:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises Stopped if a signal has come; with several ranks, once all of them know."""
+        """Raises Stopped if a signal was received; with several ranks, once all of them know."""
         if self.number and self.agreed is not False:
             raise Stopped
 
@@ -78,7 +78,7 @@ class Stopper:
         self.agreed, self.quiet = False, not is_rank0
 
     def agree(self, stop: bool) -> None:
-        """stop: whether a signal has come to any rank, the same on all."""
+        """stop: whether any rank has received a signal; the same on all ranks."""
         self.agreed = stop
         if stop:
             self.number = self.number or signal.SIGTERM

@@ -1,1 +1,1 @@
-"""The method written down plainly: what the tests compare with and the benchmark measures against."""
+"""A direct implementation of the method, the reference for tests and the baseline of the benchmark."""

@@ -1,7 +1,7 @@
-"""The method written down in the most straightforward way: what the product is measured against, and must equal.
+"""A direct, unoptimised implementation of the method, which the project's must equal in results.
 
-Adaptation trains a copy; the blur takes all taps of its kernel; every layer (reference/networks.py) runs in PyTorch's
-default memory format. Weights pass from one side to the other. The product imports nothing from here.
+Adaptation trains a copy of the network; blur uses all taps of its kernel; every layer (reference/networks.py) runs in
+PyTorch's default memory format. State dicts are interchangeable. The project imports nothing from here.
 """
 import copy
 import math
@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Degrade = Callable[[Tensor], tuple[Tensor, Tensor]]       # hr → lq, up
-Cue = Callable[[Tensor, Tensor, Tensor], Tensor]          # lq, up, hr → what the teacher's encoder sees
+Cue = Callable[[Tensor, Tensor, Tensor], Tensor]          # lq, up, hr → input of the teacher's encoder
 
 
 def adapted(mln: nn.Module, lq: Tensor, up: Tensor, hr: Tensor, rates: Sequence[float],
             freeze_tail: bool = False) -> nn.Module:
-    """A copy of mln after one SGD step on its L1 for each of `rates`; stage 4 freezes the tail."""
+    """A copy of mln after one SGD step on L1 for each of `rates`; stage 4 freezes the tail."""
     net = copy.deepcopy(mln).requires_grad_(True)
     net.tail.requires_grad_(not freeze_tail)
     for rate in rates:
@@ -29,7 +29,7 @@ def adapted(mln: nn.Module, lq: Tensor, up: Tensor, hr: Tensor, rates: Sequence[
 
 
 def stage1(mln: nn.Module, hr: Tensor, degrade: Degrade) -> Tensor:
-    """One step's gradient, left in .grad of what the stage trains; returns the loss, a scalar. hr (B, 3, H, W)."""
+    """Computes the gradient of one step in .grad of the trained network; returns the scalar loss. hr (B, 3, H, W)."""
     lq, up = degrade(hr)
     loss = F.l1_loss(mln(lq, up)[0], hr)
     loss.backward()
@@ -37,7 +37,7 @@ def stage1(mln: nn.Module, hr: Tensor, degrade: Degrade) -> Tensor:
 
 
 def stage2(mln: nn.Module, hr: Tensor, degrade: Degrade, n_tasks: int, rates: Sequence[float]) -> Tensor:
-    """First-order MAML: the outer gradient is taken at a copy that holds the adapted weights."""
+    """First-order MAML: the outer gradient is computed on a copy with the adapted weights."""
     total, half = 0, len(hr) // 2
     for _ in range(n_tasks):
         lq, up = degrade(hr)
@@ -52,7 +52,7 @@ def stage2(mln: nn.Module, hr: Tensor, degrade: Degrade, n_tasks: int, rates: Se
 
 
 def stage3(teacher: nn.Module, cue: Cue, hr: Tensor, degrade: Degrade) -> Tensor:
-    """The teacher learns from what it sees of the degradation."""
+    """The teacher is trained with the cue as the input of its encoder."""
     lq, up = degrade(hr)
     loss = F.l1_loss(teacher(lq, cue(lq, up, hr))[0], hr)
     loss.backward()
@@ -85,7 +85,7 @@ def adapted_features(mln: nn.Module, rates: Sequence[float], freeze_tail: bool) 
 
 
 def pair_cue(scale: int) -> Cue:
-    """The cue of KDSR's teacher: lq and hr, the latter unshuffled."""
+    """The cue of KDSR's teacher: lq and the pixel-unshuffled hr."""
     return lambda lq, up, hr: torch.cat([lq, F.pixel_unshuffle(hr, scale)], 1)          # (B, 3 + 3s², h, w)
 
 
@@ -112,8 +112,8 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, factor: float) -> Tensor:
-    """MATLAB's bicubic along both axes, image (B, C, H, W): every output pixel gathers its taps, more of them where
-    factor < 1, against aliasing."""
+    """MATLAB's bicubic along both axes, image (B, C, H, W): every output pixel gathers its taps; antialiased if
+    factor < 1."""
     stretch = max(1, 1 / factor)
     for dim in (2, 3):
         size = image.shape[dim]

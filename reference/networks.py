@@ -1,4 +1,4 @@
-"""The networks of MRDA and KDSR, layer by layer, as the papers draw them; state dicts have the published names."""
+"""The networks of MRDA and KDSR, layer by layer as in the papers; state dicts have the published keys."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class MLN(nn.Module):
         self.tail = tail(n_feats, scale)
 
     def forward(self, lq: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        """(sr, features) of lq (B, 3, h, w) and up (B, 3, sh, sw), lq upsampled by bicubic."""
+        """(sr, features) of lq (B, 3, h, w) and up (B, 3, sh, sw), its bicubic upsampling."""
         features = self.body(self.head(lq))                         # (B, C, h, w)
         return self.tail(features) + up, features                   # (B, 3, sh, sw), (B, C, h, w)
 
@@ -100,7 +100,7 @@ class KDSRBlock(nn.Module):
 
 
 class Body(nn.Module):
-    """Blocks one after the other, all given the same z."""
+    """A sequence of blocks that all get the same z."""
 
     def __init__(self, blocks: list[nn.Module]) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Body(nn.Module):
 
 
 class SRNetwork(nn.Module):
-    """The SR network of both families; compress: rep → z where the encoder does not do so itself."""
+    """The SR network of both families; compress: rep → z, None if rep is z."""
 
     def __init__(self, scale: int, n_feats: int, blocks: list[nn.Module], compress: nn.Module | None = None) -> None:
         super().__init__()
@@ -179,22 +179,22 @@ class KDSREncoder(nn.Module):
 
 
 class BlindSR(nn.Module):
-    """A teacher or a student: an encoder, and the SR network that its representation guides."""
+    """A teacher or a student: an encoder, and the SR network conditioned on its representation."""
 
-    def __init__(self, encoder: nn.Module, generator: nn.Module, student: bool) -> None:
+    def __init__(self, encoder: nn.Module, sr_network: nn.Module, student: bool) -> None:
         super().__init__()
         self.encoder_name = 'E_st' if student else 'E'
         self.add_module(self.encoder_name, encoder)
-        self.G = generator
+        self.G = sr_network
 
     def forward(self, lq: Tensor, cue: Tensor) -> tuple[Tensor, Tensor]:
-        """(sr, distilled feature) of lq (B, 3, h, w); cue: what the encoder sees."""
+        """(sr, distilled feature) of lq (B, 3, h, w); cue: the input of the encoder."""
         rep, feature = getattr(self, self.encoder_name)(cue)
         return self.G(lq, rep), feature                             # (B, 3, sh, sw), (B, 256 or 4C)
 
 
 def mrda(scale: int, n_feats: int, n_blocks: int, student: bool) -> BlindSR:
-    """MRDA_T or MRDA_S; n_feats: channels of the MLN, whose features the teacher sees."""
+    """MRDA_T or MRDA_S; n_feats: channels of the MLN's features, the input of the teacher's encoder."""
     compress = nn.Sequential(nn.Linear(256, 64, bias=False), lrelu())
     network = SRNetwork(scale, 64, [RDABlock(64) for _ in range(n_blocks)], compress)
     return BlindSR(DEN(3 if student else n_feats), network, student)

@@ -1,4 +1,4 @@
-"""Results: scores, tables beside the published numbers, curves, panels, pages."""
+"""Results: scores, tables with published results, curves, comparison figures, HTML pages."""
 import logging
 
-logging.getLogger('matplotlib').setLevel(logging.ERROR)  # its warnings where no home folder can be written help nobody
+logging.getLogger('matplotlib').setLevel(logging.ERROR)  # no warnings about a home folder that is not writable

@@ -1,4 +1,4 @@
-"""Scoring a stage on test sets: {metric: value} of each image, means of each set, the images themselves."""
+"""Scoring a stage on test sets: metrics of each image, means of each set, saved images."""
 import csv
 import io
 import json
@@ -23,13 +23,13 @@ from utility import luma, quantize
 
 
 class Score(NamedTuple):
-    """One image: its name, {metric: value}."""
+    """The scores of one image: its name, {metric: value}."""
     image: str
     values: dict
 
 
 class SetScores(NamedTuple):
-    """Scores of one test set under one degradation. by_step: a list of Score per adaptation step that is shown."""
+    """Scores of one test set under one degradation. by_step: a list of Score for each adaptation step."""
     name: str
     degradation: Pipeline
     by_step: list
@@ -44,8 +44,8 @@ def _mean(values: list[dict[str, float]]) -> dict[str, float]:
 
 
 def to_float(image: Tensor, rgb_range: float, device: torch.device, n_colors: int = 3) -> Tensor:
-    """uint8 (B, 3, H, W), or several images as further channels → float in [0, rgb_range] on `device`; with n_colors 1
-    their luma, rounded to 8 bits, (B, 1, H, W)."""
+    """uint8 (B, 3, H, W), or several images concatenated along channels → float in [0, rgb_range] on `device`; with
+    n_colors 1 their luma, rounded to 8 bits, (B, 1, H, W)."""
     image = image.to(device, non_blocking=True).float()
     if n_colors == 1:
         image = torch.cat([luma(each).round_() for each in image.split(3, 1)], 1)
@@ -59,7 +59,7 @@ def to_uint8(image: Tensor, rgb_range: float) -> np.ndarray:
 
 
 class Evaluator:
-    """Scores a stage's super-resolved images under fixed degradations; every image is decoded once for all of them.
+    """Scores a stage's super-resolved images under fixed degradations; each test image is decoded once.
 
     pairs: (set, image, hr, degradation) → (lq, up), a Degraded or Files of data.pairs; metrics: names of METRICS.
     """
@@ -70,13 +70,13 @@ class Evaluator:
         self.pairs, self.degradations = pairs, degradations
         self.scale, self.rgb_range, self.device = scale, rgb_range, device
         self.ensemble, self.metrics, self.n_colors = ensemble, metrics, n_colors
-        self.results = results  # folder for the images, None to keep none
+        self.results = results  # folder for the images, None: do not save them
 
     @torch.no_grad()
     def score(self, stage: Stage, testset: TestSet, check: Callable[[], None] = lambda: None,
               watch: Callable[..., None] = lambda *_: None) -> list[SetScores]:
         """Scores of `stage` on `testset`: a SetScores for each degradation. check(): called before each image;
-        watch(name, up, sr, hr): with each super-resolved one."""
+        watch(name, up, sr, hr): called with each super-resolved image."""
         scores = [SetScores(testset.name, degradation, []) for degradation in self.degradations]
         for image, hr8 in testset:
             check()
@@ -89,7 +89,7 @@ class Evaluator:
         return scores
 
     def _note(self, scores, image, hr, steps):
-        """Add the scores of one image, and write the image if wanted. steps: its sr after each adaptation step."""
+        """Add the scores of one image, and save the image if --save_results. steps: sr after each adaptation step."""
         for step, sr in enumerate(steps):
             if step == len(scores.by_step):
                 scores.by_step.append([])
@@ -105,7 +105,7 @@ class Evaluator:
         return stage.predict(lq, up, hr)
 
     def protocol(self, oracle: bool) -> str:
-        """One line that says how the scores were made. oracle: whether the stage adapts on the ground truth."""
+        """One line on how the scores are computed. oracle: whether the stage adapts on the ground truth."""
         single = f'{self.degradations[0]}; ' if len(self.degradations) == 1 else ''
         return (f'{single}{self.pairs.label(self.degradations[0])}; noise on the 0-255 scale; '
                 f'HR cropped to a multiple of {self.scale}, '
@@ -116,7 +116,7 @@ class Evaluator:
 
 
 def write_csv(folder: Path, scores: SetScores) -> None:
-    """One row per image of a SetScores, in <set>_<degradation>.csv; names that UTF-8 cannot hold as escapes.
+    """Write <set>_<degradation>.csv with a row per image of a SetScores; what UTF-8 cannot encode is escaped.
 
     Raises UserError if it cannot be written.
     """
@@ -131,12 +131,12 @@ def write_csv(folder: Path, scores: SetScores) -> None:
 
 
 def overall(scored: list[SetScores], step: int = -1) -> dict[str, float]:
-    """{metric: mean} of one set over its degradations, from the list of their SetScores."""
+    """{metric: mean} of one set over its degradations. scored: a SetScores for each."""
     return _mean([scores.mean(step) for scores in scored])
 
 
 def lines(scored: list[SetScores]) -> Iterator[str]:
-    """The log's lines for one set under all its degradations: the mean, before it those after each adaptation step."""
+    """Log lines for one set: the mean over its degradations, preceded by those after each adaptation step."""
     name, steps = scored[0].name, len(scored[0].by_step)
     if steps > 1:
         yield from (f'{name} after {step} adaptation steps: {_text(overall(scored, step))}' for step in range(steps))
@@ -144,5 +144,5 @@ def lines(scored: list[SetScores]) -> Iterator[str]:
 
 
 def _text(means):
-    """'PSNR: 31.982 SSIM: 0.8872', as published; further metrics follow."""
+    """'PSNR: 31.982 SSIM: 0.8872', as in published logs, then further metrics."""
     return ' '.join(f'{metric.title(name)}: {metric.logged(name, mean)}' for name, mean in means.items())

@@ -1,4 +1,4 @@
-"""Two folders of image files, super-resolved and ground truth: what belongs together, and its scores."""
+"""Two folders of image files, super-resolved and ground truth: matching files, and their scores."""
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,35 +16,35 @@ from utility import UserError, shown
 def pairs(sr: Path, hr: Path) -> list[tuple[str, Path, Path]]:
     """[(name, super-resolved file, ground-truth file)] of two folders, globs or files.
 
-    Files pair up by their path below the folder, without suffix, and by the rule of data.pairs.partner(); two files
-    pair up whatever they are called. Raises UserError with the names that have no partner, or several.
+    Files are matched by their path below the folder, without suffix, by data.pairs.partner(); two single files match
+    whatever their names. Raises UserError with the names that have no match, or several.
     """
     if sr.is_file() and hr.is_file():
         return [(sr.stem, sr, hr)]
-    truths, found, lonely = _unique(_named(hr, 'the second folder')), [], []
+    truths, found, unmatched = _unique(_named(hr, 'the second folder')), [], []
     for name, path in _named(sr, 'the first folder'):
         own = partner(name, truths)
-        found.append((own, path, truths[own])) if own else lonely.append(name)
-    lonely += sorted(truths.keys() - {name for name, *_ in found})
+        found.append((own, path, truths[own])) if own else unmatched.append(name)
+    unmatched += sorted(truths.keys() - {name for name, *_ in found})
     _unique((name, path) for name, path, _ in found)
-    if lonely:
-        raise UserError(f'no partner in the other folder for {", ".join(map(shown, lonely[:10]))}'
-                        + (f' and {len(lonely) - 10} more' if len(lonely) > 10 else ''))
+    if unmatched:
+        raise UserError(f'no matching file in the other folder for {", ".join(map(shown, unmatched[:10]))}'
+                        + (f' and {len(unmatched) - 10} more' if len(unmatched) > 10 else ''))
     return found
 
 
 def _named(source: Path, role: str) -> list[tuple[str, Path]]:
-    """(name, file) of every image that `source` names: its path below a folder, its name alone if it is a glob's."""
+    """(name, file) of every image of `source`; name: its path below a folder, its file name for a glob."""
     return [((path.relative_to(source) if source.is_dir() else Path(path.name)).with_suffix('').as_posix(), path)
             for path in find_photos(source, role)]
 
 
 def _unique(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """{name: file} of pairs of these. Raises UserError if two files have one name."""
+    """{name: file} from pairs (name, file). Raises UserError if two files have the same name."""
     found = {}
     for name, path in files:
         if found.setdefault(name, path) != path:
-            raise UserError(f'{shown(found[name])} and {shown(path)} are both of the image {shown(name)}; '
+            raise UserError(f'{shown(found[name])} and {shown(path)} both match the image {shown(name)}; '
                             'leave one of them out')
     return found
 
@@ -59,17 +59,16 @@ def read(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def score(sr_path: Path, hr_path: Path, border: int, metrics: list[str],
           max_pixels: int = MAX_PIXELS) -> dict[str, float]:
-    """{metric: value} of two image files; the ground truth is cropped to the super-resolved image where it is larger.
+    """{metric: value} of two image files; a larger ground truth is cropped to the super-resolved image.
 
-    Raises UserError if a file cannot be read, their sizes do not fit, or `border` leaves too few pixels.
+    Raises UserError if a file cannot be read, their sizes differ too much, or `border` leaves too few pixels.
     """
     sr, hr = (torch.from_numpy(read(path, max_pixels)).permute(2, 0, 1)[None] / 255 for path in (sr_path, hr_path))
     height, width = sr.shape[-2:]
     if not all(0 <= large - small < 4 for small, large in zip(sr.shape[-2:], hr.shape[-2:], strict=True)):
-        raise UserError(f'{shown(sr_path)} is {width}x{height} pixels and {shown(hr_path)} '
-                        f'{hr.shape[-1]}x{hr.shape[-2]}; the ground truth may be at most 3 pixels larger, which are '
-                        'cropped at the right and bottom')
+        raise UserError(f'{shown(sr_path)} is {width}x{height} pixels, but {shown(hr_path)} is '
+                        f'{hr.shape[-1]}x{hr.shape[-2]}; the ground truth may be at most 3 pixels larger per side')
     if 'ssim_y' in metrics and min(height, width) < 2 * border + WINDOW:
-        raise UserError(f'{shown(sr_path)} is {width}x{height} pixels: --border {border} leaves too few for the '
-                        f'{WINDOW}x{WINDOW} window of SSIM; lower it')
+        raise UserError(f'{shown(sr_path)} is {width}x{height} pixels: too small for --border {border} and the '
+                        f'{WINDOW}x{WINDOW} window of SSIM; lower --border')
     return scores(metrics, sr, hr[..., :height, :width], border)

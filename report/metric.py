@@ -1,4 +1,4 @@
-"""The table of metrics: how close a super-resolved image is to its ground truth."""
+"""METRICS, the table of image quality metrics against the ground truth."""
 import argparse
 import math
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ class Metric(NamedTuple):
 
     function: (sr, hr, border, rgb_range) → float, for two images (1, 3, H, W) in [0, rgb_range] of which `border`
     pixels are shaved on each side; unit: '' if there is none; decimals: in tables; definition: what it is computed on;
-    prepare: called before anything runs, raises UserError if the metric cannot be computed here.
+    prepare: called before anything runs; raises UserError if the metric cannot be computed.
     """
     function: Callable[[Tensor, Tensor, int, float], float]
     unit: str
@@ -31,8 +31,8 @@ class Metric(NamedTuple):
 
 
 def levels(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> tuple[Tensor, Tensor]:
-    """sr, hr (1, 3, H, W) in [0, rgb_range] → (3, H - 2 * border, W - 2 * border) each: float64, rounded to 0-255. Of
-    (1, 1, H, W), gray images, the three channels are equal.
+    """sr, hr (1, 3, H, W) in [0, rgb_range] → (3, H - 2 * border, W - 2 * border) each: float64, rounded to 0-255. Gray
+    images (1, 1, H, W) become three equal channels.
 
     Raises ValueError if the shapes differ.
     """
@@ -56,7 +56,7 @@ def psnr_y(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> float:
 
 
 def psnr_rgb(sr: Tensor, hr: Tensor, border: int, rgb_range: float = 1) -> float:
-    """PSNR in dB of the squared error's mean over all pixels and the three channels; otherwise as psnr_y."""
+    """PSNR in dB of the mean squared error over all pixels and the three channels; otherwise as psnr_y."""
     sr, hr = levels(sr, hr, border, rgb_range)
     return _psnr((sr - hr) / 255)
 
@@ -100,7 +100,7 @@ DEFAULT = ('psnr_y', 'ssim_y')
 
 
 def metric_names(text: str) -> str:
-    """An argparse type: names of METRICS joined by commas, without spaces."""
+    """An argparse type: names of METRICS separated by commas; returned without spaces."""
     names = [name.strip() for name in text.split(',')]
     for name in names:
         if name not in METRICS:
@@ -114,7 +114,7 @@ metric_names.__name__ = 'str'  # what --help shows as the value
 
 
 def prepare(names: Iterable[str]) -> None:
-    """To be called before anything runs. Raises UserError if a metric cannot be computed here."""
+    """To be called before anything runs. Raises UserError if a metric cannot be computed."""
     for name in names:
         METRICS[name].prepare()
 
@@ -125,18 +125,18 @@ def scores(names: Iterable[str], sr: Tensor, hr: Tensor, border: int, rgb_range:
 
 
 def title(name: str) -> str:
-    """What people read: 'psnr_y' → 'PSNR', 'psnr_rgb' → 'PSNR-RGB'."""
+    """The displayed name: 'psnr_y' → 'PSNR', 'psnr_rgb' → 'PSNR-RGB'."""
     return name.upper().removesuffix('_Y').replace('_', '-')
 
 
 def label(name: str) -> str:
-    """Of an axis: 'PSNR (dB)'."""
+    """The label of an axis: 'PSNR (dB)'."""
     unit = METRICS[name].unit if name in METRICS else ''
     return title(name) + f' ({unit})' * bool(unit)
 
 
 def number(name: str, value: float, more: int = 0) -> str:
-    """A score with the decimals of its metric, and `more`; 4 for a metric that is not in the table."""
+    """A score with the decimals of its metric plus `more`; 4 for a metric that is not in METRICS."""
     return f'{value:.{(METRICS[name].decimals if name in METRICS else 4) + more}f}'
 
 
@@ -146,11 +146,11 @@ def written(name: str, value: float) -> str:
 
 
 def logged(name: str, value: float) -> str:
-    """A score as the log shows it: with at least three decimals, as published ('PSNR: 31.982 SSIM: 0.8872')."""
+    """A score in the log: at least three decimals, as in published logs ('PSNR: 31.982 SSIM: 0.8872')."""
     return number(name, value, max(0, 3 - METRICS[name].decimals))
 
 
 def definitions(names: Iterable[str]) -> str:
-    """One line: what each metric is computed on."""
+    """One line with the definition of each metric."""
     return ', '.join(f'{title(name)} ({METRICS[name].definition})' if METRICS[name].definition else title(name)
                      for name in names)

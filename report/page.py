@@ -1,4 +1,4 @@
-"""Pieces of an HTML page: charts, tables, images within the text. Whatever is shown is escaped here."""
+"""Elements of an HTML page: charts, tables, embedded images. All text is escaped here."""
 import base64
 import io
 from collections.abc import Container, Sequence
@@ -29,8 +29,8 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def table(caption: str, head: Sequence, rows: Sequence, marked: Container[int] = ()) -> str:
-    """A table. head: rows of (text, columns that it spans); rows: the first cell of each names it; marked: indices of
-    rows that are set apart."""
+    """A table. head: rows of (text, columns spanned); rows: the first cell of each is its heading; marked: indices of
+    highlighted rows."""
     lines = [f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>',
              f'<caption>{escape(caption)}</caption><thead>']
     for cells in head:

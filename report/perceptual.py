@@ -1,6 +1,6 @@
-"""LPIPS and DISTS, by the optional package torchmetrics: distances between deep features, so lower is better.
+"""LPIPS and DISTS by the optional package torchmetrics: distances between deep features; lower is better.
 
-torchmetrics brings the weights of both distances; those of the features, AlexNet's and VGG-16's, are torchvision's.
+torchmetrics contains the weights of both distances; those of the features, AlexNet and VGG-16, are torchvision's.
 """
 import math
 from functools import cache
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from utility import UserError
 
-SMALLEST = 32  # pixels: what AlexNet's layers need
+SMALLEST = 32  # pixels: the smallest input of AlexNet
 NETWORKS = {  # module, class and settings in torchmetrics; torchvision's weights
     'lpips': ('image', 'LearnedPerceptualImagePatchSimilarity', {'net_type': 'alex', 'normalize': True},
               'AlexNet_Weights.DEFAULT'),
-    # The network itself: torchmetrics.image's metric loads VGG-16 again for each image.
+    # The network itself, as the metric of torchmetrics.image loads VGG-16 again for each image.
     'dists': ('functional.image.dists', 'DISTSNetwork', {}, 'VGG16_Weights.DEFAULT'),
 }
 
@@ -24,7 +24,7 @@ NETWORKS = {  # module, class and settings in torchmetrics; torchvision's weight
 def network(name: str) -> nn.Module:
     """The network of NETWORKS[name] with its published weights, built once: (sr, hr) → distance, both in [0, 1].
 
-    Weights that are not there are downloaded by torchvision. Raises UserError if they or the package are missing.
+    torchvision downloads missing weights. Raises UserError if they or the package are missing.
     """
     module, kind, settings, weights = NETWORKS[name]
     try:
@@ -34,12 +34,12 @@ def network(name: str) -> nn.Module:
         raise UserError(f'--metrics {name}: the package torchmetrics is missing or too old '
                         f'({str(error).splitlines()[0]}); pip install -r requirements-extra.txt') from error
     try:
-        with torch.random.fork_rng():  # random weights are drawn before the published ones are loaded
+        with torch.random.fork_rng():  # weights are initialised at random before the published ones are loaded
             return build(**settings).eval().requires_grad_(False)
     except (OSError, RuntimeError) as error:
         url = models.get_weight(weights).url
-        raise UserError(f'--metrics {name}: its weights are missing ({error}); put {url} '
-                        f'into {torch.hub.get_dir()}/checkpoints') from error
+        raise UserError(f'--metrics {name}: its weights are missing ({error}); download {url} '
+                        f'to {torch.hub.get_dir()}/checkpoints') from error
 
 
 @torch.no_grad()

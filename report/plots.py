@@ -1,4 +1,4 @@
-"""Pictures: curves of a run, and panels that compare images. Names are data: never mathematics, never a warning."""
+"""Figures: curves of a run, and panels that compare images. Names are shown literally, without mathtext or warnings."""
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,23 +20,23 @@ from report import metric
 from store.files import write_bytes
 from utility import shown
 
-LIGHT = ('#1f5fa8', '#b3541e', '#2c7a4b', '#8a3f8f', '#7a6a00', '#a3263f')  # of lines on white
-DARK = ('#7fb2f0', '#f0a070', '#7fcf9b', '#d69adb', '#d8c65a', '#f08a9f')   # of lines on black
+LIGHT = ('#1f5fa8', '#b3541e', '#2c7a4b', '#8a3f8f', '#7a6a00', '#a3263f')  # line colours on a white background
+DARK = ('#7fb2f0', '#f0a070', '#7fcf9b', '#d69adb', '#d8c65a', '#f08a9f')   # on a black background
 STROKES = '-', '--', ':', '-.'
-LONGEST = 40  # characters of a name in a picture
+LONGEST = 40  # characters of a name in a figure
 CJK = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'Microsoft YaHei', 'PingFang SC')  # where installed
-Curves = dict[str, list[float]]  # {name: [one an epoch, nan where there was none]}
+Curves = dict[str, list[float]]  # {name: [one per epoch, nan where there is none]}
 
 
 def plain(name: str) -> str:
-    """A name as matplotlib's text: no mathematics, bytes that UTF-8 cannot hold escaped, at most LONGEST characters."""
+    """A name as text for matplotlib, without mathtext, non-UTF-8 bytes escaped, at most LONGEST characters."""
     text = shown(name)
     return (text if len(text) <= LONGEST else text[:LONGEST - 1] + '…').replace('$', r'\$')
 
 
 @contextmanager
 def style(dark: bool = False) -> Iterator[None]:
-    """The settings of every picture; a character that no font has becomes a box, without a warning. dark: on black."""
+    """The settings of every figure; characters missing from the fonts give no warning. dark: for a black background."""
     ink = '#e6e8eb' if dark else 'black'
     settings = {'text.usetex': False, 'svg.fonttype': 'none', 'svg.hashsalt': 'mrda',
                 'font.family': ['sans-serif', *(name for name in CJK if name in get_font_names())],
@@ -48,9 +48,9 @@ def style(dark: bool = False) -> Iterator[None]:
 
 
 def draw_curves(folder: Path, history: dict[str, Curves], log: Callable[[str], None] = print) -> None:
-    """loss, psnr, ssim, ... over the epochs, each as PNG and PDF in `folder`. history: as Trainer keeps it.
+    """Plot loss, psnr, ssim, ... over the epochs, each as PNG and PDF in `folder`. history: content of a History.
 
-    A picture that cannot be drawn or written is named by log(); training does not depend on it.
+    A figure that cannot be drawn or written is reported by log(); it does not stop the training.
     """
     for name, series in history.items():
         losses = name == 'losses'
@@ -59,13 +59,13 @@ def draw_curves(folder: Path, history: dict[str, Curves], log: Callable[[str], N
 
 
 def draw_rate(folder: Path, rates: dict[float, float], log: Callable[[str], None] = print) -> None:
-    """The learning rate over the epochs, {epochs done: rate}, as lr.png and lr.pdf in `folder`, like draw_curves."""
+    """Plot the learning rates {epochs done: rate} as lr.png and lr.pdf in `folder`, like draw_curves."""
     if rates:
         _keep(folder / 'lr', lambda: _rate(rates), log)
 
 
 def _keep(path, draw, log):
-    """Write what draw() draws as PNG and PDF. Whatever goes wrong is logged: a picture may fail, a run may not."""
+    """Write the figure of draw() as PNG and PDF. Errors are logged: a figure must not stop a run."""
     try:
         with style():
             figure = draw()
@@ -91,7 +91,7 @@ def curves(label: str, series: Curves, losses: bool = False) -> Figure:
 
 def _rate(rates):
     figure, axes = _chart('learning rate')
-    axes.plot(list(rates), list(rates.values()), linewidth=1.5, drawstyle='steps-pre',  # a rate since the one before
+    axes.plot(list(rates), list(rates.values()), linewidth=1.5, drawstyle='steps-pre',  # constant between rows
               marker='o' if len(rates) == 1 else None, markersize=4)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis='y', style='sci', scilimits=(0, 0))
@@ -99,7 +99,7 @@ def _rate(rates):
 
 
 def _chart(label: str) -> tuple[Figure, Axes]:
-    """An empty chart of something over the epochs."""
+    """An empty chart over the epochs."""
     figure = Figure(figsize=(5.4, 3.6), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -112,7 +112,7 @@ def _chart(label: str) -> tuple[Figure, Axes]:
 
 
 def _legend(figure, lines, names):
-    """A legend beneath the chart. Names are put in last: matplotlib hides one that begins with an underscore."""
+    """A legend below the chart. Names are set last: matplotlib hides those that begin with an underscore."""
     columns = max(1, min(len(names), 60 // (max(map(len, names), default=1) + 6)))
     legend = figure.legend(lines, ['name'] * len(names), loc='outside lower center', ncols=columns, frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -120,7 +120,7 @@ def _legend(figure, lines, names):
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file, transparent, its text as text."""
+    """The figure as an SVG file with a transparent background and text as text."""
     file = io.BytesIO()
     figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
     return file.getvalue()
@@ -133,7 +133,7 @@ def _write(figure, path, dpi):
 
 
 def draw_panel(path: Path, images: dict[str, np.ndarray], crop: tuple[int, int, int]) -> None:
-    """Write a picture of images side by side, each whole above its zoomed crop.
+    """Write a figure of images side by side, each above its zoomed crop.
 
     images: {title: uint8 array (H, W, 3)}, all of one size; crop: (top, left, side) in pixels. Raises UserError if the
     file cannot be written.
@@ -156,9 +156,9 @@ def draw_panel(path: Path, images: dict[str, np.ndarray], crop: tuple[int, int, 
 
 
 def telling_crop(images: list[np.ndarray], height: int, width: int) -> tuple[int, int]:
-    """(top, left) of the height x width window in which images, a list of arrays (H, W, 3), differ most.
+    """(top, left) of the height x width window in which `images`, arrays (H, W, 3), differ most.
 
-    Windows larger than the images begin at 0.
+    Windows are limited to the size of the images.
     """
     spread = np.stack([image.mean(2, dtype=np.float64) for image in images]).std(0)     # (H, W)
     height, width = min(height, spread.shape[0]), min(width, spread.shape[1])
@@ -170,11 +170,10 @@ def telling_crop(images: list[np.ndarray], height: int, width: int) -> tuple[int
 
 def draw_zooms(paths: list[Path], name: str, truth: np.ndarray, images: dict[str, np.ndarray],
                captions: dict[str, str], crop: tuple[int, int, int]) -> None:
-    """Write a picture of the ground truth with a frame around a crop, beside that crop of each image and of the truth.
+    """Write a figure of the ground truth with a framed crop, beside that crop of each image and of the ground truth.
 
-    paths: files of the same picture, PNG or PDF; truth: uint8 array (H, W, 3); images: {label: the same};
-    captions: {label or 'ground truth': what stands beneath it}; crop: (top, left, side) in pixels. Raises UserError if
-    a file cannot be written.
+    paths: files to write, PNG or PDF; truth: uint8 array (H, W, 3); images: {label: the same}; captions: {label or
+    'ground truth': text below it}; crop: (top, left, side) in pixels. Raises UserError if a file cannot be written.
     """
     top, left, side = crop
     zooms = [*images.items(), ('ground truth', truth)]

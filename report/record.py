@@ -1,4 +1,4 @@
-"""The results in a run folder, read back: curves, scores, tables."""
+"""Reading the results in a run folder: curves, scores, tables."""
 import csv
 import io
 import json
@@ -12,8 +12,8 @@ from utility import UserError, shown
 
 
 class Scored(NamedTuple):
-    """The newest test of a set under a degradation. degradation: text; pipeline: the dict of the same;
-    scores: {image: {metric: value}}; images: {image: file} of those that were kept."""
+    """The newest test of a set under a degradation. degradation: as text; pipeline: as dict; scores: {image: {metric:
+    value}}; images: {image: file} of the saved ones."""
     set_name: str
     degradation: str
     pipeline: dict
@@ -22,9 +22,9 @@ class Scored(NamedTuple):
 
 
 def read_history(folder: Path, stage: int, note: Callable[[str], None]) -> dict:
-    """{'losses': {name: [one an epoch]}, metric: {test set: [...]}} from the newest checkpoint; {} if none is left.
+    """{'losses': {name: [one per epoch]}, metric: {test set: [...]}} of the newest checkpoint; {} if there is none.
 
-    note(text): called for each damaged one. Raises UserError if all of them are damaged.
+    note(text): called for each damaged checkpoint. Raises UserError if all are damaged.
     """
     run = Run(folder, stage)
     return run.start(-1, False, note)['history'] if run.positions() else {}
@@ -36,7 +36,7 @@ def read_best(folder: Path, stage: int) -> dict:
 
 
 def read_tables(folder: Path) -> list[dict]:
-    """The contents of every results/protocol_*.json, as report.table_json writes them. Raises UserError."""
+    """The content of every results/protocol_*.json, written by report.table. Raises UserError."""
     tables = []
     for path in sorted((Path(folder) / 'results').glob('protocol_*.json')):
         try:
@@ -47,7 +47,7 @@ def read_tables(folder: Path) -> list[dict]:
 
 
 def read_scores(folder: Path) -> list[Scored]:
-    """A Scored for each results/<set>_<degradation>.csv, by set and the degradation's numbers. Raises UserError."""
+    """A Scored for each results/<set>_<degradation>.csv, sorted by set and degradation. Raises UserError."""
     found = []
     for path in sorted((Path(folder) / 'results').glob('*.csv')):
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline='')))
@@ -59,17 +59,17 @@ def read_scores(folder: Path) -> list[Scored]:
                                                  for row in rows]
             scores = {image: {metric: float(value) for metric, value in row.items()} for image, row in scores.items()}
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f'{shown(path)}: no table of image scores ({error}); test again') from error
+            raise UserError(f'{shown(path)}: not a table of image scores ({error}); test again') from error
         kept = {image: file for image in scores for file in [_kept(path.with_suffix(''), image)] if file}
         found.append(Scored(name, degradation, json.loads(pipeline), scores, kept))
     return sorted(found, key=lambda each: (each.set_name, _numbers(each.pipeline)))
 
 
 def _numbers(pipeline):
-    """The numbers of a Pipeline's dict in its order."""
+    """The numbers in a Pipeline's dict, in order."""
     return [value for step in pipeline['steps'] for value in step.values() if isinstance(value, int | float)]
 
 
 def _kept(folder, image):
-    """The file of a super-resolved image, None if it was not kept."""
+    """The file of a super-resolved image, None if it was not saved."""
     return next((file for scale in (2, 3, 4) if (file := folder / f'{image}_x{scale}.png').is_file()), None)

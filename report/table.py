@@ -1,4 +1,4 @@
-"""The table of one test run, for the terminal and as CSV, Markdown and JSON, with the published numbers beside ours."""
+"""The table of one test, with published results beside ours, for the terminal and as CSV, Markdown and JSON."""
 import csv
 import io
 import json
@@ -12,33 +12,33 @@ from data import protocol
 from report import metric
 from store.files import write_bytes
 
-WIDTH = 100  # characters of a line on the terminal: a table with more columns is cut into blocks
+WIDTH = 100  # characters of a line on the terminal: wider tables are split into blocks
 
 
 class TestRun(NamedTuple):
-    """One test of all sets. name, scale: the protocol's; line: how the scores were made, in one line;
+    """One test of all sets. name, scale: the protocol's; line: how the scores were computed, in one line;
     sets: {test set: [(degradation, {metric: mean}), ...]}, in the protocol's order for every set;
-    comparable: whether the published numbers may stand beside ours."""
+    comparable: whether published results are comparable with ours."""
     name: str
     scale: int
     line: str
     sets: dict
     comparable: bool = True
-    __test__ = False  # no test case, whatever pytest makes of its name
+    __test__ = False  # not a test case of pytest
 
     @property
     def title(self) -> str:
-        """What stands above the table."""
+        """The heading of the table."""
         return f'{protocol.label(self.name)}, x{self.scale}'
 
     def published(self, set_name: str) -> list[protocol.Published]:
-        """What was published for one of the sets."""
+        """The published results of one set."""
         return protocol.published(self.name, self.scale, set_name) if self.comparable else []
 
 
 class Group(NamedTuple):
-    """Neighbouring columns: their common heading; {name for programs: name for people}, the same for each column;
-    metrics: that of each column; numbers: a tuple per degradation."""
+    """Adjacent columns with a common heading. names: {key in files: displayed name}; metrics: that of each column;
+    numbers: a tuple per degradation."""
     heading: str
     names: dict
     metrics: list
@@ -46,8 +46,8 @@ class Group(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line: what it shows, at which noise level (None: all of them), a number or None for each column, and the
-    dict of the one degradation that it is about."""
+    """One row: its label, the noise level (None: all levels), a number or None for each column, and its degradation as
+    a dict, if there is one."""
     blur: str
     noise: float | None
     cells: list
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What every format shows: columns by group, rows by kind."""
+    """The content of a table in any format: groups of columns, and rows by kind."""
     groups: list
     degradations: list
     means: list
@@ -63,19 +63,19 @@ class Table(NamedTuple):
 
     @property
     def columns(self) -> list[tuple[str, str, str]]:
-        """(full name for programs, full name for people, metric) of every column."""
+        """(full name in files, full displayed name, metric) of every column."""
         return [(f'{group.heading} {name}', f'{group.heading} {title}', own) for group in self.groups
                 for (name, title), own in zip(group.names.items(), group.metrics, strict=True)]
 
     @property
     def rows(self) -> list[Row]:
-        """All of them, from top to bottom."""
+        """All rows, from top to bottom."""
         return [*self.degradations, *self.means, *self.published]
 
 
 def table(run: TestRun) -> Table:
-    """The Table of a TestRun: a row per degradation; means per noise level, where there are several, and over all
-    degradations; what was published, as columns where it is known per degradation, otherwise as rows."""
+    """The Table of a TestRun: a row per degradation; means per noise level, if there are several, and over all
+    degradations; published results, as columns if known per degradation, otherwise as rows."""
     groups, rows = list(_groups(run)), []
     degradations = [degradation for degradation, *_ in next(iter(run.sets.values()))]
     for degradation, *numbers in zip(degradations, *(group.numbers for group in groups), strict=True):
@@ -102,7 +102,7 @@ def _mean(noise, rows):
 
 
 def _published_rows(run, noise):
-    """Published means, a row per method, None for sets and metrics that it was not published for."""
+    """Published means, a row per method, None for sets and metrics without a published result."""
     known = {(name, entry.method): {'psnr_y': entry.psnr, 'ssim_y': entry.ssim} for name in run.sets
              for entry in run.published(name) if not entry.each}
     for method in dict.fromkeys(method for _, method in known):
@@ -112,7 +112,7 @@ def _published_rows(run, noise):
 
 
 def table_text(run: TestRun) -> str:
-    """For the terminal, in blocks no wider than WIDTH unless one set's name is."""
+    """The table for the terminal, in blocks of at most WIDTH characters, unless one set needs more."""
     shown = table(run)
     levels = (list(rows) for _, rows in groupby(shown.degradations, lambda row: row.noise))
     sizes = [len(rows) for rows in (*levels, shown.means, shown.published) if rows]
@@ -121,7 +121,7 @@ def table_text(run: TestRun) -> str:
 
 
 def _blocks(shown):
-    """Lists of equally wide lines that all begin with the rows' names: headings, their underlines, names, rows."""
+    """Blocks, lists of equally wide lines that begin with the rows' labels: headings, underlines, names, rows."""
     left = _grouped('', _aligned(['blur', 'noise'], [_name(row) for row in shown.rows]))
     block, start = left, 0
     for group in shown.groups:
@@ -136,7 +136,7 @@ def _blocks(shown):
 
 
 def _aligned(names, rows, first='<', gap=' '):
-    """Equally wide lines of names and rows, all columns right-aligned; first: the side of the first one."""
+    """Equally wide lines of names and rows, right-aligned columns; first: alignment of the first column."""
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     sides = [first, *'>' * (len(names) - 1)]
     return [gap.join(f'{text:{side}{width}}' for text, side, width in zip(row, sides, widths, strict=True))
@@ -144,13 +144,13 @@ def _aligned(names, rows, first='<', gap=' '):
 
 
 def _grouped(heading, lines):
-    """`lines` below their underlined heading, all equally wide."""
+    """`lines` below an underlined heading, all equally wide."""
     width = max(len(heading), len(lines[0]))
     return [f'{heading:^{width}}', ('-' if heading else ' ') * width, *(f'{line:>{width}}' for line in lines)]
 
 
 def _ruled(block, sizes):
-    """The lines of a block with a rule above each section; sizes: how many rows each has."""
+    """The lines of a block with a rule above each section; sizes: number of rows of each section."""
     yield from block[:3]
     start = 3
     for size in sizes:
@@ -173,7 +173,7 @@ def _exact(cells):
 
 
 def _notes(run, shown):
-    """What stands beneath a table."""
+    """The lines below a table."""
     marked = shown.published or len(shown.groups) > len(run.sets)
     return [f'Published: {protocol.SOURCE}.'] * bool(marked) + [f'Protocol: {run.line}']
 
@@ -191,7 +191,7 @@ def table_markdown(run: TestRun) -> str:
 
 
 def table_csv(run: TestRun) -> str:
-    """A row per row of the table; every row says by which protocol and how it was made."""
+    """The table as CSV; every row has the protocol and how the scores were computed."""
     shown = table(run)
     names, *_ = zip(*shown.columns, strict=True)
     text = io.StringIO()
@@ -202,7 +202,7 @@ def table_csv(run: TestRun) -> str:
 
 
 def table_json(run: TestRun) -> str:
-    """The same numbers unrounded, {test set: {metric: mean}} in each row, and what each metric is.
+    """The table as JSON with unrounded numbers, {test set: {metric: mean}} in each row, and the metrics.
 
     inf and nan, which JSON lacks, are text.
     """
@@ -225,9 +225,9 @@ def _json_row(row, groups):
 
 
 def write_tables(folder: Path, run: TestRun) -> list[Path]:
-    """Write protocol_<name>.csv, .md and .json into `folder`; returns their paths. Raises UserError if it cannot."""
+    """Write protocol_<name>.csv, .md and .json to `folder`; returns their paths. Raises UserError if that fails."""
     texts = {'csv': table_csv(run), 'md': table_markdown(run), 'json': table_json(run)}
     paths = [Path(folder) / f'protocol_{run.name}.{suffix}' for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        write_bytes(path, text.encode(errors='backslashreplace'))  # a set may have a foreign folder's name
+        write_bytes(path, text.encode(errors='backslashreplace'))  # names of sets may not be valid UTF-8
     return paths

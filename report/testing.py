@@ -1,4 +1,4 @@
-"""A test of a stage on all its test sets: scored, logged, written to files."""
+"""Testing a stage on all test sets: scores, logs, files."""
 import math
 import time
 from collections.abc import Sequence
@@ -16,24 +16,25 @@ from utility import UserError, shown
 
 
 def criterion(text: str | None, sets: list[str], metrics: Sequence[str]) -> tuple[str, str]:
-    """(test set, metric) that --best names as SET:METRIC, SET or :METRIC; the first where one is left out.
+    """(test set, metric) of --best, given as SET:METRIC, SET or :METRIC; the default of each is the first one tested.
 
     Raises UserError if it is not tested.
     """
     name, _, metric = (text or '').partition(':')
     name, metric = name or sets[0], metric or metrics[0]
     if name not in sets or metric not in metrics:
-        raise UserError(f'--best {shown(text)}: tested are {shown(", ".join(sets))} by {", ".join(metrics)}')
+        raise UserError(f'--best {shown(text)}: not tested; choose from test sets {shown(", ".join(sets))} and metrics '
+                        + ', '.join(metrics))
     return name, metric
 
 
 class Tester:
-    """Tests a stage after an epoch, or for --test_only. tests: list of TestSet, [] on ranks
-    other than 0; best: the text of --best.
+    """Tests a stage after an epoch, or for --test_only. tests: list of TestSet, [] on ranks other than 0; best: the
+    value of --best.
 
     Raises UserError if --best names a test set or metric that is not tested.
     """
-    __test__ = False  # no test case, whatever pytest makes of its name
+    __test__ = False  # not a test case of pytest
 
     def __init__(self, tests: list, evaluator: Evaluator, run: Run, journal: Journal, process: Process,
                  best: str | None = None) -> None:
@@ -42,10 +43,10 @@ class Tester:
         self._best = criterion(best, [testset.name for testset in tests], evaluator.metrics) if tests else None
 
     def score(self, stage: Stage, epoch: int | None = None, suffix: str = '') -> dict[str, list[SetScores]]:
-        """{test set + suffix: its SetScores, one for each degradation}; the means are logged, the images' written.
+        """{test set + suffix: a SetScores for each degradation}. Logs the means, writes scores of images to CSV files.
 
-        epoch: after which the test comes, None where nothing is trained; suffix: says which weights were tested.
-        Raises Stopped if a signal asks for it.
+        epoch: the epoch just finished, None for --test_only; suffix: marks which weights were tested.
+        Raises Stopped if a signal was received.
         """
         start, scored = time.monotonic(), {}
         stage.eval()
@@ -65,14 +66,14 @@ class Tester:
 
     def keep_best(self, epoch: int, means: dict[str, dict[str, float]], weights: dict[str, Tensor],
                   averaged: bool) -> None:
-        """Keep the weights of an epoch as the best ones, if --best's score is the best so far.
+        """Save the weights of an epoch as the best ones if the score of --best is the best so far.
 
         means: {test set: {metric: mean}}; averaged: whether `weights` are those of the moving average.
         """
         name, metric = self._best
         name += ' (EMA)' * averaged
         value, sign, old = means[name][metric], 1 if METRICS[metric].higher_is_better else -1, self.run.best()
-        # What a later epoch left there comes from a run that was resumed before it.
+        # The best of a later epoch is from before the run was resumed at an earlier one.
         rival = old and (old['set'], old['metric']) == (name, metric) and old['epoch'] < epoch
         if math.isnan(value) or (rival and sign * value <= sign * old['value']):
             return
@@ -80,6 +81,6 @@ class Tester:
         self.run.log(f'Best so far: {name} {title(metric)}: {logged(metric, value)} after epoch {epoch} ({path.name})')
 
     def _check(self) -> None:
-        """Before each image of a test. Raises Stopped if a signal asks for it."""
+        """Called before each test image. Raises Stopped if a signal was received."""
         self._group.tick(self._stopper)
         self._stopper.check()

@@ -1,1 +1,1 @@
-"""Sessions: one stage started, resumed, tested or applied to photos, from parsed options."""
+"""Sessions: start, resume or test one stage, or apply it to photos, from parsed options."""

@@ -1,4 +1,4 @@
-"""The first weights of a stage's networks: from the files named by options, or from where earlier stages wrote them."""
+"""The initial weights of a stage's networks: from the files that options name, or from the runs of earlier stages."""
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ from model.weights import fit_weights, recognise
 from option import default_run
 from stage import Source, Stage
 from store.checkpoint import WEIGHTS, run_folder
-from store.tensors import distrust, holed, load_weights
+from store.tensors import load_weights, trust_warning, unsafe_torch
 from utility import UserError, shown
 
 FLAGS = ('pre_train', 'pre_train_meta', 'pre_train_TA', 'pre_train_ST')
 
 
 def initialise(stage: Stage, args: Namespace, log: Callable[[str], None]) -> None:
-    """Load every network of `stage` that starts from a file, and log which one it took.
+    """Load every network of `stage` that starts from a file, and log which file.
 
-    Raises UserError if a file that is needed is not there or belongs to another network.
+    Raises UserError if a required file is missing or belongs to another network.
     """
     sources = stage.sources(args.test_only)
     for flag in FLAGS:
@@ -28,15 +28,15 @@ def initialise(stage: Stage, args: Namespace, log: Callable[[str], None]) -> Non
         path = find(source, args)
         if path:
             taken = load(source, path)
-            if holed() and not _own(path):
-                log(distrust(path))
+            if unsafe_torch() and not _own(path):
+                log(trust_warning(path))
             log(f'--{source.flag}: {taken} from {path}')
 
 
 def adopt_sizes(args: Namespace) -> list[str]:
-    """Where a student alone is needed, and its weights are named, they say the sizes that no flag does.
+    """Where only a student is built and --pre_train_ST names its weights: set the sizes that no flag sets from them.
 
-    Returns what was adopted, in words. Raises UserError if the named weights are not there or damaged.
+    Returns a note for each size. Raises UserError if the weights are missing or damaged.
     """
     named = given(args, 'pre_train_ST')
     if args.stage not in (4, 5) or not named or (args.distill and not args.test_only):
@@ -44,15 +44,15 @@ def adopt_sizes(args: Namespace) -> list[str]:
     located = zoo.locate(named)
     found = located and recognise(load_weights(located[0]))
     if not found or (found.family, found.role) != (args.model, 'student'):
-        return []  # refused with words when they are loaded
+        return []  # loading them will raise the error
     sizes = {name: value for name, value in found.sizes.items() if name not in ('scale', 'rgb_range', *args.given)
              and getattr(args, name) != value}
     vars(args).update(sizes)
-    return [f'--{name} {value}, as the weights of --pre_train_ST show' for name, value in sizes.items()]
+    return [f'--{name} {value}, read from the weights of --pre_train_ST' for name, value in sizes.items()]
 
 
 def check_named(args: Namespace) -> None:
-    """Raises UserError if weights that an option names are not there."""
+    """Raises UserError if a weights file that an option names is missing."""
     for flag in FLAGS:
         if given(args, flag):
             named_file(flag, given(args, flag))
@@ -67,7 +67,7 @@ def named_file(flag: str, name: str) -> Path:
 
 
 def find(source: Source, args: Namespace) -> Path | None:
-    """The file for `source`: the option's, else what its stage wrote; None if there is none and none is needed."""
+    """The file for `source`: the option's, else the one its stage wrote; None if there is none and it is optional."""
     flag = source.flag
     if source.takes_other_role and not given(args, flag) and given(args, 'pre_train_TA'):
         flag = 'pre_train_TA'
@@ -81,25 +81,25 @@ def find(source: Source, args: Namespace) -> Path | None:
             return path
     places = ' or '.join(map(str, looked))
     raise UserError(f'stage {args.stage} needs the weights of stage {source.stage}: no {places}; '
-                    f'run stage {source.stage} first or name the file by --{source.flag}')
+                    f'run stage {source.stage} first, or give the file by --{source.flag}')
 
 
 def run_names(args: Namespace, stage: int) -> list[str]:
-    """Names of the runs that may hold the weights of an earlier `stage`, best first: for stage 2 of the run X_stage3
-    X_stage2, then the default; of any other X X_stage2, X, then the default."""
+    """Names of the runs that may hold the weights of an earlier `stage`, in the order in which they are tried. For
+    stage 2 of the run X_stage3: X_stage2, the default; of any other run X: X_stage2, X, the default."""
     stem, own, rest = args.run_name.rpartition(f'stage{args.stage}')
     names = [f'{stem}stage{stage}'] if own and not rest else [f'{args.run_name}_stage{stage}', args.run_name]
     return list(dict.fromkeys([*names, default_run(args.model, stage)]))
 
 
 def given(args: Namespace, flag: str) -> str | None:
-    """The value of a --pre_train option, None for '.' and '', by which published scripts say: none."""
+    """The value of a --pre_train option; None for '.' and '', which mean "none" in published scripts."""
     value = getattr(args, flag)
     return None if value in (None, '.', '') else value
 
 
 def _folders(args, stage):
-    """Run folders in which the weights of `stage` may lie. Stage 1 knows no blur, so it serves every degradation."""
+    """Run folders that may hold the weights of `stage`. Stage 1 trains without blur, so it serves every degradation."""
     if stage == args.stage and args.load != '.':
         return [Path('experiment') / args.load]
     blurs = [None, 'iso_gaussian', 'aniso_gaussian'] if stage == 1 else [None]
@@ -107,25 +107,25 @@ def _folders(args, stage):
 
 
 def _own(path):
-    """Whether this program wrote the file `path`, or the project came with it."""
+    """Whether the file `path` was written by this program or is shipped with the project."""
     folders = path.resolve().parents
     return Path('experiment').resolve() in folders or zoo.ZOO.resolve() in folders
 
 
 def load(source: Source, path: Path) -> str:
-    """Load `path` into the source's network; returns in words what was taken.
+    """Load `path` into the source's network; returns a description of what was loaded.
 
-    One rule for teacher and student: where the source allows it, weights of the other role give their SR network G, and
-    the encoder, which sees something else, stays as it is.
+    Where the source allows it, a teacher starts from a student's weights or vice versa: the SR network G is loaded; the
+    encoder, whose input differs, keeps its initial weights.
     """
     weights, own = load_weights(path), source.network.state_dict()
     others = {'teacher': 'student', 'student': 'teacher'}.get(role_of(own))
     if not (source.takes_other_role and role_of(weights) == others):
         fit_weights(source.network, weights, path)
         return f'{len(weights)} tensors'
-    generator = {key: tensor for key, tensor in weights.items() if key.startswith('G.')}
+    sr_network = {key: tensor for key, tensor in weights.items() if key.startswith('G.')}
     fresh = {key: tensor for key, tensor in own.items() if not key.startswith('G.')}
-    fit_weights(source.network, fresh | generator, path)
+    fit_weights(source.network, fresh | sr_network, path)
     theirs, ours = ('E', 'E_st') if others == 'teacher' else ('E_st', 'E')
-    return (f"the {others}'s SR network G ({len(generator)} tensors; its encoder {theirs}, "
-            f'{len(weights) - len(generator)} tensors, is not taken: {ours} starts afresh)')
+    return (f"the {others}'s SR network G ({len(sr_network)} tensors; its encoder {theirs}, "
+            f'{len(weights) - len(sr_network)} tensors, is not loaded: {ours} keeps its initial weights)')

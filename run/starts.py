@@ -1,4 +1,4 @@
-"""The starts of a run, which config.txt notes: when it was started, and with which options."""
+"""The starts of a run as config.txt records them: when it was started, and with which options."""
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from utility import VERSION, UserError, shown
 
 
 class Start(NamedTuple):
-    """One start of the program: its date, its options as text."""
+    """One start of the program: its date and its options as text."""
     date: str
     options: dict[str, str]
 
@@ -25,13 +25,13 @@ class Start(NamedTuple):
         return self.options['test_only'] == 'False'
 
     def changed(self) -> dict[str, str]:
-        """{option: text} of those that are not as the stage sets them (of an unknown family: as MRDA does)."""
+        """{option: text} of those that differ from the stage's defaults (those of MRDA for an unknown family)."""
         parser = build_parser(self.stage, self.options['model'] if self.options['model'] in FAMILIES else 'mrda')
         return {name: text for name, text in self.options.items()
                 if name in NAMES.values() and text != str(parser.get_default(name))}
 
     def argv(self) -> list[str]:
-        """A command line that says the same, but for metrics, some of which may be registered elsewhere."""
+        """The equivalent command line, without metrics, some of which an extension may have added."""
         chosen = {'stage': self.options['stage'], 'model': self.options['model'], **self.changed()}
         return [f'--{name}={text}' for name, text in chosen.items() if name not in ('metrics', 'best')]
 
@@ -43,7 +43,7 @@ def config_text(args: Namespace) -> str:
 
 
 def read_starts(folder: Path) -> list[Start]:
-    """The Starts that config.txt in `folder` notes, oldest first. Raises UserError if it is missing or notes none."""
+    """The Starts in config.txt of `folder`, oldest first. Raises UserError if it is missing or records none."""
     path = folder / 'config.txt'
     starts = []
     for block in read_text(path).split('\n\n'):
@@ -52,5 +52,5 @@ def read_starts(folder: Path) -> list[Start]:
         if options.get('stage') in ('1', '2', '3', '4', '5') and {'model', 'test_only', 'scale'} <= options.keys():
             starts.append(Start(date, options))
     if not starts:
-        raise UserError(f'{shown(path)}: notes no start of main.py; give the folder of a run, as experiment/stage4_...')
+        raise UserError(f'{shown(path)}: records no start of main.py; give a run folder, such as experiment/stage4_...')
     return starts

@@ -1,1 +1,1 @@
-"""What is on disk and never lost: files written whole, weights, the run folder, its lock and log."""
+"""Files on disk: atomic writes, weights, checkpoints, the run folder, its lock and logs."""

@@ -1,11 +1,11 @@
-"""What must not change when a run resumes: the options and images that its result follows from."""
+"""What must not change when a run resumes: the options and images that determine its result."""
 from argparse import Namespace
 from hashlib import blake2b
 from pathlib import Path
 
 from utility import UserError
 
-# Options by what they matter to: (stages, all families but this one, blur types), None for all.
+# Options by where they matter: (stages, all families but this one, blur types), None for all.
 BINDING = {
     (None, None, None): (
         'model', 'stage', 'scale', 'seed', 'degradation', 'precision', 'patch_size', 'no_augment', 'rgb_range',
@@ -29,7 +29,7 @@ PASSING = ('device', 'n_GPUs', 'compile', 'recompute', 'data_test', 'protocol', 
 
 
 def binding(args: Namespace) -> dict:
-    """{option: value} of those that a training's result follows from."""
+    """{option: value} of those that determine a training's result."""
     found = {}
     for (stages, without, blur), names in BINDING.items():
         if (not stages or args.stage in stages) and without != args.model and blur in (None, args.blur_type):
@@ -38,23 +38,23 @@ def binding(args: Namespace) -> dict:
 
 
 def passing(args: Namespace, n_processes: int) -> dict:
-    """{option: value} of those that may change: what is tested, how long, and on what."""
+    """{option: value} of those that may change: tests, length, devices."""
     return {name: getattr(args, name) for name in PASSING} | {'processes': n_processes}
 
 
 def _content(path):
-    """A file or folder by its name and what is in it: a file that was written anew is another one."""
+    """The name of a file or folder and a fingerprint of its content."""
     files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
     return f'{path.name} (fingerprint {_digest([(each.name, each.read_bytes()) for each in files])})'
 
 
 def describe(checksums: list[str]) -> str:
-    """The images of a training set in a few words that change with any of their pixels, and with their order."""
+    """The images of a training set: their number, and a fingerprint of their pixels and order."""
     return f'{len(checksums)} images (fingerprint of pixels {_digest(checksums)})'
 
 
 def describe_files(files: list[Path]) -> str:
-    """The same as checkpoints of older versions have it, by names and sizes."""
+    """The description in checkpoints of older versions: a fingerprint of names and sizes."""
     return f'{len(files)} images (fingerprint {_digest([(path.name, path.stat().st_size) for path in files])})'
 
 
@@ -63,18 +63,18 @@ def _digest(facts: list) -> str:
 
 
 def check_images(folder: Path, old: str, files: list[Path], checksums: list[str], accept: bool) -> list[str]:
-    """Notes on the training set of a resumed run, a list of text; old: its description in the checkpoint.
+    """Notes on changes of a resumed run's training set; old: its description in the checkpoint.
 
     Raises UserError if it has changed, unless `accept`.
     """
     if 'pixels' in old:
         return check(folder, {'images': old}, {'images': describe(checksums)}, accept)
     found = check(folder, {'images': old}, {'images': describe_files(files)}, accept)
-    return found or ['The checkpoint knows its images by name and size only, and these fit; from now on pixels count.']
+    return found or ['The checkpoint identifies its images by name and size only, which match; new ones use pixels.']
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """'--name was a, is now b' for each entry of `new` that differs from `old`."""
+    """'--name was a, is now b' for each entry of `new` that differs from that of `old`."""
     return [f'{"--" * (name not in ("images", "processes"))}{name} was {old[name]}, is now {value}'
             for name, value in new.items() if name in old and old[name] != value]
 
@@ -86,6 +86,6 @@ def check(folder: Path, old: dict, new: dict, accept: bool) -> list[str]:
     """
     found = differences(old, new)
     if found and not accept:
-        raise UserError(f'{folder}: the run that is there would change with these options: {"; ".join(found)}. '
+        raise UserError(f'{folder}: these options would change the existing run: {"; ".join(found)}. '
                         'Give them as they were, choose another --save, or add --accept_changes to resume with them')
     return found

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and logs that only grow."""
+"""Atomic writes of files, and logs that are only appended to."""
 import errno
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utility import UserError, shown
 
-TEMPORARY = '.writing.'  # how names of files begin that are not whole yet
+TEMPORARY = '.writing.'  # prefix of files being written
 BLOCK = 1 << 20  # bytes
 
 Buffer = bytes | bytearray | memoryview
@@ -23,9 +23,9 @@ def write_bytes(path: str | Path, data: Buffer) -> None:
 
 
 def write_parts(path: str | Path, parts: Iterable[Buffer], durable: bool = True) -> None:
-    """Write `parts`, bytes one after the other, to `path` so that a crash at any moment leaves the old file or the new
-    one, never half of one. Without `durable` this holds for a crash of this process alone, not of the machine: many
-    small files are written much faster.
+    """Write the concatenated `parts` to `path` atomically: a crash at any moment leaves the old file or the new one.
+
+    durable: also if the machine crashes, not only this process; many small files are written much faster without.
 
     Raises UserError with the path and the size so far if it cannot be written.
     """
@@ -54,18 +54,18 @@ def write_parts(path: str | Path, parts: Iterable[Buffer], durable: bool = True)
 
 
 def _temporary(path):
-    """How the names of unfinished versions of the file `path` begin."""
+    """Prefix of temporary files for the file `path`."""
     return f'{TEMPORARY}{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.'
 
 
 def _way_out(error: OSError) -> str:
-    """What to do about an OSError while writing."""
+    """What the user can do about an OSError while writing."""
     refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
-    return 'choose another place' if refused else 'free some space or choose another place'
+    return 'choose another folder' if refused else 'free some space or choose another folder'
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Append `text` to a log; what UTF-8 cannot hold, such as a foreign file name, is written as an escape.
+    """Append `text` to a log; what UTF-8 cannot encode, such as some file names, is escaped.
 
     Raises UserError with the path if it cannot be written.
     """
@@ -86,9 +86,9 @@ def read_text(path: Path) -> str:
 
 
 def append_blocks(path: str | Path, blocks: Iterable[Buffer]) -> None:
-    """Append `blocks` of bytes to a file, each on its way to the disk when the next one is taken.
+    """Append `blocks` of bytes to a file, each written before the next one is requested.
 
-    What was appended stays, whatever `blocks` raises. Raises UserError with the path if it cannot be written.
+    If `blocks` raises, what was appended is kept. Raises UserError with the path if it cannot be written.
     """
     try:
         file = open(path, 'ab', buffering=0)  # noqa: SIM115 - closed by the next `with`
@@ -102,13 +102,13 @@ def append_blocks(path: str | Path, blocks: Iterable[Buffer]) -> None:
                     rest = rest[file.write(rest):]
             except OSError as error:
                 raise UserError(f'{path}: cannot be written ({error.strerror or error}); free some space, '
-                                'or choose another place') from error
+                                'or choose another folder') from error
 
 
 def reserve(folder: Path, what: str, n_bytes: int = 0) -> None:
-    """See that `folder`, made if need be, takes a file of `n_bytes`, by writing one and removing it.
+    """Check that a file of `n_bytes` can be written in `folder`, created if missing, by writing one and removing it.
 
-    what: what an error calls that which is to be written. Raises UserError with the folder if it cannot be.
+    what: name of the file in the error. Raises UserError with the folder if it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,14 +123,14 @@ def reserve(folder: Path, what: str, n_bytes: int = 0) -> None:
 
 
 def sweep(folder: Path, name: str = '') -> None:
-    """Remove what processes that were killed while they wrote have left in `folder`: unfinished versions of the file
-    `name`, or of all files. For the holder of its lock only."""
+    """Remove partial files that killed processes left in `folder`, of the file `name` or of all. For the holder of its
+    lock only."""
     for leftover in folder.glob(f'{_temporary(folder / name) if name else TEMPORARY}*'):
         leftover.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename itself durable; Windows cannot open folders and needs no such step."""
+    """Make a rename durable; Windows cannot open folders and needs no such step."""
     if os.name == 'posix':
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""The log of a run for programs: log.jsonl always, with --tensorboard curves and pictures too."""
+"""The machine-readable log of a run: log.jsonl and, with --tensorboard, curves and pictures."""
 import json
 import math
 import sys
@@ -18,14 +18,14 @@ except ImportError:  # Windows
     resource = None
 
 NAME = 'log.jsonl'
-SIDE = 256  # pixels of a test image that TensorBoard keeps, so that hundreds of tests stay small
+SIDE = 256  # pixels of a test image that TensorBoard keeps, so that hundreds of tests take little space
 
 
 class Journal:
-    """One JSON object a line: `kind` step, epoch or test, its place in the run, and its values.
+    """One JSON object a line: `kind` (step, epoch or test), its position in the run, and its values.
 
-    A row's place is the position that a checkpoint would have there: a run that resumes first drops the rows after its
-    checkpoint, since these steps are done again. run: in whose folder it lies; device: whose peak memory is logged.
+    A row's position is that of a checkpoint at the same point: a resumed run first drops the rows after its checkpoint,
+    since these steps are repeated. run: the run to log; device: whose peak memory is logged.
     Raises UserError if --tensorboard is given and tensorboard is not installed.
     """
 
@@ -39,8 +39,8 @@ class Journal:
             _summary_writer()
 
     def begin(self, epoch: int, batch: int, tested: bool = True) -> None:
-        """Drop incomplete lines and what was written after the position (epochs done, batches done of the next one); so
-        is the last epoch's test unless it was `tested`."""
+        """Drop incomplete lines, rows after the position (epochs done, batches done of the next one), and the last
+        epoch's test unless it was `tested`."""
         if not self.is_rank0:
             return
         old = self.path.read_bytes() if self.path.exists() else b''
@@ -48,11 +48,11 @@ class Journal:
         if kept != old:
             write_bytes(self.path, kept)
         if self.drawn:
-            purged = epoch * self.args.test_every + batch + 1  # TensorBoard hides what was drawn from this step on
+            purged = epoch * self.args.test_every + batch + 1  # TensorBoard hides everything from this step on
             self.writer = _summary_writer()(str(self.curves), purge_step=purged)
 
     def step(self, epoch: int, batch: int, **values: object) -> None:
-        """Add a row within `epoch`: losses {name: mean of the epoch so far}, lr, images_per_s, data_wait (share of
+        """Add a row within `epoch`: losses {name: mean of the epoch so far}, lr, images_per_s, data_wait (fraction of
         the time), skipped (batches so far)."""
         self._add('step', epoch, batch, values)
 
@@ -61,11 +61,11 @@ class Journal:
         self._add('epoch', epoch, self.args.test_every, values)
 
     def test(self, epoch: int | None, scores: dict[str, dict[str, float]], **values: object) -> None:
-        """Add the row of a test: scores {test set: {metric: mean}}; epoch: None where it belongs to no training."""
+        """Add the row of a test: scores {test set: {metric: mean}}; epoch: None outside a training."""
         self._add('test', epoch, None if epoch is None else self.args.test_every, {'scores': scores, **values})
 
     def watch(self, name: str, up: torch.Tensor, sr: torch.Tensor, hr: torch.Tensor) -> None:
-        """Keep a test's first image for TensorBoard: bicubic, super-resolved, ground truth, the middle of each.
+        """Keep a test's first image for TensorBoard: the centres of bicubic, super-resolved and ground truth.
 
         name: its title; up, sr, hr: (1, 3, H, W) in [0, rgb_range].
         """
@@ -74,7 +74,7 @@ class Journal:
             self.picture = name, torch.cat(parts, 3)[0].cpu()                      # (3, side, 3 · side)
 
     def rates(self) -> dict[float, float]:
-        """{epochs done: learning rate} of every logged step, the first of them counted from 0."""
+        """{epochs done: learning rate} of every logged step."""
         lines = self.path.read_text(encoding='utf-8').splitlines() if self.path.exists() else []
         rows = (json.loads(line) for line in lines)
         return {row['step'] / self.args.test_every: row['lr'] for row in rows if row['kind'] == 'step'}
@@ -106,7 +106,7 @@ class Journal:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The peak memory so far, in bytes: on CUDA of tensors there, else of this process. None where unknown."""
+    """The peak memory so far, in bytes: of tensors on CUDA, else of this process. None where unknown."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == 'darwin' else 1024
@@ -114,7 +114,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def peak_text(device: torch.device) -> str:
-    """The peak memory so far in words."""
+    """The peak memory so far, as text."""
     peak = peak_memory(device)
     return 'CPU' if peak is None else f'peak {peak / 2**30:.1f} GiB' + ' on the GPU' * (device.type == 'cuda')
 
@@ -136,7 +136,7 @@ def _summary_writer() -> type:
 
 
 def _stands(line: bytes, position: tuple[int, int, bool]) -> bool:
-    """Whether a line is complete and belongs to what was done at `position`, or to no training."""
+    """Whether a line is complete and belongs to the run up to `position`, or to no training."""
     try:
         row = json.loads(line)
         if row['epoch'] is None:

@@ -1,4 +1,4 @@
-"""One training per run folder: the lock that stops a second one, and that ends with its process."""
+"""The lock of a run folder: one training at a time; released when its process ends."""
 import errno
 import os
 import socket
@@ -20,9 +20,9 @@ NAME = 'lock'
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if need be and removed again if nothing else was put there.
+    """Hold the lock of `folder`, which is created if missing, and removed again if nothing else was put there.
 
-    The system frees it when the process ends, however that happens. Processes that load images do not inherit it.
+    The system releases it when the process ends, however that happens. Data loader workers do not inherit it.
     Raises UserError with the holder's process id and start time if another process has it.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -54,8 +54,8 @@ def _take(folder: Path) -> TextIO:
                 file.seek(0)
                 raise UserError(f'{folder}: {file.read().strip() or "another process"} is training here; wait for it, '
                                 'or choose another --save') from error
-            # Any other error: a file system without locks. Training alone there works as ever.
-        with suppress(OSError):  # the holder before may have removed the file after it was opened here
+            # Any other error: a file system without locks, where one training at a time still works.
+        with suppress(OSError):  # the previous holder may have removed the file after it was opened here
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
         file.close()

@@ -1,4 +1,4 @@
-"""Weights as .safetensors files: tensors that cannot hold code, with text about them."""
+"""Weights as .safetensors files, which cannot contain code, with text metadata."""
 import hashlib
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from utility import UserError
 
 SUFFIX = '.safetensors'
-CHECKSUM = 'sha256'  # the text of a file that this project wrote under this name: of its tensors
+CHECKSUM = 'sha256'  # metadata key of the tensors' checksum in files that this project writes
 
 
 def packed(weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
-    """The bytes of a file of CPU tensors {key: tensor} and texts `about` them."""
+    """The bytes of a file of CPU tensors {key: tensor} and metadata `about` them."""
     return save(weights, {**about, CHECKSUM: _checksum(weights)})
 
 
 def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of the file `path` and the texts about them. Raises UserError if it is damaged or foreign."""
+    """The tensors of the file `path` and its metadata. Raises UserError if it is damaged or of another format."""
     try:
         with safe_open(path, 'pt') as file:
             names = file.keys()
@@ -27,9 +27,9 @@ def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
     except SafetensorError as error:
-        raise UserError(f'{path}: damaged, or no safetensors file ({error})') from error
+        raise UserError(f'{path}: damaged, or not a safetensors file ({error})') from error
     if about.get(CHECKSUM, '') not in ('', _checksum(weights)):
-        raise UserError(f'{path}: damaged (its checksum does not fit); take it from its source again')
+        raise UserError(f'{path}: damaged (checksum mismatch); copy or download it again')
     return weights, about
 
 

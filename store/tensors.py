@@ -1,4 +1,4 @@
-"""Files of weights and checkpoints: read without ever executing what they hold, every byte of a checkpoint checked."""
+"""Files of weights and checkpoints, read without executing code in them; checkpoints have a checksum."""
 import hashlib
 import io
 import os
@@ -13,7 +13,7 @@ from store import files, safe
 from utility import UserError, shown
 
 DIGEST = hashlib.sha256().digest_size
-LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how torch.save began files before torch 1.6
+LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # start of files by torch.save before torch 1.6
 FOLDER = 0x10  # attribute of a record in a zip file
 NEEDED = 'a plain state dict saved by torch.save is needed'
 PREFIXES = ('module.', '_orig_mod.')  # left by DataParallel and torch.compile
@@ -29,9 +29,9 @@ def serialize(content: object) -> bytes:
 
 def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor], about: dict[str, str] | None = None,
                  wrapper: str | None = None) -> None:
-    """Write a plain state dict, or a network's, as CPU tensors: the format of published weights files.
+    """Write a state dict, given or a network's, as CPU tensors: the format of published weights files.
 
-    A path that ends in .safetensors: a file of that format, with texts `about` the weights. wrapper: the key of a dict
+    A path that ends in .safetensors gets that format, with metadata `about` the weights. wrapper: the key of a dict
     that holds the state dict in the file, as some published files have it.
     """
     state = weights if isinstance(weights, dict) else weights.state_dict()
@@ -42,38 +42,38 @@ def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor], about
         files.write_bytes(path, serialize({wrapper: state} if wrapper else state))
 
 
-def save_state(path: str | Path, state: dict) -> None:
-    """Write dicts, lists, tensors and basic types, followed by a SHA-256 over them."""
-    payload = serialize(state)
+def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
+    """Write a dict of dicts, lists, tensors and basic types, followed by its SHA-256."""
+    payload = serialize(checkpoint)
     files.write_bytes(path, payload + hashlib.sha256(payload).digest())
 
 
-def load_state(path: str | Path) -> dict:
-    """What save_state wrote. Raises UserError if a single byte differs or if it holds anything but a dict."""
+def load_checkpoint(path: str | Path) -> dict:
+    """What save_checkpoint wrote. Raises UserError if a single byte differs or if it is not a dict."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     payload, digest = data[:-DIGEST], data[-DIGEST:]
-    remedy = 'take an older state with --resume N'
+    remedy = 'resume from an older checkpoint with --resume N'
     if hashlib.sha256(payload).digest() != digest:
-        raise UserError(f'{path}: damaged (its checksum does not fit); {remedy}')
-    state = load_checked(path, io.BytesIO(payload), 'state', remedy)
-    if not isinstance(state, dict):
-        raise UserError(f'{path}: no state file (it holds no dict); {remedy}')
-    return state
+        raise UserError(f'{path}: damaged (checksum mismatch); {remedy}')
+    checkpoint = load_checked(path, io.BytesIO(payload), 'checkpoint', remedy)
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'{path}: not a checkpoint (it holds no dict); {remedy}')
+    return checkpoint
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """{key: tensor} of a weights file, prefixes of wrappers removed. Raises UserError if it holds anything else.
+    """{key: tensor} of a weights file, without the prefixes of wrappers. Raises UserError if it holds anything else.
 
-    Of a dict that holds the state dict under a key of WRAPPERS, as published files do, the first of these is taken.
+    If the file holds a dict with the state dict under a key of WRAPPERS, as published ones do, that one is returned.
     A path that ends in .safetensors is read as such a file.
     """
     if Path(path).suffix == safe.SUFFIX:
         return {_bare(key): tensor for key, tensor in safe.unpacked(path)[0].items()}
     try:
-        with open(path, 'rb') as file:  # one opening for check and reading: what was checked is what is read
+        with open(path, 'rb') as file:  # opened once, so that what is read is what was checked
             weights = load_checked(path, file, 'weights', NEEDED)
             size = file.seek(0, os.SEEK_END)
     except OSError as error:
@@ -81,10 +81,10 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     if isinstance(weights, dict):
         weights = next((weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
-        raise UserError(f'{path}: holds something else than a plain state dict of tensors; {NEEDED}')
+        raise UserError(f'{path}: not a plain state dict of tensors; {NEEDED}')
     for key, value in weights.items():
         if not _is_plain(value, size):
-            raise UserError(f'{path}: {key[:80]!r} is something else than a plain tensor stored in full; {NEEDED}')
+            raise UserError(f'{path}: {key[:80]!r} is not a dense tensor stored in full; {NEEDED}')
     return {_bare(key): tensor.detach() for key, tensor in weights.items()}
 
 
@@ -95,10 +95,10 @@ def _is_plain(value, size):
 
 
 def load_checked(path: str | Path, file: BinaryIO, kind: str, remedy: str) -> object:
-    """What torch.save wrote to the open `file`, checked first: torch.load would not notice a flipped bit.
+    """What torch.save wrote to the open `file`; its checksums are verified first, which torch.load does not do.
 
-    kind, remedy: what an error calls the file and advises. Raises UserError if it is damaged, foreign, of the format
-    before torch 1.6 or cannot be read.
+    kind, remedy: of the error: what the file should be, and what to do. Raises UserError if the file is damaged, not
+    written by torch.save, of the format before torch 1.6, or cannot be read.
     """
     _check_start(path, file, kind, remedy)
     try:
@@ -107,31 +107,31 @@ def load_checked(path: str | Path, file: BinaryIO, kind: str, remedy: str) -> ob
             return torch.load(file, map_location='cpu', weights_only=True)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or type(error).__name__})') from error
-    except zipfile.BadZipFile:  # damaged where no checksum is: said in the same words
+    except zipfile.BadZipFile:  # damaged where there is no checksum: the same error
         pass
-    except Exception as error:  # on foreign files zipfile and the unpickler raise nearly anything
-        raise UserError(f'{path}: no readable {kind} file ({type(error).__name__}); {remedy}') from error
-    raise UserError(f'{path}: damaged (its checksum does not fit), no readable {kind} file; {remedy}')
+    except Exception as error:  # on other files zipfile and the unpickler raise nearly anything
+        raise UserError(f'{path}: not a readable {kind} file ({type(error).__name__}); {remedy}') from error
+    raise UserError(f'{path}: damaged (checksum mismatch), not a readable {kind} file; {remedy}')
 
 
 def _check_start(path, file, kind, remedy):
-    """Raises UserError unless `file` begins as torch.load wants a zip file to: others it reads as the old format."""
+    """Raises UserError unless `file` begins like a zip file: torch.load would read others as the old format."""
     start = file.read(len(LEGACY))
     if start == LEGACY:
-        raise UserError(f'{path}: {kind} in the old torch.save format, which is not read; '
-                        'load it and save it again with torch 1.6 or newer to convert it')
+        raise UserError(f'{path}: {kind} in the format of torch.save before torch 1.6, which is not supported; '
+                        'load it and save it again with a newer torch')
     if not start.startswith(b'PK\3\4'):
-        raise UserError(f'{path}: no readable {kind} file (nothing that torch.save writes); {remedy}')
+        raise UserError(f'{path}: not a readable {kind} file (not written by torch.save); {remedy}')
 
 
 def _check_records(file):
-    """Whether every CRC-32 of the zip `file` fits. Raises ValueError if torch.save does not write such records."""
+    """Whether every CRC-32 of the zip `file` matches. Raises ValueError for records that torch.save does not write."""
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size
                for record in records):
-            raise ValueError('compressed records: their size in memory has no limit')
+            raise ValueError('compressed records: their size in memory is unlimited')
         if sum(record.file_size for record in records) > size:
             raise ValueError('records larger than the file')
         if len({record.filename.lower() for record in records}) < len(records):
@@ -149,12 +149,12 @@ def _bare(key):
     return key
 
 
-def holed() -> bool:
-    """Whether this PyTorch reads files in a way that may execute what a crafted one holds, weights_only or not."""
+def unsafe_torch() -> bool:
+    """Whether torch.load of this PyTorch has known vulnerabilities, even with weights_only."""
     return tuple(map(int, torch.__version__.split('.')[:2])) < (2, 10)
 
 
-def distrust(path: object) -> str:
-    """The warning about a file from elsewhere, where PyTorch is one that holed() names."""
-    return (f'warning: PyTorch {torch.__version__} has known holes in how it reads weights (CVE-2025-32434, '
-            f'CVE-2026-24747); load {shown(path)} only if you trust its source, or take PyTorch 2.10 or newer')
+def trust_warning(path: object) -> str:
+    """The warning about a file of unknown origin, for a PyTorch with known vulnerabilities."""
+    return (f'warning: torch.load of PyTorch {torch.__version__} has known vulnerabilities (CVE-2025-32434, '
+            f'CVE-2026-24747); load {shown(path)} only if you trust its source, or install PyTorch 2.10 or newer')

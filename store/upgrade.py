@@ -1,18 +1,18 @@
-"""Checkpoints of earlier versions, read as this version writes them."""
-SCORES = ('psnr', 'psnr_y'), ('ssim', 'ssim_y')  # in the history: before --metrics, now
+"""Conversion of checkpoints of earlier versions."""
+SCORES = ('psnr', 'psnr_y'), ('ssim', 'ssim_y')  # names in the history: before --metrics existed, now
 
 
-def upgraded(state: dict) -> dict:
-    """`state`, a checkpoint of any version that bound its options, as Trainer.checkpoint() makes it; one of a version
-    before that as it is, without options."""
-    history = dict(state.get('history', {}))
+def upgraded(checkpoint: dict) -> dict:
+    """`checkpoint`, of any version that stored the options, in the format of Trainer.checkpoint(); one without options
+    stays as it is."""
+    history = dict(checkpoint.get('history', {}))
     for old, name in SCORES:
         if old in history:
             history[name] = history.pop(old)
-    state = {**state, 'history': history}
-    if 'updates' in state or 'options' not in state:
-        return state
-    # Before named updates: one optimiser, the test always done, no moving average.
-    name, moments = state.pop('optimizer')
-    return {**state, 'options': {'optimizer': name, **state['options']}, 'tested': True, 'ema': {},
-            'updates': {'sr': {'optimizer': moments, 'scaler': state.pop('scaler')}}}
+    checkpoint = {**checkpoint, 'history': history}
+    if 'updates' in checkpoint or 'options' not in checkpoint:
+        return checkpoint
+    # Before named updates: one optimiser, always tested, no moving average.
+    name, moments = checkpoint.pop('optimizer')
+    return {**checkpoint, 'options': {'optimizer': name, **checkpoint['options']}, 'tested': True, 'ema': {},
+            'updates': {'sr': {'optimizer': moments, 'scaler': checkpoint.pop('scaler')}}}

@@ -27,7 +27,7 @@ def save(path, array=RGB, **options):
     return Path(path)
 
 
-def files(folder='enlarged'):
+def files(folder='upscaled'):
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob('*') if path.is_file())
 
 

@@ -20,7 +20,7 @@ import store.files
 import trainer
 from optim.update import make_optimizer
 from store import checkpoint
-from store.tensors import load_state, load_weights
+from store.tensors import load_checkpoint, load_weights
 
 CONTEXT = multiprocessing.get_context('forkserver')  # forks from a process that has imported torch and run nothing
 CONTEXT.set_forkserver_preload(['survival'])
@@ -64,13 +64,13 @@ def _train(folder, flags, point, fault, broken):
 
 def _note_commits():
     """Append to the file `commits` the checkpoints whose saving has returned."""
-    save = checkpoint.save_state
+    save = checkpoint.save_checkpoint
 
     def noted(path, state):
         save(path, state)
         with open('commits', 'a', encoding='utf-8') as file:
             file.write(f'{path}\n')
-    checkpoint.save_state = noted
+    checkpoint.save_checkpoint = noted
 
 
 class WritePoints:
@@ -117,13 +117,13 @@ def _not_atomic():
 
 
 def _deletes_first():
-    save = checkpoint.save_state
+    save = checkpoint.save_checkpoint
 
     def saved(path, state):
         for old in path.parent.glob('state_*.pt'):
             old.unlink()
         save(path, state)
-    checkpoint.save_state = saved
+    checkpoint.save_checkpoint = saved
 
 
 def _forgets_the_optimizer():
@@ -150,7 +150,8 @@ def files(folder):
     """{path below experiment/: what it holds} of every checkpoint and weights file."""
     found = {}
     for path in sorted(Path(folder, 'experiment').rglob('*.pt')):
-        found[str(path.relative_to(folder))] = (load_state if path.name.startswith('state_') else load_weights)(path)
+        load = load_checkpoint if path.name.startswith('state_') else load_weights
+        found[str(path.relative_to(folder))] = load(path)
     return found
 
 

@@ -13,7 +13,7 @@ from loss.distillation import kl_divergence
 from loss.sharpening import sharpened
 from option import parse, stages
 from stages import STAGES
-from store.tensors import load_state, load_weights
+from store.tensors import load_checkpoint, load_weights
 from utility import generator
 
 FLAGS = ['--loss', 'L1', '--ema', '0.9', '--n_resblocks', '1', '--epochs_encoder', '0']
@@ -37,7 +37,7 @@ def test_resume_is_bit_identical(library, tmp_path, model):
     run(tmp_path, model, 5, *data, '--save', 'whole')
     for epochs in 1, 2:
         run(tmp_path, model, 5, *data, '--save', 'parts', '--epochs_sr', epochs)
-    whole, parts = (load_state(folder_of(tmp_path, name) / 'state_2.pt') for name in ('whole', 'parts'))
+    whole, parts = (load_checkpoint(folder_of(tmp_path, name) / 'state_2.pt') for name in ('whole', 'parts'))
     assert all(same(whole[key], parts[key]) for key in ('networks', 'updates', 'ema', 'history'))
     assert 'discriminator.conv1.weight_u' in whole['networks'] and set(whole['updates']) == {'sr', 'discriminator'}
     weights = load_weights(folder_of(tmp_path, 'whole') / 'model_GAN_last.pt')
@@ -53,7 +53,7 @@ def test_two_ranks_train_as_one(library, tmp_path):
     alike = '--sig_min', 1, '--sig_max', 1, '--optimizer', 'SGD'  # ranks draw their own
     for size in 1, 2:
         run(tmp_path, 'kdsr', 5, *data, *alike, '--save', f'size{size}', size=size)
-    one, two = (load_state(folder_of(tmp_path, f'size{size}') / 'state_2.pt') for size in (1, 2))
+    one, two = (load_checkpoint(folder_of(tmp_path, f'size{size}') / 'state_2.pt') for size in (1, 2))
     for key, tensor in one['networks'].items():
         torch.testing.assert_close(two['networks'][key], tensor, atol=1e-6, rtol=1e-3)
 
@@ -96,7 +96,7 @@ def test_replicas_of_data_parallel_take_both_updates(precision):
         losses['loss'].sum().backward()
         gradients = [p.grad for p in part.parameters() if p.grad is not None]
         assert gradients and all(gradient.isfinite().all() for gradient in gradients)
-    assert all(p.grad.any() for p in stage.discriminator.parameters()) and not stage.made
+    assert all(p.grad.any() for p in stage.discriminator.parameters()) and not stage.fakes
 
 
 def test_without_distillation_no_teacher_is_needed():

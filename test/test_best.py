@@ -11,7 +11,7 @@ from report import testing
 from report.metric import METRICS, Metric
 from report.testing import criterion
 from store.checkpoint import Run
-from store.tensors import load_state
+from store.tensors import load_checkpoint
 from utility import UserError
 
 MODEL = Path('experiment/stage1_x2_bicubic_iso/model')
@@ -29,7 +29,7 @@ def test_best_weights_are_those_of_the_best_epoch(cli, monkeypatch, higher, ema)
     assert cli('--stage', 1, '--epochs_sr', 4, '--lr_sr', 0.02, '--save_models', '--metrics', 'ssim_y,mine',
                '--best', 'Set2:mine', '--ema', ema) == 0
     name = 'Set2 (EMA)' if ema else 'Set2'
-    history = load_state(MODEL / 'state_4.pt')['history']['mine'][name]
+    history = load_checkpoint(MODEL / 'state_4.pt')['history']['mine'][name]
     best = json.loads((MODEL / 'best.json').read_bytes())
     value = (max if higher else min)(history)
     assert best == {'epoch': history.index(value) + 1, 'set': name, 'metric': 'mine', 'value': value}

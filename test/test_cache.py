@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.cache import PixelCache, default_cache, old_copies
+from data.cache import PixelCache, default_cache, stale_entries
 from data.images import read_rgb, write_rgb
 from utility import UserError
 
@@ -113,7 +113,7 @@ def test_copies_of_gone_or_changed_images_are_known(files, tmp_path):
     cache, folder = PixelCache(tmp_path / 'cache'), tmp_path / 'cache'
     for path in files:
         cache.read(path)
-    every, old = old_copies(folder)
+    every, old = stale_entries(folder)
     assert len(every) == 5 and not old
     files[0].unlink()
     write_rgb(files[1], noise(20, 31))
@@ -121,7 +121,7 @@ def test_copies_of_gone_or_changed_images_are_known(files, tmp_path):
     (folder / '.writing.now').touch()
     (folder / '.writing.killed').touch()
     os.utime(folder / '.writing.killed', (0, 0))
-    every, old = old_copies(folder)
+    every, old = stale_entries(folder)
     assert len(every) == 7 and {*old} == {*map(cache._path, files[:3]), folder / '.writing.killed'}
 
 

@@ -8,7 +8,7 @@ from survival import same
 
 from data.images import read_rgb
 from store.continuity import describe_files
-from store.tensors import load_state, save_state
+from store.tensors import load_checkpoint, save_checkpoint
 
 STATE = 'experiment/stage1_x2_bicubic_iso/model/state_1.pt'
 
@@ -48,15 +48,15 @@ def test_same_pixels_in_other_files_resume(cli, photos):
 
 def test_checkpoint_with_names_and_sizes_only_resumes(cli, photos, capsys):
     assert train(cli, photos, 1) == 0
-    state = load_state(STATE)
+    state = load_checkpoint(STATE)
     new = state['options']['images']
     state['options']['images'] = describe_files(sorted(photos.iterdir()))
-    save_state(STATE, state)
+    save_checkpoint(STATE, state)
     assert train(cli, photos, 2) == 0
     assert 'from now on pixels count' in capsys.readouterr().out
-    assert load_state(STATE.replace('_1', '_2'))['options']['images'] == new
+    assert load_checkpoint(STATE.replace('_1', '_2'))['options']['images'] == new
     (photos / 'a.bmp').rename(photos / 'other.bmp')
-    save_state(STATE.replace('_1', '_2'), state | {'epoch': 2})
+    save_checkpoint(STATE.replace('_1', '_2'), state | {'epoch': 2})
     assert train(cli, photos, 3) == 2
     assert 'images was 3 images (fingerprint ' in capsys.readouterr().err
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_the_version_before_named_updates_is_resumed_bit_for_bit
     assert cli('--stage', 1, '--save', 'whole') == 0
     assert cli('--stage', 1, '--save', 'old', '--epochs_sr', 1) == 0
     path = Path('experiment/old_x2_bicubic_iso/model/state_1.pt')
-    state = load_state(path)
+    state = load_checkpoint(path)
     update = state.pop('updates')['sr']
     for name in 'tested', 'ema':
         del state[name]
@@ -73,16 +73,16 @@ def test_a_checkpoint_of_the_version_before_named_updates_is_resumed_bit_for_bit
         state['options'].pop(name, None)
     history = state['history']
     history['psnr'], history['ssim'] = history.pop('psnr_y'), history.pop('ssim_y')
-    save_state(path, {**state, 'optimizer': ['ADAM', update['optimizer']], 'scaler': update['scaler']})
+    save_checkpoint(path, {**state, 'optimizer': ['ADAM', update['optimizer']], 'scaler': update['scaler']})
     assert cli('--stage', 1, '--save', 'old') == 0
-    whole, old = (load_state(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt') for name in ('whole', 'old'))
+    whole, old = (load_checkpoint(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt') for name in ('whole', 'old'))
     assert all(same(whole[name], old[name]) for name in ('networks', 'updates', 'history', 'tally'))
 
 
 def test_a_checkpoint_without_options_is_refused_in_one_line(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     path = Path('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
-    state = load_state(path)
+    state = load_checkpoint(path)
     del state['options']
-    save_state(path, state)
+    save_checkpoint(path, state)
     assert cli('--stage', 1) == 2 and 'older version' in capsys.readouterr().err

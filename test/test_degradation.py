@@ -83,8 +83,8 @@ def test_degradation_golden(name):
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_resize_golden(scale):
     corner = GOLDEN['deg_hr'][:, :, :12, :12]
-    assert goldens.close(resize(corner, scale, shrink=True), GOLDEN[f'bicubic_down{scale}'])
-    assert goldens.close(resize(corner, scale, shrink=False), GOLDEN[f'bicubic_up{scale}'])
+    assert goldens.close(resize(corner, scale, downsample=True), GOLDEN[f'bicubic_down{scale}'])
+    assert goldens.close(resize(corner, scale, downsample=False), GOLDEN[f'bicubic_up{scale}'])
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
@@ -161,7 +161,7 @@ def test_sigma_zero_is_no_blur():
     assert delta[0, 10, 10] == 1 and delta.sum() == 1
     hr = image(1, 3, 24, 24)
     for degradation in (bicubic(4), classic(AnisoGaussian(0.0, 0.0, 0.3), 4)):
-        assert same_levels(degradation(hr)[0], quantize(resize(hr, 4, shrink=True)))
+        assert same_levels(degradation(hr)[0], quantize(resize(hr, 4, downsample=True)))
 
 
 def test_kernel_properties():
@@ -202,7 +202,7 @@ def test_noise_has_its_level_and_up_is_made_before_rounding():
     assert noise.std().item() == pytest.approx(math.hypot(10, 12 ** -0.5), rel=0.03)
     assert abs(noise.mean().item()) < 0.5
     assert abs(torch.corrcoef(noise.flatten(1))[0, 1].item()) < 0.05  # every channel has its own
-    assert not same_levels(up, quantize(resize(lq, 4, shrink=False)))
+    assert not same_levels(up, quantize(resize(lq, 4, downsample=False)))
 
 
 def test_noise_comes_from_the_generator_alone():
@@ -247,12 +247,12 @@ def test_autocast_and_inference_mode_change_nothing():
         plain = classic(blur, 4)(hr)
         with torch.autocast('cpu', torch.bfloat16):
             cast = classic(blur, 4)(hr)
-            small = resize(hr, 4, shrink=True)
+            small = resize(hr, 4, downsample=True)
         assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
-        assert torch.equal(small, resize(hr, 4, shrink=True))
+        assert torch.equal(small, resize(hr, 4, downsample=True))
     assert torch.equal(inference[0], classic(ISO, 4)(hr)[0])
     hr.requires_grad_()
-    resize(hr, 4, shrink=True).sum().backward()
+    resize(hr, 4, downsample=True).sum().backward()
     assert hr.grad.sum().item() == pytest.approx(11 * 13 * 3, rel=1e-4)
 
 

@@ -10,7 +10,7 @@ from survival import same
 from torch import nn
 
 from optim.ema import EMA
-from store.tensors import load_state, load_weights
+from store.tensors import load_checkpoint, load_weights
 
 MODEL = Path('experiment/stage1_x2_bicubic_iso/model')
 FLAGS = ['--stage', 1, '--ema', 0.5, '--lr_sr', '1e-3']
@@ -42,7 +42,7 @@ def test_the_weights_come_back_bit_for_bit_after_the_average_was_applied():
 
 def test_tests_and_weights_files_take_the_average_and_the_checkpoint_holds_both(cli):
     assert cli(*FLAGS, '--save_models') == 0
-    state, kept = load_state(MODEL / 'state_2.pt'), load_weights(MODEL / 'model_last.pt')
+    state, kept = load_checkpoint(MODEL / 'state_2.pt'), load_weights(MODEL / 'model_last.pt')
     assert kept.keys() == {key.removeprefix('mln.') for key in state['networks'] if key.startswith('mln.')}
     for key, average in state['ema'].items():
         assert torch.equal(kept[key], average) and average.dtype == torch.float32
@@ -55,7 +55,7 @@ def test_tests_and_weights_files_take_the_average_and_the_checkpoint_holds_both(
     scores = re.findall(r'^Set2 PSNR: (\S+)', Path('experiment/stage1_x2_bicubic_iso/log.txt').read_text(), re.M)
     assert scores[-1] == lines[3][0]                                    # the file holds what was tested as EMA
     assert cli('--stage', 2, '--epochs_sr', 1) == 0
-    started = load_state('experiment/stage2_x2_bicubic_iso/model/state_1.pt')
+    started = load_checkpoint('experiment/stage2_x2_bicubic_iso/model/state_1.pt')
     assert 'model_last.pt' in Path('experiment/stage2_x2_bicubic_iso/log.txt').read_text() and not started['ema']
 
 
@@ -65,7 +65,8 @@ def test_resume_is_bit_identical(cli, precision):
     assert cli(*flags, '--save', 'whole') == 0
     for epochs in 1, 2:
         assert cli(*flags, '--save', 'parts', '--epochs_sr', epochs) == 0
-    whole, parts = (load_state(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt') for name in ('whole', 'parts'))
+    whole, parts = (load_checkpoint(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt')
+                    for name in ('whole', 'parts'))
     assert all(same(whole[name], parts[name]) for name in ('ema', 'networks', 'updates'))
     assert all(average.dtype == torch.float32 for average in whole['ema'].values())
 
@@ -74,7 +75,7 @@ def test_another_decay_needs_consent_and_an_average_can_be_added(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli(*FLAGS) == 2 and '--ema was 0.0, is now 0.5' in capsys.readouterr().err
     assert cli(*FLAGS, '--accept_changes') == 0
-    assert load_state(MODEL / 'state_2.pt')['ema']
+    assert load_checkpoint(MODEL / 'state_2.pt')['ema']
 
 
 def test_ranks_have_one_average(tmp_path, library):
@@ -82,7 +83,7 @@ def test_ranks_have_one_average(tmp_path, library):
     for size, folder in (1, tmp_path / 'one'), (2, tmp_path / 'two'):
         folder.mkdir()
         assert finish(folder, size, train_ranks, *flags) == [0] * size
-    one, two = (load_state(tmp_path / name / MODEL / 'state_2.pt')['ema'] for name in ('one', 'two'))
+    one, two = (load_checkpoint(tmp_path / name / MODEL / 'state_2.pt')['ema'] for name in ('one', 'two'))
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 

@@ -7,7 +7,7 @@ import torch
 from ranks import extension, finish, printed
 from survival import same
 
-from store.tensors import load_state
+from store.tensors import load_checkpoint
 
 PAGE = Path(__file__).parent.parent / 'docs' / 'extending.md'
 EXAMPLES = dict(re.findall(r'^```python\n# (\w+\.py)\n(.*?)^```$', PAGE.read_text(), re.M | re.S))
@@ -41,7 +41,7 @@ def test_resume_is_bit_identical(run, tmp_path, name):
     assert run(name, '--save', 'whole') == [0], printed(tmp_path)
     for epochs in '1', '2':
         assert run(name, '--save', 'parts', '--epochs_sr', epochs) == [0], printed(tmp_path)
-    whole, parts = (load_state(tmp_path / STATE.format(save, 2)) for save in ('whole', 'parts'))
+    whole, parts = (load_checkpoint(tmp_path / STATE.format(save, 2)) for save in ('whole', 'parts'))
     assert all(same(whole[key], parts[key]) for key in ('networks', 'updates', 'ema', 'history'))
     assert run(name, '--save', 'parts', '--test_only') == [0], printed(tmp_path)
 
@@ -51,7 +51,7 @@ def test_two_ranks_train_as_one(run, tmp_path, name):
     alike = ['--sig_min', '1', '--sig_max', '1', '--optimizer', 'SGD']  # ranks draw their own
     for size in 1, 2:
         assert run(name, *alike, '--save', f'size{size}', size=size) == [0] * size, printed(tmp_path)
-    one, two = (load_state(tmp_path / STATE.format(f'size{size}', 2)) for size in (1, 2))
+    one, two = (load_checkpoint(tmp_path / STATE.format(f'size{size}', 2)) for size in (1, 2))
     for key, tensor in one['networks'].items():
         torch.testing.assert_close(two['networks'][key], tensor, atol=1e-6, rtol=1e-3)
     for name, losses in one['history']['losses'].items():
@@ -60,7 +60,7 @@ def test_two_ranks_train_as_one(run, tmp_path, name):
 
 def test_each_update_moves_its_own_part_at_its_own_rate(run, tmp_path):
     assert run('adversarial.py', '--save', 'gan', '--epochs_sr', '1', '--test_every', '1') == [0], printed(tmp_path)
-    state = load_state(tmp_path / STATE.format('gan', 1))
+    state = load_checkpoint(tmp_path / STATE.format('gan', 1))
     assert state['updates'].keys() == {'sr', 'discriminator'}
     rates = [update['optimizer']['param_groups'][0]['lr'] for update in state['updates'].values()]
     assert rates == [1e-4, 5e-5]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model import kdsr, mrda
-from model.inference import OVERLAP, TILE, fitting, reach, represent, self_ensemble, super_resolve, whole
+from model.inference import OVERLAP, TILE, in_tiles, reach, represent, self_ensemble, super_resolve, whole
 from utility import UserError, out_of_memory
 
 # Upscales by the student with all memory, then with less and less of it until the whole image no longer fits.
@@ -17,7 +17,7 @@ SHORTAGE = """
 import resource
 import torch
 from model import mrda
-from model.inference import fitting
+from model.inference import in_tiles
 torch.set_num_threads(1)
 torch.manual_seed(1)
 student = mrda.student(4, n_blocks=1).requires_grad_(False)
@@ -33,7 +33,7 @@ used = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if 
 for mib in range(400, 0, -20):
     parts.clear()
     resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), resource.RLIM_INFINITY))
-    result = fitting(compute, lq, 4, overlap=24)
+    result = in_tiles(compute, lq, 4, overlap=24)
     if len(parts) > 1:
         print(max(parts), (result - expected).abs().max().item())
         break
@@ -45,8 +45,8 @@ def test_tiles_equal_the_whole_where_the_overlap_covers_the_receptive_field():
     lq = torch.rand(1, 3, 41, 29, dtype=torch.double)
     with torch.no_grad():
         whole = net(lq)
-        assert fitting(net, lq, 3, tile=10, overlap=4).allclose(whole, atol=1e-12)
-        assert not fitting(net, lq, 3, tile=10, overlap=2).allclose(whole, atol=1e-12)
+        assert in_tiles(net, lq, 3, tile=10, overlap=4).allclose(whole, atol=1e-12)
+        assert not in_tiles(net, lq, 3, tile=10, overlap=2).allclose(whole, atol=1e-12)
 
 
 def test_self_ensemble_of_an_equivariant_map_is_the_map():
@@ -82,11 +82,11 @@ def test_where_memory_runs_out_tiles_are_halved(error):
     assert out_of_memory(error)
     lq = torch.rand(1, 3, 590, 600)
     scarce = Scarce(160 * 160, error)
-    assert torch.equal(fitting(scarce, lq, 2), Scarce(10 ** 9, error)(lq))
+    assert torch.equal(in_tiles(scarce, lq, 2), Scarce(10 ** 9, error)(lq))
     assert scarce.sides[:4] == [600, TILE + OVERLAP, 256 + OVERLAP, 128 + OVERLAP]
     assert max(scarce.sides[4:]) <= 64 + 2 * OVERLAP
     scarce = Scarce(115 * 115, error)
-    assert torch.equal(fitting(scarce, lq[..., :120, :120], 2), Scarce(10 ** 9, error)(lq[..., :120, :120]))
+    assert torch.equal(in_tiles(scarce, lq[..., :120, :120], 2), Scarce(10 ** 9, error)(lq[..., :120, :120]))
     assert scarce.sides[:2] == [120, 64 + OVERLAP]                        # larger tiles would be the whole again
 
 
@@ -99,19 +99,19 @@ def test_tiles_that_are_done_are_not_done_again():
             raise MemoryError
         return part
     lq = torch.rand(1, 3, 128, 128)
-    assert torch.equal(fitting(compute, lq, 1, 64, overlap=0), lq)
+    assert torch.equal(in_tiles(compute, lq, 1, 64, overlap=0), lq)
     assert parts == [(64, 64)] * 3 + [(32, 32)] * 8
 
 
 def test_too_little_memory_is_told_with_sizes():
     with pytest.raises(UserError, match=r'^memory runs out on an image of 300x290 pixels, even in tiles of 32x32; .+$'):
-        fitting(Scarce(9, MemoryError()), torch.rand(1, 3, 290, 300), 2)
+        in_tiles(Scarce(9, MemoryError()), torch.rand(1, 3, 290, 300), 2)
     with pytest.raises(UserError, match='image of 9x8 pixels'):
         whole(Scarce(9, MemoryError()), torch.rand(1, 3, 8, 9))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    for compute in (lambda error: fitting(Scarce(9, error), torch.rand(1, 3, 90, 90), 2),
+    for compute in (lambda error: in_tiles(Scarce(9, error), torch.rand(1, 3, 90, 90), 2),
                     lambda error: whole(Scarce(9, error), torch.rand(1, 3, 90, 90))):
         with pytest.raises(RuntimeError, match='sizes do not fit'):
             compute(RuntimeError('sizes do not fit'))

@@ -13,7 +13,7 @@ from model import mrda
 from report import metric as table
 from report.metric import DEFAULT, METRICS, Metric, psnr_rgb, psnr_y, ssim_y
 from report.perceptual import NETWORKS
-from store.tensors import load_state, save_state, save_weights
+from store.tensors import load_checkpoint, save_checkpoint, save_weights
 from utility import quantize
 
 GOLDEN = goldens.load('degradation')
@@ -160,11 +160,11 @@ def test_an_unknown_metric_is_refused_with_the_known_ones(tested):
 def test_a_checkpoint_from_before_the_table_of_metrics_is_resumed(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     path = Path('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
-    state = load_state(path)
+    state = load_checkpoint(path)
     first = {new: state['history'].pop(new) for new in DEFAULT}
-    save_state(path, state | {'history': {**state['history'], 'psnr': first['psnr_y'], 'ssim': first['ssim_y']}})
+    save_checkpoint(path, state | {'history': {**state['history'], 'psnr': first['psnr_y'], 'ssim': first['ssim_y']}})
     assert cli('--stage', 1, '--metrics', 'psnr_y,ssim_y,psnr_rgb') == 0
-    history = load_state(path.with_name('state_2.pt'))['history']
+    history = load_checkpoint(path.with_name('state_2.pt'))['history']
     assert set(history) == {'losses', 'psnr_y', 'ssim_y', 'psnr_rgb'}
     assert [history[name]['Set2'][0] for name in DEFAULT] == [first[name]['Set2'][0] for name in DEFAULT]
     assert [math.isnan(value) for value in history['psnr_rgb']['Set2']] == [True, False]

@@ -18,7 +18,7 @@ from model.inference import super_resolve
 from option import parse
 from photo.luma import in_colour
 from report.evaluation import to_float
-from store.tensors import load_state, load_weights
+from store.tensors import load_checkpoint, load_weights
 from utility import luma
 
 ONE = ['--n_colors', '1', '--n_resblocks', '1', '--epochs_sr', '1', '--test_every', '2']
@@ -69,7 +69,7 @@ def test_resume_is_bit_identical(cli):
     assert cli('--stage', 1, *flags, '--epochs_sr', 2, '--save', 'whole') == 0
     assert cli('--stage', 1, *flags, '--epochs_sr', 1, '--save', 'parts') == 0
     assert cli('--stage', 1, *flags, '--epochs_sr', 2, '--save', 'parts') == 0
-    one, other = (load_state(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt')['networks']
+    one, other = (load_checkpoint(f'experiment/{name}_x2_bicubic_iso/model/state_2.pt')['networks']
                   for name in ('whole', 'parts'))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
@@ -101,7 +101,7 @@ def test_colour_gets_the_detail_of_the_luma(model):
     lq = torch.rand(1, 3, 70, 66)
     sr = super_resolve(in_colour(student, 2), lq, 2)
     own, _ = student(luma(lq))
-    up = resize(lq, 2, shrink=False)
+    up = resize(lq, 2, downsample=False)
     assert torch.allclose(luma(sr), own, atol=1e-5)
     assert torch.allclose(sr - luma(sr), up - luma(up), atol=1e-5)       # chroma is bicubic
     gray = lq[:, :1].expand(-1, 3, -1, -1)

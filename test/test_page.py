@@ -25,7 +25,7 @@ from report.metric import METRICS
 from report.table import TestRun, write_tables
 from run.starts import config_text, read_starts
 from store.checkpoint import Run
-from store.tensors import save_state, save_weights
+from store.tensors import save_checkpoint, save_weights
 
 make_report = importlib.import_module('make_report')
 VOID = {'meta', 'img', 'input', 'source'}
@@ -77,7 +77,7 @@ def put_run(folder, data, names=('d', 'e'), stage=4, **changes):
     nan = math.nan
     history = {'losses': {'loss': [0.9, 0.3, 0.02], 'KL': [0.4, 0.01, 0.001], 'SR': [nan, 0.05, 0.02]},
                'psnr_y': {'Set2': [20.5, 24.25, 27.5]}}
-    save_state(folder / 'model' / 'state_3.pt', {'history': history | changes})
+    save_checkpoint(folder / 'model' / 'state_3.pt', {'history': history | changes})
     return folder
 
 

@@ -67,7 +67,8 @@ def test_every_kind_of_image_keeps_its_kind(name):
     wanted = np.kron(pixels[..., :colours], np.ones((2, 2, 1), pixels.dtype))
     assert np.array_equal(large.pixels[..., :colours] * visible, wanted * visible)
     if pixels.shape[2] > colours:
-        alpha = resize(torch.from_numpy(pixels[..., -1].astype(np.float64))[None, None], 2, shrink=False)[0, 0].numpy()
+        alpha = torch.from_numpy(pixels[..., -1].astype(np.float64))[None, None]
+        alpha = resize(alpha, 2, downsample=False)[0, 0].numpy()
         assert np.abs(large.pixels[..., -1] - alpha.clip(0, 255)).max() < 0.51
     assert large.metadata.icc == (options or {}).get('icc_profile')
     if name != 'deep.tif':

@@ -10,7 +10,7 @@ import main as program
 import upscale
 from model.zoo import index
 from run import session
-from store.tensors import load_state
+from store.tensors import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / 'pyproject.toml').read_text(encoding='utf-8'), re.M)[1]
@@ -32,7 +32,7 @@ def test_no_other_file_states_the_version():
 def test_checkpoint_and_report_show_the_version_and_a_later_one_is_noted(cli, monkeypatch, capsys):
     assert cli('--stage', '1') == 0
     run = Path('experiment/stage1_x2_bicubic_iso')
-    assert load_state(run / 'model' / 'state_2.pt')['version'] == VERSION
+    assert load_checkpoint(run / 'model' / 'state_2.pt')['version'] == VERSION
     assert make_report.main([str(run)]) == 0
     assert f'Version {VERSION}' in (run / 'report.html').read_text(encoding='utf-8')
     capsys.readouterr()

@@ -23,7 +23,7 @@ from data.images import MAX_PIXELS, read_rgb
 from model.mln import MLN
 from photo.image import read_photo
 from store import tensors
-from store.tensors import load_state, load_weights, save_state, save_weights
+from store.tensors import load_checkpoint, load_weights, save_checkpoint, save_weights
 from utility import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,13 +120,13 @@ def test_a_saver_without_checksum_is_caught(tmp_path, monkeypatch):
 def check_rot_is_found(path, mutate, count):
     """Each of `count` mutated states is refused, by its checksum."""
     rng = random.Random(mutate.__name__)
-    save_state(path, {'epoch': 3, 'model': MLN(4, 2).state_dict(), 'history': {'loss': [0.5]}})
+    save_checkpoint(path, {'epoch': 3, 'model': MLN(4, 2).state_dict(), 'history': {'loss': [0.5]}})
     data = path.read_bytes()
     for _ in range(count):
         bad = mutate(data, rng)
         if bad != data:
             path.write_bytes(bad)
-            assert 'checksum does not fit' in (refused(load_state, path) or ''), 'damage was not seen by the checksum'
+            assert 'checksum mismatch' in (refused(load_checkpoint, path) or ''), 'not detected by the checksum'
 
 
 def test_a_record_marked_as_a_folder_is_refused(weights, tmp_path):
@@ -189,7 +189,7 @@ def test_malicious_pickles_are_not_executed(tmp_path, monkeypatch, name, form):
     path.write_bytes(data)
     assert refused(load_weights, path)
     path.write_bytes(signed(data))
-    assert refused(load_state, path)
+    assert refused(load_checkpoint, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ['w.pt']
 
 
@@ -218,7 +218,7 @@ def test_other_contents_are_refused(tmp_path, content):
     assert refused(load_weights, path)
     if not isinstance(content, dict):
         path.write_bytes(signed(saved(content)))
-        assert 'no dict' in refused(load_state, path)
+        assert 'no dict' in refused(load_checkpoint, path)
 
 
 def test_foreign_bytes_with_a_right_checksum_are_no_checkpoint(tmp_path):
@@ -226,8 +226,8 @@ def test_foreign_bytes_with_a_right_checksum_are_no_checkpoint(tmp_path):
     good = saved({'epoch': 1, 'w': torch.arange(40)})
     for data in (b'', b'text', zipped({}), zipped({'data.pkl': b'.'}), *(flipped(good, rng) for _ in range(200))):
         path.write_bytes(signed(data))
-        if refused(load_state, path) is None:
-            assert torch.equal(load_state(path)['w'], torch.arange(40))
+        if refused(load_checkpoint, path) is None:
+            assert torch.equal(load_checkpoint(path)['w'], torch.arange(40))
 
 
 def test_what_is_plain_is_read(tmp_path):
@@ -267,7 +267,7 @@ def test_declared_sizes_are_not_believed(weights, tmp_path):
     files = list(bombs(weights[0]))
     path, before = tmp_path / 'w.pt', peak()
     for data in files:
-        for load, content in ((load_weights, data), (load_state, signed(data))):
+        for load, content in ((load_weights, data), (load_checkpoint, signed(data))):
             path.write_bytes(content)
             assert refused(load, path)
     assert peak() - before < 2 ** 27

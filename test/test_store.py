@@ -8,7 +8,7 @@ import torch
 from model.mln import MLN
 from model.weights import fit_weights
 from store.files import append_text, write_bytes
-from store.tensors import load_state, load_weights, save_state, save_weights
+from store.tensors import load_checkpoint, load_weights, save_checkpoint, save_weights
 from utility import UserError
 
 
@@ -67,13 +67,14 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch, content):
 
 def test_checkpoint_is_read_back_or_refused(tmp_path):
     path = tmp_path / 'state.pt'
-    save_state(path, {'epoch': 3, 'w': torch.arange(5), 'history': {'loss': [0.5]}})
-    assert load_state(path)['history'] == {'loss': [0.5]} and load_state(path)['w'].tolist() == [0, 1, 2, 3, 4]
+    save_checkpoint(path, {'epoch': 3, 'w': torch.arange(5), 'history': {'loss': [0.5]}})
+    loaded = load_checkpoint(path)
+    assert loaded['history'] == {'loss': [0.5]} and loaded['w'].tolist() == [0, 1, 2, 3, 4]
     data = path.read_bytes()
     for bad in (data[:-1], data[:100], b'', data[:200] + bytes([data[200] ^ 1]) + data[201:]):
         path.write_bytes(bad)
         with pytest.raises(UserError, match='checksum'):
-            load_state(path)
+            load_checkpoint(path)
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

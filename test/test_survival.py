@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from survival import check_equal, check_nothing_lost, finish, kill_at_random, start, timed, wait_for
 
-from store.tensors import load_state
+from store.tensors import load_checkpoint
 from utility import UserError
 
 STEPS = ['--save_every_min', '0', '--test_every', '2']  # a checkpoint after every batch
@@ -97,7 +97,7 @@ def test_signal_saves_the_step_and_exits_with_75(one, library, tmp_path, number)
     process.join(10)
     assert process.exitcode == 75 and 'the same command resumes it' in printed.read_text()
     state, = (tmp_path / 'stopped' / 'experiment').rglob('state_*.pt')
-    assert load_state(state)['batch'] >= 5 and 'Traceback' not in printed.read_text()
+    assert load_checkpoint(state)['batch'] >= 5 and 'Traceback' not in printed.read_text()
     assert finish(tmp_path / 'stopped', flags) == 0
     check_equal(tmp_path / 'stopped', tmp_path / 'whole')
 

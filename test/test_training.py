@@ -17,7 +17,7 @@ from model import mrda
 from option import parse
 from report.testing import Tester
 from stages import STAGES
-from store.tensors import load_state, save_weights
+from store.tensors import load_checkpoint, save_weights
 from trainer_stage1 import Stage1
 
 
@@ -86,14 +86,14 @@ def test_16_bits_train_test_and_resume(cli, precision):
         assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in whole.values())
         if stage == 1:  # the later stages of `parts` had other weights to start from
             assert equal(parts, whole)
-    scale = load_state('experiment/whole_stage4_x2_bicubic_iso/model/state_2.pt')['updates']['sr']['scaler']
+    scale = load_checkpoint('experiment/whole_stage4_x2_bicubic_iso/model/state_2.pt')['updates']['sr']['scaler']
     assert (scale['_growth_tracker'] == 6) if precision == 'half' else scale == {}
 
 
 def test_a_gradient_that_overflows_in_half_precision_is_left_out(cli, monkeypatch):
     monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**40))
     assert cli('--stage', 1, '--epochs_sr', 1, '--precision', 'half') == 0
-    state = load_state('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
+    state = load_checkpoint('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
     update = state['updates']['sr']
     assert update['scaler']['scale'] == 2.0**37 and update['optimizer']['state'] == {}   # none of three steps taken
 
@@ -196,7 +196,7 @@ def test_weights_that_are_not_finite_at_the_end_of_an_epoch_replace_no_good_ones
 def test_settings_of_the_optimiser_that_were_accepted_count(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli('--stage', 1, '--weight_decay', '0.5', '--beta1', '0.5', '--accept_changes') == 0
-    state = load_state('experiment/stage1_x2_bicubic_iso/model/state_2.pt')
+    state = load_checkpoint('experiment/stage1_x2_bicubic_iso/model/state_2.pt')
     optimizer = state['updates']['sr']['optimizer']
     group = optimizer['param_groups'][0]
     assert group['weight_decay'] == 0.5 and group['betas'] == (0.5, 0.999)
@@ -253,7 +253,7 @@ def test_losses_and_scores_stand_at_their_epochs(cli):
     for stage in (1, 2, 3):
         assert cli('--stage', stage, '--epochs_sr', 1) == 0
     assert cli('--stage', 4, '--epochs_sr', 3, '--epochs_encoder', 1, '--start_epoch', 1) == 0
-    history = load_state('experiment/stage4_x2_bicubic_iso/model/state_3.pt')['history']
+    history = load_checkpoint('experiment/stage4_x2_bicubic_iso/model/state_3.pt')['history']
     series = [values for kind in history.values() for values in kind.values()]
     assert len(series) == 6 and all(len(values) == 3 and math.isnan(values[0]) for values in series)
 
@@ -317,9 +317,10 @@ def test_an_epoch_is_kept_whatever_goes_wrong_in_its_test(cli, monkeypatch, caps
         patch.setattr(Tester, 'score', failing)
         assert cli('--stage', 1, '--save', 'parts') == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
-    assert not load_state('experiment/parts_x2_bicubic_iso/model/state_1.pt')['tested']
+    assert not load_checkpoint('experiment/parts_x2_bicubic_iso/model/state_1.pt')['tested']
     assert cli('--stage', 1, '--save', 'parts') == 0
-    whole, parts = (load_state(f'experiment/{save}_x2_bicubic_iso/model/state_2.pt') for save in ('whole', 'parts'))
+    whole, parts = (load_checkpoint(f'experiment/{save}_x2_bicubic_iso/model/state_2.pt')
+                    for save in ('whole', 'parts'))
     assert same(whole['history'], parts['history']) and same(whole['networks'], parts['networks'])
 
 

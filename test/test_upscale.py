@@ -54,7 +54,7 @@ def test_a_folder_with_sub_folders_into_another(capsys):
 def test_files_folders_and_globs_in_one_call():
     for name in ('a.png', 'b.png', 'two/c.png', 'two/d.jpg', 'three/e.png', 'three/not.jpg'):
         save(name)
-    assert run('a.png', 'two', 'three/*.png', 'two/c.png') == 0                     # into enlarged/; c only once
+    assert run('a.png', 'two', 'three/*.png', 'two/c.png') == 0                     # into upscaled/; c only once
     assert files() == ['a_x2.png', 'c_x2.png', 'd_x2.png', 'e_x2.png']
 
 
@@ -76,19 +76,19 @@ def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypa
     (['a.png', '--size', '0x'], 'not a size'), (['a.png', '--outscale', '99'], 'from 0.1 to 16'),
     (['a.png', '--outscale', '2', '--size', '9x'], 'give one of them'), (['a.png', '--quality', '0'], 'from 1 to 100'),
     (['a.png', '--max_pixels', 'inf'], 'a number of pixels'), (['a.png', '--format', 'bmp'], 'bmp'),
-    (['enlarged', '-o', 'enlarged'], None)])
+    (['upscaled', '-o', 'upscaled'], None)])
 def test_mistakes_are_one_line(capsys, argv, said):
     save('a.png')
     Path('empty').mkdir()
     Path('file').touch()
     if said is None:
-        save('enlarged/a_x2.png')
+        save('upscaled/a_x2.png')
         assert run(*argv) == 0 and files() == ['a_x2.png', 'a_x2_x2.png']           # alone it is a photo like others
         return
     assert run(*argv) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1 and said in error
-    assert not Path('enlarged').exists()
+    assert not Path('upscaled').exists()
 
 
 @pytest.mark.parametrize('outscale, taken', [(1.5, 2), (2, 2), (2.5, 4), (4, 4), (6, 4)])
@@ -97,7 +97,7 @@ def test_outscale_takes_the_next_shipped_scale(outscale, taken, capsys):
     save('a.png')
     assert run('a.png', '--outscale', outscale) == 0
     assert f'scale {taken}' in capsys.readouterr().out and files() == [f'a_x{outscale:g}.png']
-    assert Image.open(Path('enlarged', files()[0])).size == (round(10 * outscale), round(14 * outscale))
+    assert Image.open(Path('upscaled', files()[0])).size == (round(10 * outscale), round(14 * outscale))
 
 
 @pytest.mark.parametrize('pattern', ['pics [2020]/*.png', 'pics [2020]/a*', '**/*.png'])
@@ -125,9 +125,9 @@ def test_from_any_folder_with_a_file_of_weights(tmp_path):
     done = subprocess.run([sys.executable, ROOT / 'upscale.py', 'in/a.png', '--weights', 'own.pt', '--tile', '32',
                            '--self-ensemble', '--device', 'cpu'], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert Image.open('enlarged/a_x3.png').size == (30, 42)
+    assert Image.open('upscaled/a_x3.png').size == (30, 42)
     assert 'model mrda, scale 3, n_blocks 1' in done.stdout
-    assert sorted(path.name for path in Path().iterdir()) == ['enlarged', 'in', 'own.pt']
+    assert sorted(path.name for path in Path().iterdir()) == ['upscaled', 'in', 'own.pt']
 
 
 def test_without_weights_the_other_program_points_here(cli, library, capsys):

@@ -1,10 +1,10 @@
-"""Weights from one kind of file to another: .pt or .pth, plain or wrapped, and .safetensors.
+"""Convert weights between file formats: .pt or .pth, plain or wrapped, and .safetensors.
 
     python tools/convert_weights.py weights.pt weights.safetensors
     python tools/convert_weights.py weights.safetensors wrapped.pth --wrap params_ema
 
-A .safetensors file also says what the weights are of: family, role, sizes, the version of this project, and
-what --about adds.
+A .safetensors file also holds metadata: family, role and sizes of the network, the version of this project, and what
+--about adds.
 """
 import argparse
 import sys
@@ -36,12 +36,12 @@ def build_parser() -> Parser:
                     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument('source', metavar='IN', help='weights: a file, or a name in zoo/')
     parser.add_argument('target', metavar='OUT', type=expand, help='file to write: *.pt, *.pth or *.safetensors')
-    parser.add_argument('--wrap', choices=WRAPPERS, help='key of a dict that holds the state dict in a .pt or .pth')
-    parser.add_argument('--half', action='store_true', help='half precision')
+    parser.add_argument('--wrap', choices=WRAPPERS, help='key under which a .pt or .pth file holds the state dict')
+    parser.add_argument('--half', action='store_true', help='convert to half precision')
     parser.add_argument('--about', type=fact, action='append', default=[], metavar='NAME=TEXT',
-                        help='text to keep in a .safetensors file, such as licence=CC-BY-4.0; any number of times')
+                        help='metadata for a .safetensors file, such as licence=CC-BY-4.0; can be repeated')
     parser.add_argument('--extension', metavar='FILE', type=import_files,
-                        help='Python file to import first, which adds the family of your weights')
+                        help='Python file to import first; it adds the network family of your weights')
     return parser
 
 
@@ -51,7 +51,7 @@ def check(args: argparse.Namespace) -> Path:
     if not located:
         raise UserError(f'{shown(args.source)}: neither a file nor shipped weights; {shipped()}')
     if target.suffix not in ('.pt', '.pth', safe.SUFFIX) or target.exists():
-        reason = 'exists already' if target.exists() else f'ends in none of .pt, .pth, {safe.SUFFIX}'
+        reason = 'exists already' if target.exists() else f'must end in .pt, .pth or {safe.SUFFIX}'
         raise UserError(f'{shown(target)}: {reason}; choose another name')
     if args.wrap if target.suffix == safe.SUFFIX else args.about:
         raise UserError(f'--wrap is for .pt and .pth files, --about for {safe.SUFFIX} files')
@@ -60,7 +60,7 @@ def check(args: argparse.Namespace) -> Path:
 
 @command_line()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read IN, write OUT, say what was done."""
+    """Read IN, write OUT, print what was written."""
     args = build_parser().parse_args(argv)
     source = check(args)
     weights = load_weights(source)
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = recognise(weights)
     about |= found.about() if found else {}
     save_weights(args.target, weights, about | dict(args.about), args.wrap)
-    print(f'{shown(args.target)}: {len(weights)} tensors of {f"a {found}" if found else "a family not known here"}')
+    print(f'{shown(args.target)}: {len(weights)} tensors of {f"a {found}" if found else "an unknown family"}')
 
 
 if __name__ == '__main__':

@@ -3,8 +3,8 @@
     python tools/export_onnx.py --pre_train_ST weights.pt --out student.onnx
     python tools/export_onnx.py --pre_train_ST weights.pt --out student_half.onnx --half
 
---pre_train_ST names a file or shipped weights, from which family, scale and sizes are read; without it your own stage 4
-is taken, as a test does. All other flags are main.py's. The file is compared with the network by onnxruntime before it
+--pre_train_ST: a file or shipped weights, from which family, scale and sizes are read; by default the weights of your
+own stage 4, as in a test. All other flags are main.py's. The file is compared with the network by onnxruntime before it
 is written. Packages: requirements-extra.txt
 """
 import argparse
@@ -34,17 +34,17 @@ from stage import Source
 from store.files import write_bytes
 from utility import UserError, derive_seed, expanded, shown
 
-LIMIT = 1e-4  # largest difference from the network that is accepted, white being 1
+LIMIT = 1e-4  # largest accepted difference from the network, on a data range of 1
 HALF_LIMIT = 2e-3  # the same in half precision: half of an 8-bit level
-SMALLEST = 2  # pixels: fewer are constants for torch.export
+SMALLEST = 2  # pixels: torch.export treats smaller sizes as constants
 TRACED = 24, 28  # height, width
 CHECKED = (2, 3), (16, 16), (17, 31), (97, 128)
 OPSET = 18
-DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)  # the older exporter serves older versions
+DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 7)  # older versions need the older exporter
 
 
 class FrozenTail(nn.Module):
-    """A Tail whose weights are frozen, without what no graph can hold: the cache, and another way for tiny images."""
+    """A Tail with frozen weights, without what a graph cannot hold: the cache, and the branch for tiny images."""
 
     def __init__(self, tail: Tail) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FrozenTail(nn.Module):
 
 
 def exportable(student: nn.Module, scale: int, rgb_range: int) -> PhotoNetwork:
-    """A copy of `student` that a graph can hold, on images in [0, 1] whose height and width are at least SMALLEST."""
+    """A copy of `student` that can be exported, on images in [0, 1] whose height and width are at least SMALLEST."""
     network = PhotoNetwork(copy.deepcopy(student), scale, rgb_range)
     for module in list(network.modules()):
         for name, child in module.named_children():
@@ -72,20 +72,20 @@ def packages() -> tuple[ModuleType, ModuleType]:
         if DYNAMO:
             import onnxscript  # noqa: F401 - torch.onnx calls it
     except ImportError as error:
-        raise UserError(f'{error.name} is missing, which an export needs: '
+        raise UserError(f'an export needs the package {error.name}: '
                         'pip install -r requirements-extra.txt') from error
     return onnx, onnxruntime
 
 
 @torch.no_grad()
 def graph(student: nn.Module, facts: dict) -> object:
-    """The student as an onnx.ModelProto, documented by its metadata. facts: what its weights show, see model.zoo."""
+    """The student as an onnx.ModelProto with metadata. facts: its options, see model.zoo."""
     onnx, _ = packages()
     common = {'input_names': ['lq'], 'output_names': ['sr'], 'opset_version': OPSET}
     network, file = exportable(student, facts['scale'], facts['rgb_range']), io.BytesIO()
     lq = torch.rand(1, 3, *TRACED)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # what tracing may bake in is told by compare()
+        warnings.simplefilter('ignore')  # about traced constants, which compare() would detect
         if DYNAMO:
             height, width = (torch.export.Dim(name, min=SMALLEST) for name in ('height', 'width'))
             model = torch.onnx.export(network, (lq,), dynamo=True, dynamic_shapes=({2: height, 3: width},),
@@ -98,7 +98,7 @@ def graph(student: nn.Module, facts: dict) -> object:
     model.doc_string = f'Blind super-resolution x{s}: the student of {facts["model"].upper()}'
     onnx.helper.set_model_props(model, {
         'input': f'lq: float32 (1, 3, height, width), RGB in [0, 1], height and width at least {SMALLEST}',
-        'output': f'sr: float32 (1, 3, {s} height, {s} width), RGB, white is 1; to be clipped to [0, 1]',
+        'output': f'sr: float32 (1, 3, {s} height, {s} width), RGB, data range 1; to be clipped to [0, 1]',
         'scale': str(s), 'model': facts['model']})
     onnx.checker.check_model(model)
     return model
@@ -106,7 +106,7 @@ def graph(student: nn.Module, facts: dict) -> object:
 
 def halved(model: object) -> object:
     """The onnx.ModelProto `model` in half precision; input and output stay float32."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16  # packages() has looked for it
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # packages() has checked for it
     model = convert_float_to_float16(model, keep_io_types=True)
     entry = model.metadata_props.add()
     entry.key, entry.value = 'precision', 'half; input and output are float32'
@@ -115,22 +115,22 @@ def halved(model: object) -> object:
 
 @torch.no_grad()
 def compare(data: bytes, student: nn.Module, facts: dict) -> Iterator[tuple[int, int, float]]:
-    """Yields (height, width, max abs difference from what upscale.py computes with `student`, white being 1) of the
-    ONNX file `data` on noise of each size of CHECKED."""
+    """Yields (height, width, max abs difference from upscale.py with `student`, on a data range of 1) of the ONNX file
+    `data` on noise of each size of CHECKED."""
     _, onnxruntime = packages()
     session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
     upscaler = Upscaler(student, facts['scale'], facts['rgb_range'], torch.device('cpu'))
     for height, width in CHECKED:
-        draw = torch.Generator().manual_seed(derive_seed('export', height, width))
-        lq = torch.rand(1, 3, height, width, generator=draw)
+        rng = torch.Generator().manual_seed(derive_seed('export', height, width))
+        lq = torch.rand(1, 3, height, width, generator=rng)
         sr, = session.run(['sr'], {'lq': lq.numpy()})                         # (1, 3, sh, sw)
         yield height, width, (torch.from_numpy(sr).clamp(0, 1) - upscaler.tensor(lq)).abs().max().item()
 
 
 def load(args: Namespace) -> tuple[nn.Module, dict, Path]:
-    """The student that `args` name, what its weights show, and the file to write beside them.
+    """The student of `args`, its options, and the default file to write.
 
-    Raises UserError if a flag on the command line says something else than the weights.
+    Raises UserError if a flag on the command line contradicts the weights.
     """
     path = find(Source('pre_train_ST', network=None, stage=4), args)
     student, facts, notes = zoo.load_student(given(args, 'pre_train_ST') or path)
@@ -138,14 +138,14 @@ def load(args: Namespace) -> tuple[nn.Module, dict, Path]:
         print(note)
     for name in facts.keys() & args.given:
         if getattr(args, name) != facts[name]:
-            raise UserError(f'--{name} {getattr(args, name)}: {shown(path)} is of --{name} {facts[name]}; sizes are '
-                            f'read from the weights, leave --{name} out')
+            raise UserError(f'--{name} {getattr(args, name)}: {shown(path)} has --{name} {facts[name]}; '
+                            f'leave --{name} out, sizes are read from the weights')
     return student, facts, Path(path.name if path.is_relative_to(zoo.ZOO) else path).with_suffix('.onnx')
 
 
 def export(args: Namespace, out: str | None, half: bool) -> None:
-    """Write the student of `args` to `out`, None for beside its weights, or here for shipped ones; half: in half
-    precision. Raises UserError rather than write a file that differs from the network."""
+    """Write the student of `args` to `out` (None: beside its weights, or in the current folder for shipped ones);
+    half: in half precision. Raises UserError rather than write a file that differs from the network."""
     packages()
     student, facts, path = load(args)
     path = Path(out) if out else path.with_stem(f'{path.stem}_half') if half else path
@@ -154,10 +154,10 @@ def export(args: Namespace, out: str | None, half: bool) -> None:
     for height, width, difference in compare(data, student, facts):
         print(f'lq {height}x{width}: max abs difference from PyTorch {difference:.1e}')
         if not difference < limit:
-            raise UserError(f'{shown(path)} is not written: on {height}x{width} pixels it differs from the network by '
+            raise UserError(f'{shown(path)}: not written, as on {height}x{width} pixels it differs from the network by '
                             f'{difference:.1e}, more than {limit}; try another version of torch, onnx or onnxruntime')
     write_bytes(path, data)
-    print(f'{shown(path)}: {len(data):,} bytes, opset {OPSET}, free height and width')
+    print(f'{shown(path)}: {len(data):,} bytes, opset {OPSET}, dynamic height and width')
 
 
 @command_line()
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'--out {shown(mine.out)}: the name must end in .onnx')
     args = parse(['--stage', '4', *rest, '--test_only'])
     if args.stage != 4:
-        raise UserError(f'--stage {args.stage}: only the student of stage 4 works without the ground truth')
+        raise UserError(f'--stage {args.stage}: only the student can be exported; give --stage 4')
     export(args, mine.out, mine.half)
 
 

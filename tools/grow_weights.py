@@ -1,4 +1,4 @@
-"""More blocks for a trained student or teacher: the same function, from which the training of a larger network starts.
+"""Add blocks to a trained student or teacher without changing its function, to start training a larger network.
 
     python tools/grow_weights.py small.pt large.pt --n_blocks 27
 """
@@ -17,12 +17,12 @@ from utility import UserError, expand, shown
 
 @command_line()
 def main(argv: list[str] | None = None) -> None:
-    """Read IN, write OUT, say what was done."""
+    """Read IN, write OUT, print what was written."""
     parser = Parser(prog='tools/grow_weights.py', usage='python tools/grow_weights.py IN OUT --n_blocks N',
                     description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument('source', metavar='IN', help='weights of a student or teacher: a file, or a name in zoo/')
     parser.add_argument('target', metavar='OUT', help='file to write')
-    parser.add_argument('--n_blocks', type=count, required=True, help='blocks of the larger network')
+    parser.add_argument('--n_blocks', type=count, required=True, help='number of blocks of the larger network')
     args = parser.parse_args(argv)
     located = locate(args.source)
     if not located:
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'{shown(target)}: exists already; choose another name')
     weights = grow(load_weights(located[0]), args.n_blocks, shown(args.source))
     save_weights(target, weights)
-    print(f'{shown(target)}: {args.n_blocks} blocks that compute what those of {shown(args.source)} do; '
-          f'train it by --pre_train_ST (student) or --pre_train_TA (teacher), with --n_blocks {args.n_blocks}')
+    print(f'{shown(target)}: {args.n_blocks} blocks, same function as {shown(args.source)}; to train it give '
+          f'--pre_train_ST (student) or --pre_train_TA (teacher), and --n_blocks {args.n_blocks}')
 
 
 if __name__ == '__main__':

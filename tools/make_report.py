@@ -1,10 +1,10 @@
-"""One HTML file about a run: options, curves, tables beside the published numbers, and images to compare by a slider.
+"""Write one HTML file about a run: options, curves, tables with published results, and images to compare by sliders.
 
     python tools/make_report.py experiment/stage4_x4_bicubic_iso
     python tools/make_report.py experiment/stage4_x4_bicubic_iso -o report.html --dir_data datasets
 
-The file needs nothing else, neither network nor folder. Sliders need super-resolved images (main.py --save_results) and
-the ground truth, from which the LR input is made again; --dir_data says where it is if it has moved.
+The file is self-contained. Sliders need super-resolved images (main.py --save_results) and the ground truth, from which
+the LR input is generated again; --dir_data gives its folder if it has moved.
 """
 import argparse
 import base64
@@ -42,21 +42,21 @@ from store.files import write_bytes
 from utility import UserError, expand, expanded, shown
 
 TEMPLATE = Path(page.__file__).with_name('report.html')
-STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'MLN by meta-learning', 3: 'teacher',
+STAGES = {1: 'meta-learning network MLN, trained on bicubic pairs', 2: 'meta-learned MLN', 3: 'teacher',
           4: 'student', 5: 'student, fine-tuned against a discriminator'}
-CROP = (540, 720)  # height and width of what is shown of an image, at most
-MOST = 4_500_000   # bytes of all images together
-NO_TRUTH = 'No image can be compared by a slider: that needs the ground truth; --dir_data says where it is.'
+CROP = (540, 720)  # largest height and width of the crop of an image
+MOST = 4_500_000   # largest size of all images together, in bytes
+NO_TRUTH = 'No images to compare: the ground truth was not found; give its folder by --dir_data.'
 
 
 @command_line()
 def main(argv: list[str] | None = None) -> None:
     own = Parser(prog='tools/make_report.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    own.add_argument('run', type=expand, help='the folder of a run')
-    own.add_argument('-o', '--out', type=expand, help='the HTML file (default: report.html in the folder of the run)')
-    own.add_argument('--dir_data', type=expanded, help='folder of the data sets (default: what the test had)')
-    own.add_argument('--images', type=whole, default=6, help='images to compare, at most (default 6)')
+    own.add_argument('run', type=expand, help='run folder')
+    own.add_argument('-o', '--out', type=expand, help='HTML file to write (default: report.html in the run folder)')
+    own.add_argument('--dir_data', type=expanded, help="folder of the data sets (default: the test's)")
+    own.add_argument('--images', type=whole, default=6, help='largest number of images to compare (default: 6)')
     args = own.parse_args(argv)
     out = args.out or args.run / 'report.html'
     notes = []
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def report(run: Path, dir_data: str | None, images: int, notes: list[str]) -> str:
-    """The page as text. notes: a list that what could not be shown is added to. Raises UserError."""
+    """The page as text. notes: a list to which messages about missing parts are added. Raises UserError."""
     starts = read_starts(run)
     for extension in {start.options.get('extension', 'None') for start in starts} - {'None'}:
         try:
@@ -102,7 +102,7 @@ def report(run: Path, dir_data: str | None, images: int, notes: list[str]) -> st
 
 
 def policy(template: str) -> str:
-    """The page's Content-Security-Policy: nothing is fetched, only its own style and script count."""
+    """The page's Content-Security-Policy: no external content, only its own style and script."""
     def own(tag):
         text = re.search(f'<{tag}>(.*?)</{tag}>', template, re.S)[1]
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -111,7 +111,7 @@ def policy(template: str) -> str:
 
 
 def curves(run: Path, stage: int, notes: list[str]) -> str:
-    """Losses and scores, from the newest checkpoint; where none is left, the pictures that training drew."""
+    """Losses and scores from the newest checkpoint; without one, the figures that training drew."""
     history = record.read_history(run, stage, notes.append)
     charts = [page.chart('Training loss', 'loss', series, losses=True) if name == 'losses'
               else page.chart(f'{metric.title(name)} after each epoch', metric.label(name), series)
@@ -124,7 +124,7 @@ def curves(run: Path, stage: int, notes: list[str]) -> str:
 
 
 def tests(tables: list[dict], scores: list[Scored]) -> str:
-    """The tables of --test_only beside what was published, then the newest scores of each set and image."""
+    """The tables of --test_only with published results, then the newest scores of each set and image."""
     parts = [protocol_table(each) for each in tables]
     metrics = list(dict.fromkeys(name for each in scores for name in next(iter(each.scores.values()))))
     columns = [(metric.title(name), 1) for name in metrics]
@@ -146,12 +146,12 @@ def mean(scored: Scored) -> dict[str, float]:
 
 
 def numbers(values: dict[str, float], metrics: list[str]) -> list[str]:
-    """The cells of a row; '' for a metric that another test was scored by."""
+    """The cells of a row; '' for a metric that this test did not compute."""
     return [metric.number(name, values[name]) if name in values else '' for name in metrics]
 
 
 def protocol_table(content: dict) -> str:
-    """The table of one protocol, from report.table_json. Raises UserError if it is of another form."""
+    """The table of one protocol, from the JSON of report.table. Raises UserError if it has another format."""
     try:
         degradations, means, published = (content[kind] for kind in ('degradations', 'means', 'published'))
         groups = degradations[0]['scores']
@@ -168,21 +168,21 @@ def protocol_table(content: dict) -> str:
         notes = [f'Published: {content["published_source"]}.'] if published or beside else []
         notes.append(f'Protocol: {content["evaluation"]}')
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise UserError(f'a protocol_*.json in results/ is none of this program ({error!r}); test again') from error
+        raise UserError(f'a protocol_*.json in results/ has another format ({error!r}); test again') from error
     first = len(degradations)
     return (page.table(caption, head, rows, marked=range(first, first + len(means)))
             + ''.join(f'<p class="soft">{escape(note)}</p>' for note in notes))
 
 
 def cell(facts: dict, value: float | str | None) -> str:
-    """A number with the decimals of its metric; inf and nan are text already; '' where nothing was published."""
+    """A number with the decimals of its metric; inf and nan are text already; '' if there is no published result."""
     if value is None or isinstance(value, str):
         return value or ''
     return f'{value:.{facts["decimals"]}f}'
 
 
 def panels(scores: list[Scored], starts: list[Start], dir_data: str | None, most: int, notes: list[str]) -> str:
-    """Sliders over bicubic, super-resolved image and ground truth, spread over what was tested."""
+    """Sliders of bicubic, super-resolved image and ground truth, spread evenly over the tests."""
     with_images = [each for each in scores if each.images]
     parts, size = [], 0
     for scored, image in spread(with_images, most):
@@ -194,7 +194,7 @@ def panels(scores: list[Scored], starts: list[Start], dir_data: str | None, most
             continue
         size += len(part)
         if size > MOST:
-            notes.append(f'images: {len(parts)} only, or the file would be larger than {MOST / 1e6:.1f} MB')
+            notes.append(f'images: only {len(parts)}, to keep the file below {MOST / 1e6:.1f} MB')
             break
         parts.append(part)
     if with_images and most > 0 and not parts:
@@ -216,9 +216,9 @@ def spread(scored: list[Scored], most: int) -> list[tuple[Scored, str]]:
 
 
 def inputs(scored: Scored, image: str, starts: list[Start], dir_data: str | None) -> tuple[Tensor, Tensor]:
-    """Ground truth and bicubic upsampling of the LR input, as the test made them: float (1, 3, H, W) in [0, 1].
+    """Ground truth and bicubic upsampling of the LR input, as in the test: float (1, 3, H, W) in [0, 1].
 
-    Raises UserError if the ground truth is not there any more.
+    Raises UserError if the ground truth is not found.
     """
     args, testset, path = find_truth(scored, image, starts, dir_data)
     height, width = testset.cropped(read_rgb(path).shape[:2])
@@ -230,15 +230,15 @@ def inputs(scored: Scored, image: str, starts: list[Start], dir_data: str | None
 
 def find_truth(scored: Scored, image: str, starts: list[Start],
                dir_data: str | None) -> tuple[Namespace, TestSet, Path]:
-    """(options, TestSet, file) of the newest start that tested this image. Raises UserError if it is not there."""
-    failure = UserError('no start in config.txt tests an image of that name')
+    """(options, TestSet, file) of the newest start that tested this image. Raises UserError if it is not found."""
+    failure = UserError('no start in config.txt tested an image of that name')
     for start in reversed(starts):
         try:
             args = parse([*start.argv(), *(['--dir_data', dir_data] if dir_data else [])])
-        except UserError as error:  # of an extension that is not there any more
+        except UserError as error:  # an extension is missing
             failure = error
             continue
-        for name in args.data_test.split('+'):  # one by one: another set may be gone
+        for name in args.data_test.split('+'):  # one by one, as other sets may be missing
             args.data_test = name
             try:
                 testset, = make_tests(args)
@@ -255,7 +255,7 @@ def panel(scored: Scored, image: str, sr: np.ndarray, up: Tensor, hr: Tensor) ->
     """One slider. sr: uint8 (H, W, 3); up, hr: float (1, 3, H, W). Raises UserError if their sizes differ."""
     pictures = {'before': to_uint8(up, 1), 'after': sr, 'truth': to_uint8(hr, 1)}
     if len({each.shape for each in pictures.values()}) > 1:
-        raise UserError('the super-resolved image is of another size than the ground truth')
+        raise UserError('the super-resolved image differs in size from the ground truth')
     top, left = telling_crop([pictures['before'], sr], *CROP)
     shapes = sr.shape[:2]
     part = {name: each[top:top + CROP[0], left:left + CROP[1]] for name, each in pictures.items()}
@@ -270,7 +270,7 @@ def panel(scored: Scored, image: str, sr: np.ndarray, up: Tensor, hr: Tensor) ->
                     f'alt="{name}: {text}" draggable="false">' for kind, text in words.items())
     return (f'<figure class="compare"><div class="view">{views}</div>'
             f'<label class="slide"><span>Bicubic</span><input type="range" min="0" max="100" value="50" '
-            f'aria-label="Share of the bicubic image that is shown of {name}, in percent">'
+            f'aria-label="Part of the bicubic image shown of {name}, in percent">'
             f'<span>Super-resolved</span></label>'
             f'<label class="tick"><input type="checkbox" aria-label="Show the ground truth of {name}">'
             'Ground truth in place of the super-resolved image</label>'
@@ -279,12 +279,12 @@ def panel(scored: Scored, image: str, sr: np.ndarray, up: Tensor, hr: Tensor) ->
 
 
 def option_lists(start: Start) -> str:
-    """Every option, those first that differ from what the stage sets."""
+    """All options, first those that differ from the stage's defaults."""
     changed = start.changed()
     head = [[('option', 1), ('value', 1)]]
     rest = {name: text for name, text in start.options.items() if name not in changed}
-    return ('<div class="options">' + page.table('Other than the stage sets them', head, list(changed.items()))
-            + '<details><summary>All others</summary>' + page.table('As the stage sets them', head, list(rest.items()))
+    return ('<div class="options">' + page.table("Different from the stage's defaults", head, list(changed.items()))
+            + '<details><summary>All others</summary>' + page.table("The stage's defaults", head, list(rest.items()))
             + '</details></div>')
 
 

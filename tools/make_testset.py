@@ -1,4 +1,4 @@
-"""Write the low-resolution images of a test, so that any method can be measured on exactly these pixels.
+"""Write the LR images of a test to files, so that any method can be tested on exactly the same pixels.
 
     python tools/make_testset.py --stage 4 --data_test Set5+Set14 --protocol gaussian8 --dir_out lr/
     python main.py --stage 4 --test_only --data_test Set5+Set14 --protocol gaussian8 --test_lr lr/
@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> None:
     _, flags = own.parse_known_args(argv)
     args = parse([*flags, '--test_only'])
     if not args.dir_out:
-        raise UserError('--dir_out is missing: name the folder to write to')
+        raise UserError('--dir_out is missing; give the folder to write to')
     write(args)
 
 
 def write(args: Namespace) -> None:
-    """Every image of the test sets under every degradation of the protocol."""
+    """Write every image of the test sets under every degradation of the protocol."""
     stage = STAGES[args.stage](args)
     pair = Degraded(args.seed, args.rgb_range)
     for testset in make_loaders(args)[1]:

@@ -1,11 +1,11 @@
-"""Map the degradation features of a student (--stage 4) or a teacher (--stage 3) under a grid of degradations.
+"""Map the degradation features of a student (--stage 4) or a teacher (--stage 3) over a grid of degradations.
 
     python tools/map_degradations.py --stage 4 --data_test Set5 --pre_train_ST student.pt --noises 0,10
     python tools/map_degradations.py --stage 3 --load mine_stage3_x4_bicubic_iso --data_test Set5 --out teacher.png
 
-Every image is degraded in every way of the grid; the encoder's features (256 with the published networks) are drawn in
-two dimensions by principal components and, where scikit-learn is installed, by t-SNE. A CSV file beside the picture
-holds the coordinates. All other flags are main.py's.
+Every image is degraded by every degradation of the grid; the encoder's features (256 with the published networks) are
+plotted in two dimensions by PCA and, if scikit-learn is installed, by t-SNE. A CSV file beside the figure holds the
+coordinates. All other flags are main.py's.
 """
 import argparse
 import csv
@@ -44,7 +44,7 @@ from utility import UserError, choose_device, expanded
 
 ROLES = {3: 'teacher', 4: 'student', 5: 'student'}
 MARKERS = 'os^DvP*X'  # one for each noise level
-PERPLEXITY = 30  # of t-SNE: about how many neighbours a point has
+PERPLEXITY = 30  # of t-SNE: roughly the number of neighbours of a point
 
 
 def numbers(convert: Callable) -> Callable:
@@ -68,22 +68,22 @@ def main(argv: list[str] | None = None) -> None:
     """The command."""
     own = Parser(prog='tools/map_degradations.py', description=__doc__,
                  formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    own.add_argument('--sigmas', type=numbers(amount), help='isotropic blurs, standard deviations in pixels: 0.4,1.2,2')
+    own.add_argument('--sigmas', type=numbers(amount), help='isotropic blurs: standard deviations in pixels: 0.4,1.2,2')
     own.add_argument('--kernels', type=numbers(blur_kernel),
                      help='anisotropic blurs: along/across/angle, in pixels and degrees: 4/1/0,4/1/90')
-    own.add_argument('--noises', type=numbers(level), help='noise levels, on the 0–255 scale: 0,10,20')
-    own.add_argument('--out', type=expanded, default='degradations.png', help='the picture: .png, .pdf or .svg')
+    own.add_argument('--noises', type=numbers(level), help='noise levels on the 0–255 scale: 0,10,20')
+    own.add_argument('--out', type=expanded, default='degradations.png', help='figure to write: .png, .pdf or .svg')
     mine, rest = own.parse_known_args(argv)
     write(mine, parse([*rest, '--test_only']))
 
 
 def write(mine: argparse.Namespace, args: argparse.Namespace) -> None:
-    """Write the picture and the CSV file. Raises UserError for what cannot be mapped."""
+    """Write the figure and the CSV file. Raises UserError for stages without an encoder or a wrong grid."""
     out = Path(mine.out)
     if args.stage not in ROLES:
         raise UserError(f'--stage {args.stage} has no degradation encoder; give 3 (the teacher) or 4 (the student)')
     if out.suffix not in ('.png', '.pdf', '.svg'):
-        raise UserError(f'--out {out}: the name of the picture must end in .png, .pdf or .svg')
+        raise UserError(f'--out {out}: the name must end in .png, .pdf or .svg')
     grid = degradations(mine, args)
     stage = STAGES[args.stage](args)
     initialise(stage, args, print)
@@ -103,7 +103,7 @@ def write(mine: argparse.Namespace, args: argparse.Namespace) -> None:
 
 
 def degradations(mine: argparse.Namespace, args: argparse.Namespace) -> list[Pipeline]:
-    """The grid: every blur at every noise level; by default over the ranges that training draws from."""
+    """The grid: every blur at every noise level; by default over the ranges of training."""
     iso = args.blur_type == 'iso_gaussian'
     low, high = (args.sig_min, args.sig_max) if iso else (args.lambda_min, args.lambda_max)
     sigmas, kernels = mine.sigmas, mine.kernels
@@ -112,13 +112,13 @@ def degradations(mine: argparse.Namespace, args: argparse.Namespace) -> list[Pip
         kernels = [] if iso else [(high, max(low, high / 4), theta) for theta in (0, 45, 90, 135)]
     noises = mine.noises or ([0.0, args.noise / 2, args.noise] if args.noise >= 2 else [args.noise])
     if len(noises) > len(MARKERS):
-        raise UserError(f'--noises: at most {len(MARKERS)} levels, one for each kind of marker')
+        raise UserError(f'--noises: give at most {len(MARKERS)} levels, one per marker')
     single = classic_of(args, testing=True)
     blurs = [*map(IsoGaussian, sigmas or ()),
              *(AnisoGaussian(along, across, math.radians(theta)) for along, across, theta in kernels or ())]
     grid = [alike(single, blur, noise) for noise in noises for blur in blurs]
     if len({str(degradation) for degradation in grid}) < max(2, len(grid)):
-        raise UserError('--sigmas, --kernels, --noises: two or more degradations are needed, each of them once')
+        raise UserError('--sigmas, --kernels, --noises: give two or more different degradations')
     return grid
 
 
@@ -139,18 +139,18 @@ def represent(stage: Stage, sets: list[TestSet], grid: list[Pipeline],
                     _, feature = stage.trained.encoder(shown)                   # (1, F)
                 rows.append(feature[0].double().cpu().numpy())
     if not np.isfinite(rows).all():
-        raise UserError('the encoder gives values that are not finite: these weights are damaged; take others')
+        raise UserError('the encoder returns values that are not finite: these weights are damaged; use others')
     return names, np.stack(rows)
 
 
 def project(features: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """{kind of map: (points (n, 2), names of its axes)}; t-SNE where scikit-learn is installed."""
+    """{kind of map: (points (n, 2), names of its axes)}; t-SNE if scikit-learn is installed."""
     points, shares = principal(features)
     maps = {'PCA': (points, [f'component {i + 1} ({share:.1%} of the variance)' for i, share in enumerate(shares)])}
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        print(f'without t-SNE ({error}), which needs scikit-learn: pip install -r requirements-extra.txt')
+        print(f'no t-SNE, which needs scikit-learn ({error}): pip install -r requirements-extra.txt')
         return maps
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed % 2**32)
@@ -158,8 +158,8 @@ def project(features: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, list
 
 
 def principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two principal components of (n, F): coordinates (n, 2), shares of the variance (2,). Signs are fixed: the
-    weight that is largest in size is positive."""
+    """The first two principal components of (n, F): coordinates (n, 2), explained variance ratios (2,). Signs are
+    fixed: the loading with the largest magnitude is positive."""
     centred = features - features.mean(0)
     u, s, v = np.linalg.svd(centred, full_matrices=False)
     signs = np.sign(v[np.arange(len(v)), np.abs(v).argmax(1)])
@@ -171,16 +171,16 @@ def principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def silhouette(features: np.ndarray, labels: np.ndarray) -> float:
-    """Mean silhouette (Rousseeuw 1987) of (n, F) in clusters labels (n,), by Euclidean distance: 1 = apart, -1 = mixed.
+    """Mean silhouette (Rousseeuw 1987) of (n, F) with labels (n,), Euclidean: 1: well separated, -1: mixed.
 
-    A cluster of one counts 0. nan with fewer than two clusters.
+    A cluster of one point scores 0. nan with fewer than two clusters.
     """
     clusters, own, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if len(clusters) < 2:
         return float('nan')
     sums = cdist(features, features) @ np.eye(len(clusters))[own]               # (n, clusters)
     rows = np.arange(len(own))
-    inside = sums[rows, own] / np.maximum(sizes[own] - 1, 1)                    # the distance of 0 to itself left out
+    inside = sums[rows, own] / np.maximum(sizes[own] - 1, 1)                    # without the distance to itself
     means = sums / sizes
     means[rows, own] = np.inf
     nearest = means.min(1)
@@ -189,7 +189,7 @@ def silhouette(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def picture(title: str, maps: dict[str, tuple[np.ndarray, list[str]]], ways: list[Pipeline], kind: str) -> bytes:
-    """The maps side by side. Colour: size of the blur; marker: noise; a stroke: direction of an anisotropic blur."""
+    """The maps side by side. Colour: size of the blur; marker: noise; line: direction of an anisotropic blur."""
     figure = Figure(figsize=(5.2 * len(maps) + 0.6, 5.4), layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, parse_math=False)
@@ -202,7 +202,7 @@ def picture(title: str, maps: dict[str, tuple[np.ndarray, list[str]]], ways: lis
         strokes(axes, points, blurs)
         axes.set(title=name, xlabel=labels[0], ylabel=labels[1])
         if name == 't-SNE':
-            axes.tick_params(labelbottom=False, labelleft=False)  # its distances mean nothing
+            axes.tick_params(labelbottom=False, labelleft=False)  # distances in t-SNE have no meaning
     anisotropic = bool((blurs[:, 0] != blurs[:, 1]).any())
     figure.colorbar(dots, ax=panels, shrink=0.9, pad=0.01,
                     label='blur $\\sqrt{\\lambda_1\\lambda_2}$ (HR pixels)' if anisotropic else 'blur σ (HR pixels)')
@@ -217,7 +217,7 @@ def picture(title: str, maps: dict[str, tuple[np.ndarray, list[str]]], ways: lis
 
 
 def scatter(axes: Axes, points: np.ndarray, sizes: np.ndarray, noises: np.ndarray) -> PathCollection:
-    """The points (n, 2), coloured by the sizes (n,) of their blurs, with a marker for each level in noises (n,)."""
+    """Plot points (n, 2), coloured by the sizes (n,) of their blurs, with a marker for each level in noises (n,)."""
     limits = {'vmin': sizes.min(), 'vmax': max(sizes.max(), sizes.min() + 1e-6)}
     for marker, noise in zip(MARKERS, np.unique(noises), strict=False):
         at = noises == noise
@@ -232,7 +232,7 @@ def scatter(axes: Axes, points: np.ndarray, sizes: np.ndarray, noises: np.ndarra
 
 
 def strokes(axes: Axes, points: np.ndarray, blurs: np.ndarray) -> None:
-    """A stroke through each point whose blur is anisotropic, along its longer axis; rows of an image go down."""
+    """Draw a line through each point with an anisotropic blur, along its longer axis; image rows point down."""
     at = blurs[:, 0] != blurs[:, 1]
     if at.any():
         theta = np.radians(blurs[at, 2]) + np.pi / 2 * (blurs[at, 1] > blurs[at, 0])

@@ -1,8 +1,9 @@
-"""Scores between two folders of images, by the definitions that this project tests with.
+"""Compute metrics between two folders of images, with the definitions of this project's tests.
 
     python tools/metrics.py sr/ hr/ --border 4 --metrics psnr_y,ssim_y,psnr_rgb
 
-Files pair up by their path below the folders, without suffix; in the first one names may end in x4, _x4, _SR or _x4_SR.
+Files are matched by their path below the folders, without suffix; in the first one names may end in x4, _x4, _SR or
+_x4_SR.
 """
 import argparse
 import sys
@@ -25,13 +26,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog='tools/metrics.py', description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sr', type=expanded, help='super-resolved images: a folder, a glob or a file')
-    parser.add_argument('hr', type=expanded, help='their ground truth, alike')
-    parser.add_argument('--border', type=whole, default=4, help='pixels shaved on each side: the scale (default: 4)')
+    parser.add_argument('hr', type=expanded, help='ground truth: a folder, a glob or a file')
+    parser.add_argument('--border', type=whole, default=4, help='pixels shaved on each side, the scale (default: 4)')
     parser.add_argument('--max_pixels', type=count, default=MAX_PIXELS,
-                        help=f'largest image that is read, in pixels (default: {MAX_PIXELS:,})')
+                        help=f'size limit of an image, in pixels (default: {MAX_PIXELS:,})')
     parser.add_argument('--metrics', type=metric_names, default=','.join(DEFAULT),
-                        help=f'joined by commas: {", ".join(METRICS)} (default: the first two)')
-    parser.add_argument('--extension', metavar='FILE', help='Python file to import first, which adds metrics')
+                        help=f'metrics, separated by commas: {", ".join(METRICS)} (default: the first two)')
+    parser.add_argument('--extension', metavar='FILE', help='Python file to import first; it adds metrics')
     import_extensions(argv)
     args = parser.parse_args(argv)
     names = args.metrics.split(',')

@@ -2,7 +2,7 @@
 truth, upscaled by the shipped weights.
 
 Everything is written to experiment/: the photos to quickstart_photos/, the runs to quickstart_stage1 …
-quickstart_stage4, the table and the pictures to quickstart/. Its flags go to every stage.
+quickstart_stage4, the table and the figures to quickstart/. Flags are passed to every stage.
 """
 import csv
 import sys
@@ -52,7 +52,7 @@ OWN, OWN_CROP = 'chelsea.png', (320, 480, 360)  # the photo without ground truth
 
 
 class Bicubic(Stage):
-    """No network: bicubic upsampling, the baseline of every method."""
+    """Bicubic upsampling, the baseline, without a network."""
 
     def super_resolve(self, lq: torch.Tensor, up: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
         """up itself, (1, 3, sh, sw)."""
@@ -84,7 +84,7 @@ def stage_flags(stage: int, flags: list[str]) -> list[str]:
 
 
 def write_photos() -> None:
-    """The photos that come inside scikit-image's wheel, in the layout that --dir_data expects."""
+    """Write the photos of scikit-image's package in the layout of --dir_data."""
     for folder, names in (('Train', TRAIN), ('benchmark/HeldOut', HELD_OUT)):
         for name in names:
             target = PHOTOS / folder / 'HR' / f'{Path(name).stem}.png'

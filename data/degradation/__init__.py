@@ -1,7 +1,7 @@
-"""How a low-resolution image comes about: pipelines of steps, drawn and applied on the device of hr.
+"""Degradations: pipelines of steps, with random parameters, applied on the device of hr.
 
-DEGRADATIONS[name](args, testing) makes the pipeline of --degradation name from the options: with the ranges that
-training draws from, or with the numbers that a test fixes.
+DEGRADATIONS[name](args, testing) builds the pipeline of --degradation name from the options: with the ranges that
+training samples from, or with the fixed parameters of a test.
 """
 import math
 from argparse import Namespace
@@ -22,7 +22,7 @@ __all__ = ['DEGRADATIONS', 'JPEG', 'AnisoGaussian', 'Blur', 'Clamp', 'Context', 
 
 
 def classic_of(args: Namespace, testing: bool) -> Pipeline:
-    """classic(), with blur and noise as the options say."""
+    """classic() with blur and noise of the options."""
     if args.blur_type == 'file':
         blur = own_kernels(args.kernels, args.kernel_index if testing else None)
     elif args.blur_type == 'iso_gaussian':

@@ -1,4 +1,4 @@
-"""Blur as a step: the kernels of the papers' degradation and of real-world super-resolution."""
+"""Blur steps: the kernels of the papers' degradation and of real-world super-resolution."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from utility import send
 
 
 class Blur(Step):
-    """Correlation with a kernel, the same for all channels, reflecting at the borders. Subclasses say the kernel.
+    """Correlation of all channels with one kernel, reflecting at the borders. Subclasses define the kernel.
 
-    size: side of the kernel in pixels, odd, a field of every subclass. isotropic: whether the kernel is the outer
-    product of one profile, so that no value has to come back from the device to choose the fast way.
+    size: side of the kernel in pixels, odd; a field of every subclass. isotropic: whether the kernel is the outer
+    product of one profile, which selects the fast path without reading values back from the device.
     """
     per_image = True
     isotropic: ClassVar[bool] = False
     size: int
 
     def kernels(self) -> torch.Tensor:
-        """(n, size, size), each of sum 1, on the device of the values."""
+        """(n, size, size), each with sum 1, on the device of the parameters."""
         raise NotImplementedError
 
     def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
         return blur(image, self._placed(image.device))
 
     def downsampled(self, image: torch.Tensor, scale: int, mode: str) -> torch.Tensor:
-        """(B, C, H, W) → (B, C, H/s, W/s): blur and downsampling in one, much faster than both in turn."""
+        """(B, C, H, W) → (B, C, H/s, W/s): blur and downsampling in one operation, much faster than in two."""
         return blur_and_downsample(image, self._placed(image.device), self.isotropic, scale, mode)
 
     def _placed(self, device):
@@ -44,7 +44,7 @@ class Blur(Step):
 
 @dataclass(frozen=True)
 class IsoGaussian(Blur, name='iso_gaussian'):
-    """Isotropic Gaussian blur. sigma: standard deviation in pixels; 0 = none."""
+    """Isotropic Gaussian blur. sigma: standard deviation in pixels; 0: no blur."""
     isotropic = True
     sigma: Value
     size: int = 21
@@ -75,7 +75,7 @@ class AnisoGaussian(Blur, name='aniso_gaussian'):
 
 @dataclass(frozen=True)
 class _WithExponent(Blur):
-    """An anisotropic blur whose profile has an exponent beta. lambda_1, lambda_2, theta as of AnisoGaussian."""
+    """An anisotropic blur whose profile has an exponent beta. lambda_1, lambda_2, theta: as in AnisoGaussian."""
     profile: ClassVar[Callable[..., torch.Tensor]]
     lambda_1: Value
     lambda_2: Value
@@ -93,19 +93,19 @@ class _WithExponent(Blur):
 
 @dataclass(frozen=True)
 class GeneralisedGaussian(_WithExponent, name='generalised_gaussian'):
-    """Gaussian blur with exponent beta: 1 is a Gaussian, less has longer tails, more is flatter."""
+    """Gaussian blur with exponent beta: 1 is a Gaussian, smaller has longer tails, larger is flatter."""
     profile = staticmethod(kernels.generalised)
 
 
 @dataclass(frozen=True)
 class Plateau(_WithExponent, name='plateau'):
-    """Blur by 1 / (1 + q^beta): flat in the middle."""
+    """Blur by 1 / (1 + q^beta), a plateau in the centre."""
     profile = staticmethod(kernels.plateau)
 
 
 @dataclass(frozen=True)
 class Sinc(Blur, name='sinc'):
-    """The ideal low-pass filter, cut off by the kernel's size, which rings. cutoff: angular frequency, up to pi."""
+    """The ideal low-pass filter truncated to the kernel's size, which rings. cutoff: radians per pixel, up to pi."""
     cutoff: Value
     size: int = 21
 

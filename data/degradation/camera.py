@@ -1,4 +1,4 @@
-"""What cameras and the web do to images: resizing to any size, photon noise, clipping, JPEG."""
+"""Degradations by cameras and the web: resizing to any size, photon noise, clipping, JPEG."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LUMA = (0.2989, 0.587, 0.114)  # of R, G and B
 
 @dataclass(frozen=True)
 class Resize(Step, name='resize'):
-    """To `factor` of the size of the hr that the pipeline began with, at least one pixel; without antialiasing.
+    """Resizing to `factor` times the size of the pipeline's hr, at least one pixel, without antialiasing.
 
     mode: area, bilinear or bicubic, as of torch.nn.functional.interpolate.
     """
@@ -37,7 +37,7 @@ class Resize(Step, name='resize'):
 class PoissonNoise(Step, name='poisson'):
     """Photon noise: (Poisson(x v) / v - x) scale, x the image on 8 bits, v = 2^ceil(log2(its number of levels)).
 
-    scale: its strength. gray: drawn on the luma, one for all channels.
+    scale: its strength. gray: sampled on the luma, the same for all channels.
     """
     per_image = True
     scale: Value
@@ -62,7 +62,7 @@ class PoissonNoise(Step, name='poisson'):
 
 @dataclass(frozen=True)
 class Clamp(Step, name='clamp'):
-    """Clipping to the data range, as a sensor does."""
+    """Clipping to the data range, as by a sensor."""
     per_image = True
 
     def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
@@ -74,7 +74,7 @@ class Clamp(Step, name='clamp'):
 
 @dataclass(frozen=True)
 class JPEG(Step, name='jpeg'):
-    """JPEG by a real codec, libjpeg with half the colour resolution (4:2:0), on the host. quality: 1-100."""
+    """JPEG compression by libjpeg with 4:2:0 chroma subsampling, on the CPU. quality: 1-100."""
     quality: Value
 
     def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
@@ -84,6 +84,6 @@ class JPEG(Step, name='jpeg'):
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """image uint8 (H, W, C), C 1 or 3 → the same, encoded and decoded."""
+    """uint8 (H, W, C), C 1 or 3 → the same, encoded and decoded."""
     _, file = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])  # OpenCV has BGR
     return np.atleast_3d(cv2.imdecode(file, cv2.IMREAD_UNCHANGED))[:, :, ::-1]

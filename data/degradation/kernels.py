@@ -1,11 +1,11 @@
-"""Blur kernels: p is the offset (column, row) from the centre, each kernel sums to 1."""
+"""Blur kernels with sum 1; p is the offset (column, row) from the centre."""
 import math
 
 import torch
 
 from data.degradation.resize import exact
 
-SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so no blur needs no case of its own
+SHARP = 1e-3  # pixels: a Gaussian this narrow is exactly one pixel, so sigma 0 needs no special case
 
 
 def gaussian(lambda_1: torch.Tensor, lambda_2: torch.Tensor, theta: torch.Tensor, size: int) -> torch.Tensor:
@@ -17,7 +17,7 @@ def gaussian(lambda_1: torch.Tensor, lambda_2: torch.Tensor, theta: torch.Tensor
 
 
 def squared_distance(lambda_1: torch.Tensor, lambda_2: torch.Tensor, theta: torch.Tensor, size: int) -> torch.Tensor:
-    """p^T Sigma^-1 p of every pixel of a kernel: (n, size, size), float64; arguments as of gaussian()."""
+    """p^T Sigma^-1 p of every pixel of a kernel: (n, size, size), float64; arguments: as of gaussian()."""
     values = torch.stack([lambda_1, lambda_2, theta])
     lambda_1, lambda_2, theta = values.to(exact(values.device))[:, :, None, None]   # (n, 1, 1) each
     x = torch.arange(size, device=theta.device, dtype=theta.dtype) - (size - 1) / 2
@@ -42,7 +42,7 @@ def plateau(lambda_1: torch.Tensor, lambda_2: torch.Tensor, theta: torch.Tensor,
 
 
 def sinc(cutoff: torch.Tensor, size: int) -> torch.Tensor:
-    """w J1(w r) / (2 pi r) with w = cutoff in radians a pixel, J1 the Bessel function: (n,) → (n, size, size)."""
+    """w J1(w r) / (2 pi r) with w = cutoff in radians per pixel, J1 the Bessel function: (n,) → (n, size, size)."""
     cutoff = cutoff.to(exact(cutoff.device))[:, None, None]                         # (n, 1, 1)
     x = torch.arange(size, device=cutoff.device, dtype=cutoff.dtype) - (size - 1) / 2
     r = torch.hypot(x, x[:, None])                                                  # (size, size)

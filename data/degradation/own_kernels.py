@@ -1,4 +1,4 @@
-"""Blur by kernels from files: .mat, .npy, .npz, .pt, or a folder of them."""
+"""Blur by kernels from a .mat, .npy, .npz or .pt file, or a folder of them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from store.tensors import load_checked
 from utility import UserError, expanded, send, shown
 
 SUFFIXES = '.mat', '.npy', '.npz', '.pt'
-TOLERANCE = 0.01  # of a kernel's sum, 1: files often hold few digits
+TOLERANCE = 0.01  # deviation of a kernel's sum from 1: files often hold few digits
 
 
 @dataclass(frozen=True)
 class OwnKernel(Blur, name='own_kernel'):
-    """Correlation with the kernel `index` of a file or folder, as public code applies them. Several: one is drawn."""
+    """Correlation with the kernel `index` of a file or folder; of several indices one is sampled."""
     file: str
     index: int | tuple[int, ...] | torch.Tensor
 
@@ -33,7 +33,7 @@ class OwnKernel(Blur, name='own_kernel'):
         if not isinstance(self.index, tuple):
             return (self,)
         if generator is None:
-            raise ValueError('a kernel of several needs a generator to draw it')
+            raise ValueError('several kernels: a generator is needed to sample one')
         choices = send(torch.tensor(self.index), generator.device)
         picks = torch.randint(len(choices), (n,), generator=generator, device=generator.device)
         return (replace(self, index=choices[picks]),)
@@ -53,7 +53,7 @@ class OwnKernel(Blur, name='own_kernel'):
 
 
 def own_kernels(file: str | None, chosen: str | None = None) -> OwnKernel:
-    """All kernels of --kernels, or those that --kernel_index names as '0,3,7'. Raises UserError about either."""
+    """All kernels of --kernels, or those of --kernel_index, such as '0,3,7'. Raises UserError about either."""
     if not file:
         raise UserError('--blur_type file needs --kernels: a .mat, .npy, .npz or .pt file, or a folder of them')
     count = len(load_kernels(file))
@@ -65,9 +65,9 @@ def own_kernels(file: str | None, chosen: str | None = None) -> OwnKernel:
 
 @lru_cache(maxsize=8)
 def load_kernels(file: str) -> torch.Tensor:
-    """All kernels of a file or folder, by names: (n, k, k) float64, smaller ones with a border of zeros.
+    """All kernels of a file or folder, sorted by name: (n, k, k) float64, smaller ones zero-padded.
 
-    Raises UserError where there is none, or one is no kernel.
+    Raises UserError if there is none, or an array is not a kernel.
     """
     path = Path(expanded(file))
     if not path.exists():
@@ -86,8 +86,8 @@ def _kernels_of(path: Path) -> Iterator[np.ndarray]:
     for name, array in _arrays(path).items():
         kernels = array.ravel() if array.dtype == object else array[None] if array.ndim == 2 else array
         if np.ndim(kernels[0]) != 2:
-            raise UserError(f'--kernels {shown(path)}: {name or "array"} has shape {array.shape}; (k, k) or (n, k, k) '
-                            'is needed')
+            raise UserError(f'--kernels {shown(path)}: {name or "array"} has shape {array.shape}; save it as (k, k) or '
+                            '(n, k, k)')
         for i, kernel in enumerate(kernels):
             where = f'--kernels {shown(path)}: kernel {i}' + f' of {name}' * bool(name)
             yield _checked(np.asarray(kernel, np.float64), where)
@@ -96,18 +96,18 @@ def _kernels_of(path: Path) -> Iterator[np.ndarray]:
 def _checked(kernel, where):
     height, width = kernel.shape
     if height != width or not width % 2:
-        raise UserError(f'{where} is {height}x{width}; sides must be equal and odd: a kernel needs a centre')
+        raise UserError(f'{where} is {height}x{width}; sides must be equal and odd: pad it with zeros')
     if not np.isfinite(kernel).all():
-        raise UserError(f'{where} has values that are not finite')
+        raise UserError(f'{where} has values that are not finite; remove it')
     if abs(kernel.sum() - 1) > TOLERANCE:
         raise UserError(f'{where} sums to {kernel.sum():.4g}, not 1; divide it by its sum')
     return kernel
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """{name: array} of a file; the name is '' where there is but one. Raises UserError if it cannot be read."""
+    """{name: array} of a file, {'': array} for one without names. Raises UserError if it cannot be read."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f'--kernels {shown(path)}: no {", ".join(SUFFIXES)} file and no folder of them')
+        raise UserError(f'--kernels {shown(path)}: give a {", ".join(SUFFIXES)} file or a folder of them')
     try:
         if path.suffix == '.mat':
             found = {name: value for name, value in loadmat(path).items() if not name.startswith('__')}
@@ -121,6 +121,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UserError(f'--kernels {shown(path)}: {error.strerror or "damaged"}') from error
     except NotImplementedError as error:
-        raise UserError(f'--kernels {shown(path)}: of MATLAB 7.3; save it there with the option -v7') from error
+        raise UserError(f'--kernels {shown(path)}: in the format of MATLAB 7.3; save it with the option -v7') from error
     except (ValueError, TypeError, EOFError, KeyError, RuntimeError, BadZipFile, MatReadError) as error:
-        raise UserError(f'--kernels {shown(path)}: holds no arrays of kernels, or is damaged') from error
+        raise UserError(f'--kernels {shown(path)}: damaged, or holds no arrays of kernels') from error

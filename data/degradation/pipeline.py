@@ -1,4 +1,4 @@
-"""A degradation as a named list of steps, applied to hr on its device: lq, and its bicubic upsampling."""
+"""A degradation as a named list of steps, applied to hr on its device to give lq and its bicubic upsampling."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from utility import UserError, derive_seed, one_thread
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A degradation of images to 1 / scale of their size. Its steps may hold ranges, as in training, or numbers alone.
+    """A degradation that downsamples by scale. The parameters of its steps are ranges (training) or numbers (tests).
 
     Raises ValueError if the last step is not Round().
     """
@@ -28,11 +28,11 @@ class Pipeline:
 
     @property
     def per_image(self) -> bool:
-        """Whether every step can hold a number of its own for each image."""
+        """Whether every step supports one parameter per image."""
         return all(step.per_image for step in self.steps)
 
     def draw(self, generator: torch.Generator | None, n: int = 1) -> Pipeline:
-        """The pipeline with numbers in place of ranges: n of each, or one where a step's images share them."""
+        """The pipeline with parameters sampled from its ranges: n of each, or one where a step's images share them."""
         host = None if generator is None or self.per_image else _on_host(generator)
         drawn = [each for step in self.steps for each in step.draw(generator if step.per_image else host, n)]
         return Pipeline(self.name, self.scale, tuple(drawn))
@@ -42,11 +42,11 @@ class Pipeline:
                  per_sample: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """hr (B, 3, H, W) in [0, rgb_range] → lq (B, 3, H/s, W/s) and its bicubic upsampling up (B, 3, H, W), 8-bit.
 
-        up is made before lq is rounded. generator, on the device of hr, draws what is random: numbers for the whole
-        batch or, per_sample, for each image, and noise. ValueError if H or W is no multiple of the scale.
+        up is computed before lq is rounded. generator: on the device of hr; for the parameters, of the whole batch or,
+        with per_sample, of each image, and for noise. ValueError if H or W is not a multiple of the scale.
         """
         if hr.shape[-2] % self.scale or hr.shape[-1] % self.scale:
-            raise ValueError(f'height and width of {tuple(hr.shape)} are no multiples of scale {self.scale}: crop it')
+            raise ValueError(f'height and width of {tuple(hr.shape)} must be multiples of scale {self.scale}: crop it')
         if not self.per_image and len(hr) > 1 and (per_sample or hr.device.type == 'cpu'):  # one fits into the cache
             each = self if per_sample else self.draw(generator)
             with one_thread(hr.device):
@@ -57,11 +57,11 @@ class Pipeline:
         context, lq = Context(generator, rgb_range, *hr.shape[-2:]), hr
         for step in steps:
             lq = step(lq.clone() if lq is hr and step.in_place else lq, context)
-        up = resize(lq, self.scale, shrink=False)                                   # (B, 3, H, W)
+        up = resize(lq, self.scale, downsample=False)                                   # (B, 3, H, W)
         return last(lq.clone() if lq is hr else lq, context), last(up, context)
 
     def then(self, *steps: Step, name: str) -> Pipeline:
-        """The pipeline `name`: this one with more steps, before the last rounding."""
+        """The pipeline `name`: this one with `steps` added before the last rounding."""
         return Pipeline(name, self.scale, (*self.steps[:-1], *steps, self.steps[-1]))
 
     def find(self, kind: type[Step]) -> Step | None:
@@ -69,7 +69,7 @@ class Pipeline:
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def columns(self) -> tuple[str, float | None]:
-        """What a table shows: the text of all steps but the noise; the noise level, None where it is no one number."""
+        """The columns of a table: the text of all steps but the noise, and the noise level, None if it is a range."""
         noise = self.find(Noise)
         level = noise and noise.to_dict()['level']
         if not isinstance(level, int | float):
@@ -77,32 +77,32 @@ class Pipeline:
         return ', '.join(str(step) for step in self.steps if step is not noise and str(step)), level
 
     def to_dict(self) -> dict:
-        """Plain content that json keeps and from_dict() reads."""
+        """The pipeline as a dict for JSON, which from_dict() reads."""
         return {'name': self.name, 'scale': self.scale, 'steps': [step.to_dict() for step in self.steps]}
 
     @classmethod
     def from_dict(cls, content: dict) -> Pipeline:
-        """The pipeline that to_dict() described. Raises UserError if it describes none."""
+        """The pipeline of a dict by to_dict(). Raises UserError if it is not valid."""
         try:
             return cls(content['name'], content['scale'], tuple(map(Step.from_dict, content['steps'])))
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            raise UserError(f'{content} is no degradation ({error!r})') from error
+            raise UserError(f'{content} is not a degradation ({error!r})') from error
 
     def __str__(self) -> str:
-        """'sigma 2.6, noise 0' or 'lambda 3.5/1.5, theta 20, noise 10'; the name, where it is drawn what is done."""
+        """'sigma 2.6, noise 0' or 'lambda 3.5/1.5, theta 20, noise 10'; the name if the steps themselves are random."""
         if any(step.varies for step in self.steps):
             return self.name
         return ', '.join(filter(None, map(str, self.steps)))
 
     @property
     def setting(self) -> str:
-        """'21x21 kernel, bicubic x1/4': what the degradations of a series have in common."""
+        """'21x21 kernel, bicubic x1/4': what all degradations of a protocol have in common."""
         return ', '.join(step.setting for step in self.steps if step.setting)
 
 
 @dataclass(frozen=True)
 class _BlurAndDownsample:
-    """Both as one step."""
+    """Blur and downsampling as one step."""
     blur: Blur
     downsample: Downsample
     in_place = False
@@ -112,7 +112,7 @@ class _BlurAndDownsample:
 
 
 def _fused(steps):
-    """The steps, each blur that is followed by downsampling in one with it."""
+    """The steps, with each blur and the downsampling that follows it as one step."""
     fused = []
     for step in steps:
         if isinstance(step, Downsample) and fused and isinstance(fused[-1], Blur):
@@ -122,7 +122,7 @@ def _fused(steps):
 
 
 def _on_host(generator):
-    """A generator on the CPU that follows from the state of `generator`, which moves on. Nothing waits for a device."""
+    """A CPU generator seeded by the state of `generator`, which is then advanced, without waiting for the device."""
     if generator.device.type == 'cpu':
         return generator
     state = generator.get_state().numpy().tobytes()

@@ -1,7 +1,7 @@
 """Bicubic resizing, and blur followed by resizing, as banded matrices: lq = A_h @ hr @ A_w^T, borders included.
 
-Both are linear. A kernel that separates makes both together two small matrices; any other kernel is a sum of few that
-do, found by its singular value decomposition, and so is its lq a sum.
+Both are linear. For a separable kernel, blur and resizing together are two small matrices. Any other kernel is a sum of
+a few separable ones, found by its singular value decomposition, and lq is the sum of theirs.
 """
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 
 BLOCKS = (64, 512)  # rows and columns of the longer side that one matrix product covers: the matrices are banded
-NEGLIGIBLE = 1e-6  # of a kernel's sum, 1: what leaving out singular values may take from it
+NEGLIGIBLE = 1e-6  # largest sum of the singular values that are left out, of a kernel with sum 1
 
 
 def exact(device: torch.device) -> torch.dtype:
@@ -18,17 +18,19 @@ def exact(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == 'mps' else torch.float64
 
 
-def resize(image: torch.Tensor, scale: int, shrink: bool) -> torch.Tensor:
-    """MATLAB's bicubic imresize of (B, C, H, W), by 1 / scale (antialiased) if shrink, else by scale; not rounded."""
-    method, reach = ('shrink', 2 * scale + 1) if shrink else ('enlarge', 3)
+def resize(image: torch.Tensor, scale: int, downsample: bool) -> torch.Tensor:
+    """MATLAB's bicubic imresize of (B, C, H, W), unrounded; by 1 / scale (antialiased) if downsample, else by scale."""
+    method, reach = ('downsample', 2 * scale + 1) if downsample else ('upsample', 3)
     rows, columns = (_resize_matrix(side, scale, method, image.device)[None, None] for side in image.shape[-2:])
     with torch.autocast(image.device.type, enabled=False):
         return _apply(image, rows, columns, reach)
 
 
 def blur(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, reflecting at the borders; by Fourier transforms,
-    which are faster than k² taps. → (B, C, H, W)"""
+    """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, reflecting at the borders. → (B, C, H, W)
+
+    By FFT, which is faster than k² taps.
+    """
     (height, width), radius = image.shape[-2:], kernels.shape[-1] // 2
     if radius < min(height, width):
         padded = F.pad(image, (radius,) * 4, mode='reflect')
@@ -45,10 +47,10 @@ def blur_and_downsample(image: torch.Tensor, kernels: torch.Tensor, isotropic: b
                         mode: str) -> torch.Tensor:
     """Correlate (B, C, H, W) with kernels (n, k, k), n = 1 or B, reflecting at the borders, and downsample by `scale`.
 
-    mode: 'bicubic' as resize(), or 's-fold', every scale-th pixel from 0. isotropic: the kernels are known to be the
+    mode: 'bicubic' as in resize(), or 's-fold', every scale-th pixel from 0. isotropic: the kernels are known to be
     outer products of one profile. → (B, C, H/s, W/s), not rounded.
     """
-    method = {'bicubic': 'shrink', 's-fold': 's-fold'}[mode]
+    method = {'bicubic': 'downsample', 's-fold': 's-fold'}[mode]
     rows, columns = (_resize_matrix(side, scale, method, image.device) for side in image.shape[-2:])
     reach = 2 * scale + 1 + kernels.shape[-1] // 2
     with torch.autocast(image.device.type, enabled=False):
@@ -60,10 +62,10 @@ def blur_and_downsample(image: torch.Tensor, kernels: torch.Tensor, isotropic: b
 
 
 def separate(kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, k, k) as sums of separable kernels: vertical and horizontal profiles (n, r, k), whose outer products add up.
+    """(n, k, k) as sums of r separable kernels: vertical and horizontal profiles (n, r, k).
 
-    On the CPU r is as small as the kernels allow, 1 to k and mostly below 10. Elsewhere it is k, each row a term of its
-    own: neither a decomposition nor a wait for its result pays there.
+    On the CPU r is as small as the kernels allow, 1 to k and mostly below 10, by singular value decomposition. On other
+    devices r is k, one term per row, as the decomposition and the synchronisation would cost more than they save.
     """
     if kernels.device.type != 'cpu':
         rows = torch.eye(kernels.shape[-1], dtype=kernels.dtype, device=kernels.device)
@@ -82,11 +84,11 @@ def _cubic(x):
 
 @lru_cache(maxsize=32)
 def _resize_matrix(size, scale, method, device):
-    """(out, size): 'shrink' and 'enlarge' are MATLAB's bicubic, 's-fold' takes every scale-th pixel from 0."""
-    with torch.inference_mode(False):  # what is cached must serve later callers in any mode
+    """(out, size): 'downsample' and 'upsample' are MATLAB's bicubic, 's-fold' takes every scale-th pixel from 0."""
+    with torch.inference_mode(False):  # the cached matrix must be usable in any mode
         if method == 's-fold':
             return torch.eye(size, dtype=exact(device), device=device)[::scale]
-        out, stretch = (size // scale, scale) if method == 'shrink' else (size * scale, 1)
+        out, stretch = (size // scale, scale) if method == 'downsample' else (size * scale, 1)
         centre = (torch.arange(out, dtype=torch.float64)[:, None] + 0.5) * (size / out) - 0.5
         taps = (centre - 2 * stretch).ceil() + torch.arange(4 * stretch + 1)        # (out, taps)
         weights = _cubic((centre - taps) / stretch)
@@ -96,7 +98,7 @@ def _resize_matrix(size, scale, method, device):
 
 
 def _reflected(size, radius, device):
-    """Where each of size + 2 * radius pixels of a reflected line comes from; repeatedly, if the line is that short."""
+    """Source indices of the size + 2 * radius pixels of a reflected line, reflected repeatedly if it is short."""
     period = max(2 * (size - 1), 1)
     index = torch.arange(-radius, size + radius, device=device) % period
     return torch.minimum(index, period - index).clamp(max=size - 1)
@@ -105,11 +107,11 @@ def _reflected(size, radius, device):
 def _blurred(matrix, scale, profiles):
     """(n, r, out, size): correlates a line with each profile (n, r, k), reflecting at its ends, then applies matrix."""
     (out, size), (n, r, k) = matrix.shape, profiles.shape
-    length = min(size, 5 * scale)  # of the window outside of which a row of matrix is 0
+    length = min(size, 5 * scale)  # of the window that holds the nonzero values of a row of matrix
     start = (torch.arange(-2, out - 2, device=matrix.device) * scale).clamp(0, size - length)[:, None]
     offset = torch.arange(length + k - 1, device=matrix.device)
     window = matrix.gather(1, start + offset[:length])                              # (out, length)
-    taps = profiles.flip(-1).reshape(n * r, 1, k)  # conv1d correlates, too, but here the matrix moves over the image
+    taps = profiles.flip(-1).reshape(n * r, 1, k)  # flipped, as conv1d correlates
     window = F.conv1d(window[:, None], taps, padding=k - 1).transpose(0, 1)         # (n·r, out, length + k - 1)
     index = _reflected(size, k // 2, matrix.device)[start + offset]
     blurred = window.new_zeros(n * r, out, size).scatter_add_(-1, index.expand_as(window), window)
@@ -117,8 +119,8 @@ def _blurred(matrix, scale, profiles):
 
 
 def _bands(out, size, reach, step):
-    """Slices (of `step` outputs, of the inputs that they need) of a matrix (out, size), 0 beyond `reach` inputs from
-    its diagonal."""
+    """Slices (of `step` outputs, of the inputs that they need) of a banded matrix (out, size) that is 0 beyond `reach`
+    inputs from its diagonal."""
     for start in range(0, out, step):
         stop = min(start + step, out)
         yield slice(start, stop), slice(max(0, start * size // out - reach), min(size, -(-stop * size // out) + reach))
@@ -127,8 +129,8 @@ def _bands(out, size, reach, step):
 def _apply(image, rows, columns, reach):
     """Sum over r of rows @ image @ columns^T, (n, r, h, H) and (n, r, w, W), n = 1 or B.
 
-    On the CPU band by band; where launching costs more than multiplying, in two products. On CUDA in float64, which
-    TF32 leaves alone.
+    On the CPU band by band; on other devices, where kernel launches dominate, in two products. On CUDA in float64,
+    which TF32 does not affect.
     """
     kind, dtype = image.dtype, torch.float64 if image.is_cuda else image.dtype
     (b, c, height, width), (n, r, out_h, _), out_w = image.shape, rows.shape, columns.shape[2]

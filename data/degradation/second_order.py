@@ -1,6 +1,6 @@
-"""Real-ESRGAN's second-order degradation: two rounds of blur, resizing, noise and JPEG, then sinc filter and JPEG.
+"""Real-ESRGAN's second-order degradation: twice blur, resizing, noise and JPEG, then a sinc filter and JPEG.
 
-What is done is drawn on the CPU, so that nothing waits for the device; images are processed where they lie.
+Steps and parameters are sampled on the CPU, to avoid synchronisation; images are processed on their device.
 """
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from data.degradation.pipeline import Pipeline
 from data.degradation.step import Step
 from data.degradation.steps import Noise, Round
 
-SIZES = range(7, 22, 2)  # of kernels, in pixels
+SIZES = range(7, 22, 2)  # sides of kernels in pixels
 MODES = 'area', 'bilinear', 'bicubic'
-GRAY = 0.4  # probability of noise that all channels share
+GRAY = 0.4  # probability of noise that is the same in all channels
 
 
 class Varying(Step):
-    """A step that is drawn as none, one or several others."""
+    """A step for which draw() returns no, one or several other steps."""
     varies = True
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Varying(Step):
 @dataclass(frozen=True)
 class RandomBlur(Varying, name='random_blur'):
     """With `probability` a blur of random size: a sinc filter with probability `sinc`, else one of six kinds of kernels
-    with the probabilities `kinds` (Gaussian, generalised, plateau; isotropic and anisotropic each). sigma: pixels."""
+    with probabilities `kinds` (Gaussian, generalised, plateau; each isotropic, anisotropic). sigma: pixels."""
     sigma: tuple[float, float]
     probability: float = 1.0
     sinc: float = 0.1
@@ -60,8 +60,8 @@ class RandomBlur(Varying, name='random_blur'):
 
 @dataclass(frozen=True)
 class RandomResize(Varying, name='random_resize'):
-    """Up, down or to the size itself with the probabilities `ways`, by a factor from the range `up` or `down`, relative
-    to `base` of hr."""
+    """Resizing up, down or not at all with probabilities `ways`, by a factor from the range `up` or `down`, relative to
+    `base` times the size of hr."""
     ways: tuple[float, float, float]
     up: tuple[float, float]
     down: tuple[float, float]
@@ -90,7 +90,7 @@ class RandomNoise(Varying, name='random_noise'):
 
 @dataclass(frozen=True)
 class RandomEnd(Varying, name='random_end'):
-    """Resizing to 1 / scale followed by a sinc filter with probability `sinc`, before or after JPEG, evenly."""
+    """Resizing to 1 / scale, and a sinc filter with probability `sinc`; before or after JPEG, equally likely."""
     scale: int
     quality: tuple[float, float]
     sinc: float = 0.8
@@ -105,11 +105,11 @@ class RandomEnd(Varying, name='random_end'):
 
     @property
     def setting(self) -> str:
-        return f'drawn anew for each image, x1/{self.scale}'
+        return f'sampled for each image, x1/{self.scale}'
 
 
 def second_order(scale: int) -> Pipeline:
-    """The published degradation of real-world training, with its published ranges."""
+    """The degradation of Real-ESRGAN, with the published ranges."""
     quality = 30.0, 95.0
     return Pipeline('second_order', scale, (
         RandomBlur((0.2, 3.0)),
@@ -124,15 +124,15 @@ def second_order(scale: int) -> Pipeline:
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
-    """A number from [low, high)."""
+    """A random number from [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 def choice(generator: torch.Generator, weights: list[float] | tuple[float, ...]) -> int:
-    """An index, drawn with probabilities in proportion to weights."""
+    """A random index, with probabilities proportional to weights."""
     return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=generator))
 
 
 def _exponent(generator, low, high):
-    """Below and above 1 with the same probability, uniformly in each part."""
+    """A random number below or above 1 with equal probability, uniform in either part."""
     return uniform(generator, low, 1.0) if uniform(generator) < 0.5 else uniform(generator, 1.0, high)

@@ -1,4 +1,4 @@
-"""The contract of a step: draws its numbers, applies itself to images, converts to and from a plain dict and text."""
+"""The interface of a step: samples its parameters, processes images, converts to and from a dict and to text."""
 from __future__ import annotations
 
 import math
@@ -9,15 +9,15 @@ import torch
 
 from utility import UserError
 
-# A number of a step: fixed; drawn uniformly from (low, high); or, once drawn, one for each image, (n,).
+# A parameter of a step: fixed; sampled uniformly from (low, high); or, once sampled, one for each image, (n,).
 Value = float | tuple[float, float] | torch.Tensor
-DEGREES = {'unit': 'degrees'}  # metadata of a field that is kept in radians, and written in degrees
-STEPS: dict[str, type[Step]] = {}  # by the name that dicts hold
+DEGREES = {'unit': 'degrees'}  # metadata of a field in radians that is written in degrees
+STEPS: dict[str, type[Step]] = {}  # by the name in dicts
 
 
 class Context(NamedTuple):
-    """What a step may need beside the images: a generator for what it draws itself, such as noise (None: nothing is
-    random), the data range, the size of the hr that it all began with."""
+    """What a step may need besides the images: a generator, for example for noise (None: nothing is random), the data
+    range, the size of the pipeline's hr."""
     generator: torch.Generator | None
     rgb_range: float
     height: int
@@ -26,19 +26,19 @@ class Context(NamedTuple):
     def source(self) -> torch.Generator:
         """The generator. ValueError if there is none."""
         if self.generator is None:
-            raise ValueError('a noisy degradation needs a generator to draw its noise from')
+            raise ValueError('a degradation with noise needs a generator')
         return self.generator
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a degradation. A subclass is a frozen dataclass that says `class JPEG(Step, name='jpeg')`; its fields
-    are Values, or settings of other types that are not drawn; it implements __call__.
+    """One step of a degradation. A subclass is a frozen dataclass, declared as `class JPEG(Step, name='jpeg')`; its
+    fields are Values, or settings of other types that are not sampled; it implements __call__.
 
-    per_image: True, and drawn values are tensors (n,), one for each image, on the device of the generator; False, and
-    they are plain numbers that all images of one call share.
-    in_place: whether the result may share memory with the image that was given.
-    varies: whether draw() decides which steps there are, so that only the name of the pipeline says what is done.
+    per_image: if True, sampled values are tensors (n,), one for each image, on the device of the generator; otherwise
+    numbers that all images of a call share.
+    in_place: whether the result may share memory with the input image.
+    varies: whether draw() decides which steps are applied, so that only the pipeline's name describes it.
     """
     name: ClassVar[str]
     per_image: ClassVar[bool] = False
@@ -54,11 +54,11 @@ class Step:
         raise NotImplementedError
 
     def draw(self, generator: torch.Generator | None, n: int = 1) -> tuple[Step, ...]:
-        """The step with numbers in place of its ranges, drawn in the order of its fields. Usually one step; none or
-        several where it is drawn what is done. ValueError if there is something to draw and no generator."""
+        """The step with parameters sampled from its ranges, in the order of its fields. Usually one step; none or
+        several if the steps themselves are random. ValueError if there is something to sample and no generator."""
         ranges = {name: value for name, value in vars(self).items() if isinstance(value, tuple)}
         if ranges and generator is None:
-            raise ValueError(f'{self.name}: a range needs a generator to draw from')
+            raise ValueError(f'{self.name}: sampling from a range needs a generator')
         return (replace(self, **{name: self._uniform(*ends, generator, n) for name, ends in ranges.items()}),)
 
     def _uniform(self, low, high, generator, n):
@@ -67,43 +67,43 @@ class Step:
         return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
     def to_dict(self) -> dict:
-        """{'step': name, field: number, [low, high] or setting}: what json keeps, and from_dict() reads.
+        """{'step': name, field: number, [low, high] or setting} for JSON, which from_dict() reads.
 
-        Angles are in degrees. RuntimeError if a value was drawn for more than one image.
+        Angles are in degrees. RuntimeError if a value was sampled for more than one image.
         """
         return {'step': self.name} | {each.name: _plain(getattr(self, each.name), each.metadata == DEGREES)
                                       for each in fields(self)}
 
     @staticmethod
     def from_dict(content: dict) -> Step:
-        """The step that to_dict() described. Raises UserError if there is none of that name with these fields."""
+        """The step of a dict by to_dict(). Raises UserError if there is no step of that name with these fields."""
         kind = STEPS.get(content.get('step'))
         angles = {each.name for each in fields(kind) if each.metadata == DEGREES} if kind else ()
         try:
             return kind(**{name: _parsed(value, name in angles) for name, value in content.items() if name != 'step'})
         except TypeError as error:
-            raise UserError(f'{content} describes no step of a degradation; there are {", ".join(STEPS)}') from error
+            raise UserError(f'{content} is not a step of a degradation; known steps: {", ".join(STEPS)}') from error
 
     def __str__(self) -> str:
-        """Its numbers, as tables and names of files show them: 'noise 10'; '' where there are none to tell apart."""
+        """The parameters in tables and file names: 'noise 10'; '' for a step without any."""
         numbers = (value for key, value in self.to_dict().items() if key != 'step')
         return ' '.join([self.name, *map(text, numbers)])
 
     @property
     def setting(self) -> str:
-        """What is the same in every degradation of a series, as the line beneath a table says it: 'bicubic x1/4'."""
+        """What is the same in every degradation of a protocol, for the line beneath a table: 'bicubic x1/4'."""
         return ''
 
 
 def text(value: float | list | str) -> str:
-    """A number in four digits, a range as low-high, anything else as it is."""
+    """A number with four digits, a range as low-high, anything else unchanged."""
     if isinstance(value, list):
         return '-'.join(map(text, value))
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def tensors(*values: Value) -> list[torch.Tensor]:
-    """Drawn or fixed values as float32 tensors (n,)."""
+    """Sampled or fixed values as float32 tensors (n,)."""
     return [value if isinstance(value, torch.Tensor) else torch.tensor([value], dtype=torch.float32)
             for value in values]
 
@@ -117,7 +117,7 @@ def _plain(value, degrees):
 
 
 def _in_degrees(radians):
-    """With as few digits as lead back to the same number."""
+    """Degrees, with as few digits as convert back to the same number."""
     exact = math.degrees(radians)
     return next((short for n in range(17) if math.radians(short := round(exact, n)) == radians), exact)
 

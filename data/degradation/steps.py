@@ -12,7 +12,7 @@ from utility import quantize_, send
 
 @dataclass(frozen=True)
 class Downsample(Step, name='downsample'):
-    """To 1 / scale of the size. mode: 'bicubic', MATLAB's, antialiased; 's-fold', every scale-th pixel from 0."""
+    """Downsampling by scale. mode: 'bicubic': MATLAB's, antialiased; 's-fold': every scale-th pixel from 0."""
     per_image = True
     scale: int
     mode: str = 'bicubic'
@@ -20,7 +20,7 @@ class Downsample(Step, name='downsample'):
     def __call__(self, image: torch.Tensor, context: Context) -> torch.Tensor:
         if self.mode == 's-fold':
             return image[..., ::self.scale, ::self.scale].clone(memory_format=torch.contiguous_format)
-        return resize(image, self.scale, shrink=True)
+        return resize(image, self.scale, downsample=True)
 
     def __str__(self) -> str:
         return ''
@@ -32,7 +32,7 @@ class Downsample(Step, name='downsample'):
 
 @dataclass(frozen=True)
 class Noise(Step, name='noise'):
-    """Gaussian noise. level: standard deviation on the 0-255 scale; 0 draws nothing. gray: one for all channels."""
+    """Gaussian noise. level: standard deviation on the 0-255 scale; 0: none. gray: the same in all channels."""
     per_image = True
     level: Value
     gray: bool = False

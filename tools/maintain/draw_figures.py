@@ -34,7 +34,7 @@ STYLES = {  # fill, edge, text
 }
 
 
-COLUMNS = 4.5, 6.9, 9.25, 11.45, 13.9  # of the stages' figure: inputs, then what follows
+COLUMNS = 4.5, 6.9, 9.25, 11.45, 13.9  # centres of columns in the figure of the stages
 OUT = COLUMNS[0] + 0.43  # where arrows leave the inputs
 
 
@@ -220,7 +220,7 @@ def stage4(sheet: Sheet, lr: np.ndarray, hr: np.ndarray) -> None:
 
 
 def block() -> bytes:
-    """The region degradation aware convolution, and the block that it stands in."""
+    """The region degradation aware convolution, and the block that contains it."""
     sheet = Sheet(13.6, 6.5)
     sheet.text(0.5, 6.15, 'Region degradation aware (RDA) convolution', size=12, ha='left', weight='bold')
     sheet.text(0.95, 5.4, '$D$', size=14)

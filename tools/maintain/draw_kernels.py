@@ -1,4 +1,4 @@
-"""Draw the blur kernels of a test protocol with their numbers, and print the numbers.
+"""Draw the blur kernels of a test protocol with their parameters, and print these.
 
 python tools/maintain/draw_kernels.py --protocol mrda9 [--scale 4] [--out kernels.png]
 """
@@ -21,19 +21,19 @@ from process.arguments import Parser
 from process.command import command_line
 from store.files import write_bytes
 
-SIZE = 21  # pixels: the side of the kernels that the protocols are defined with
-COLUMNS = {8: 4, 9: 3}  # kernels in a row of the picture, by how many there are
+SIZE = 21  # pixels: side of the kernels in the protocols' definition
+COLUMNS = {8: 4, 9: 3}  # kernels per row of the figure, by their number
 
 
 @command_line()
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     parser = Parser(prog='tools/maintain/draw_kernels.py',
-                    description='Draw the blur kernels of a test protocol with their numbers.')
+                    description='Draw the blur kernels of a test protocol with their parameters.')
     names = [name for name in protocol.PROTOCOLS if name != 'single']
-    parser.add_argument('--protocol', required=True, choices=names, help='which kernels')
+    parser.add_argument('--protocol', required=True, choices=names, help='test protocol')
     parser.add_argument('--scale', type=scale, default=4, help='scale factor: 2, 3 or 4')
-    parser.add_argument('--out', default='kernels.png', help='the picture')
+    parser.add_argument('--out', default='kernels.png', help='figure to write')
     args = parser.parse_args(argv)
     blurs = kernels(args.protocol, args.scale)
     title = f'{protocol.label(args.protocol)}, x{args.scale}'

@@ -1,4 +1,4 @@
-"""The recipes of shipped weights: which phases a training has, what each trains on, and the plan that fits a time."""
+"""The recipes of shipped weights: the phases of a training, their options, and a plan for a given time."""
 import json
 import shutil
 import subprocess
@@ -18,8 +18,8 @@ GROWN = 27  # blocks of the paper's SR network, to which a smaller one is grown
 
 
 class Phase(NamedTuple):
-    """A run of one stage: its share of the time, its epochs, its flags. grown: the networks of the phases before it are
-    grown to GROWN blocks, and the student continues from there."""
+    """A run of one stage: its fraction of the time, its epochs, its flags. grown: it starts from the networks of the
+    phases before it, grown to GROWN blocks."""
     stage: int
     share: float
     epochs: int
@@ -27,7 +27,7 @@ class Phase(NamedTuple):
     grown: bool = False
 
     def line(self, flags: list[str]) -> list[str]:
-        """The command line of the phase, but for its name and what the plan adds. flags: those of every phase."""
+        """The command line of the phase, without --save and what the plan adds. flags: those of every phase."""
         own = ['--stage', str(self.stage), '--epochs_sr', str(self.epochs), '--print_every', '100']
         return [*own, *flags, *self.flags]
 
@@ -38,9 +38,9 @@ class Recipe(NamedTuple):
     phases: dict[str, Phase]
 
 
-AVERAGED = 20  # at most one part in so many of a phase's steps is what the average spans
+AVERAGED = 20  # the moving average spans at most 1/20 of a phase's steps
 CPU = ('--n_feats', '48', '--batch_size', '8', '--patch_size', '48', '--n_threads', '1', '--meta_batch_size', '3')
-# Rates are constant, then fall to 0, and the weights are averaged all along: from few steps most is learnt so.
+# The learning rate is constant, then decays to 0, with a moving average: the best result from few steps.
 FIRST = {
     'stage1': Phase(1, 0.03, 8, ('--decay_type', 'linear_4', '--lr_sr', '1e-3')),
     'stage2': Phase(2, 0.07, 8, ('--decay_type', 'linear_4', '--lr_sr', '5e-4')),
@@ -51,7 +51,7 @@ RECIPES = {
         'stage4': Phase(4, 0.60, 32, ('--decay_type', 'linear_20', '--lr_sr', '5e-4', '--epochs_encoder', '3',
                                       '--lr_encoder', '5e-4')),
     }),
-    # Most is learnt with few blocks, which are several times faster; more blocks then add to it.
+    # Few blocks train several times faster; more blocks are added later.
     'grown': Recipe(CPU, FIRST | {
         'stage3': Phase(3, 0.15, 16, ('--decay_type', 'linear_12', '--lr_sr', '5e-4', '--n_blocks', '8')),
         'stage4': Phase(4, 0.20, 16, ('--decay_type', 'linear_15', '--lr_sr', '5e-4', '--epochs_encoder', '3',
@@ -69,9 +69,9 @@ RECIPES = {
 
 
 def make_plan(path: Path, size: str, flags: list[str], minutes: float) -> dict:
-    """The plan in the file `path`, made first if there is none. flags: of main.py, for every phase.
+    """The plan in the file `path`, written first if there is none. flags: of main.py, for every phase.
 
-    Its 'phases' are {name: flags that fit it into its share of the minutes}. Raises UserError.
+    Its 'phases' are {name: flags for its fraction of the minutes}. Raises UserError.
     """
     if path.exists():
         return read_plan(path)
@@ -80,12 +80,12 @@ def make_plan(path: Path, size: str, flags: list[str], minutes: float) -> dict:
     for name, phase in RECIPES[size].phases.items():
         line = phase.line(flags)
         device = choose_device(parse(line).device)
-        seconds = {precision: seconds_a_step([*line, '--precision', precision], device)
+        seconds = {precision: seconds_per_step([*line, '--precision', precision], device)
                    for precision in precisions(device)}
         precision = min(seconds, key=seconds.get)
         batches = max(1, round(phase.share * minutes * 60 / seconds[precision] / phase.epochs))
         plan['device'] = device_text(device)
-        print(f'{name}: {seconds[precision]:.3f} s a step in {precision}, {phase.epochs} epochs of {batches}',
+        print(f'{name}: {seconds[precision]:.3f} s per step in {precision}, {phase.epochs} epochs of {batches}',
               flush=True)
         decay = max(0.0, min(0.999, 1 - AVERAGED / (batches * phase.epochs)))
         plan['phases'][name] = ['--test_every', str(batches), '--precision', precision, '--ema', f'{decay:.4g}']
@@ -94,7 +94,7 @@ def make_plan(path: Path, size: str, flags: list[str], minutes: float) -> dict:
 
 
 def read_plan(path: Path) -> dict:
-    """The plan in the file `path`. Raises UserError if it is not there or damaged."""
+    """The plan in the file `path`. Raises UserError if it is missing or damaged."""
     try:
         plan = json.loads(path.read_text(encoding='utf-8'))
         if plan['size'] in RECIPES and plan['phases'].keys() == RECIPES[plan['size']].phases.keys():
@@ -102,26 +102,26 @@ def read_plan(path: Path) -> dict:
         reason = 'of another version of the recipe'
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error)
-    raise UserError(f'{shown(path)}: no plan of a training ({reason}); run scripts/train_zoo.sh, and remove this file '
+    raise UserError(f'{shown(path)}: not a training plan ({reason}); run scripts/train_zoo.sh, and remove this file '
                     'first if it is damaged')
 
 
 def precisions(device: torch.device) -> tuple[str, str]:
-    """--precision in the order of preference: whichever is fastest is taken."""
+    """The values of --precision to choose the fastest from."""
     if device.type == 'cpu' or (device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8):
         return 'single', 'bf16'
-    return 'single', 'half'  # GPUs that are older than bfloat16
+    return 'single', 'half'  # GPUs without bfloat16
 
 
-def seconds_a_step(line: list[str], device: torch.device) -> float:
-    """Median time of a training step of the stage that the command line asks for, on patches of noise."""
+def seconds_per_step(line: list[str], device: torch.device) -> float:
+    """Median time in seconds of a training step of the command line's stage, on patches of noise."""
     args = parse(line)
     stage = STAGES[args.stage](args).place(device)
     stage.begin_epoch(args.epochs_sr)
     optimizer = make_optimizer(args, [p for p in stage.trained.parameters() if p.requires_grad])
     side = args.patch_size * args.scale
-    draw = torch.Generator().manual_seed(derive_seed(args.seed, 'timing'))
-    hr = torch.rand(args.batch_size, 3, side, side, generator=draw).to(device) * args.rgb_range
+    rng = torch.Generator().manual_seed(derive_seed(args.seed, 'timing'))
+    hr = torch.rand(args.batch_size, 3, side, side, generator=rng).to(device) * args.rgb_range
     times = []
     for step in range(6):
         start = time.monotonic()
@@ -135,7 +135,7 @@ def seconds_a_step(line: list[str], device: torch.device) -> float:
 
 
 def device_text(device: torch.device) -> str:
-    """The device in words."""
+    """The device as text."""
     if device.type == 'cuda':
         return f'{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}'
     threads = torch.get_num_threads()

@@ -1,8 +1,8 @@
-"""Put a student that scripts/train_zoo.sh has trained into zoo/: in half precision, measured, with its model card.
+"""Put a student trained by scripts/train_zoo.sh into zoo/: in half precision, tested, with a model card.
 
     python tools/maintain/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100
 
-notes.md says what no program knows: the training images, their licences, known limits; the card begins with it.
+notes.md is the beginning of the card: what the weights are for, the training images and their licences, known limits.
 """
 import json
 import shlex
@@ -24,17 +24,16 @@ from process.arguments import Parser
 from process.command import command_line
 from store.checkpoint import run_folder
 from store.files import write_bytes
-from store.tensors import load_state, load_weights, save_weights
+from store.tensors import load_checkpoint, load_weights, save_weights
 from utility import VERSION, UserError
 
-COST = 0.01  # dB that half precision may cost on any set
+COST = 0.01  # dB: limit of the loss by half precision on any set
 OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
-           'patch_size', 'seed')  # of a training, that its card names
+           'patch_size', 'seed')  # of the training, listed in the card
 RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max'),
           'file': ('kernels',)}
 
-TERMS = ("The code's licence does not cover these weights: their terms are those named above, with the images that "
-         'they were trained on.')
+TERMS = "The code's licence does not cover these weights: they are under the terms given above with the images."
 
 
 @command_line()
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def ship(asked: Namespace, flags: list[str]) -> None:
-    """Measure the student in single and in half precision, and put it into zoo/ if that costs nothing."""
+    """Test the student in single and half precision, and put it into zoo/ if the loss is below COST."""
     plan = read_plan(Path('experiment', asked.name, 'plan.json'))
     phase = list(RECIPES[plan['size']].phases)[-1]
     line = [*phase_line(asked.name, phase, plan), *flags, '--precision', 'single']
@@ -64,41 +63,41 @@ def ship(asked: Namespace, flags: list[str]) -> None:
               for precision, path in (('single', full), ('half', half))}
     cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
     if cost >= COST:
-        raise UserError(f'{half}: half precision costs {cost:.4f} dB; {COST} or more is too much')
+        raise UserError(f'{half}: half precision costs {cost:.4f} dB, but less than {COST} is required')
     training = facts(args, plan, full.parent) | {'licence': asked.licence}
-    about = Path(asked.about).read_text(encoding='utf-8')  # before anything is shipped
+    about = Path(asked.about).read_text(encoding='utf-8')  # fails before anything is written
     zoo.ship(asked.name, half, training, default=asked.default)
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
 def facts(args: Namespace, plan: dict, model: Path) -> dict:
-    """What the card and the index say of a student and its training, which left `model`, the folder of its weights."""
+    """The facts about a student and its training, for the card and the index. model: the folder of its weights."""
     own = {name: dict(pairwise(words)) for name, words in plan['phases'].items()}
     steps = {name: phase.epochs * int(own[name]['--test_every'])
              for name, phase in RECIPES[plan['size']].phases.items()}
-    state = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
-    seconds = state.stat().st_mtime - plan['started']
+    checkpoint = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
+    seconds = checkpoint.stat().st_mtime - plan['started']
     options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
     command = f'sh scripts/train_zoo.sh {plan["size"]} --minutes {plan["minutes"]:g} {flags(plan)}'
     return {**options, 'version': VERSION, 'training': command.strip(), 'size': plan['size'],
             'minutes_planned': plan['minutes'], 'minutes_taken': round(seconds / 60),
             'device': plan['device'], 'steps': steps,
             'precision': {name: words['--precision'] for name, words in own.items()},
-            'images': load_state(state)['options']['images'], 'commit': plan['commit']}
+            'images': load_checkpoint(checkpoint)['options']['images'], 'commit': plan['commit']}
 
 
 def flags(plan: dict) -> str:
-    """What a training was given besides size and time, but for the folders and files of the machine where it ran."""
+    """The flags of a training besides size and time, without local folders and files."""
     given = plan['flags'][len(RECIPES[plan['size']].flags):]
     pairs = zip(given[::2], given[1::2], strict=True)
     return shlex.join(part for pair in pairs if not pair[0].startswith(('--dir', '--pre_train')) for part in pair)
 
 
 def measured(line: list[str]) -> dict:
-    """The protocol's table, as report.table_json has it, of a test by the command line."""
+    """The protocol's table, as JSON of report.table, of a test by the command line."""
     status = program.main([*line, '--test_only'])
     if status:
-        raise UserError('the test failed: see above')
+        raise UserError('the test failed, for the reason above')
     args = parse([*line, '--test_only'])
     path = run_folder(args.run_name, args) / 'results' / f'protocol_{args.protocol}.json'
     return json.loads(path.read_text(encoding='utf-8'))
@@ -110,7 +109,7 @@ def mean_psnr(table: dict) -> dict[str, float]:
 
 
 def score_rows(name: str, table: dict, sets: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """(label, a cell for each set) for the means of a table, then what was published."""
+    """(label, a cell for each set) for the means of a table, then published results."""
     for mean in table['means']:
         scores, noise = mean['scores'], 'all noise levels' if mean['noise'] is None else f'noise {mean["noise"]:g}'
         noise = f', {noise}' * (len(table['means']) > 1)
@@ -136,15 +135,15 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
              '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
     for label, cells in score_rows(name, table, sets):
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
-    lines += ['', f'Half precision, as shipped, costs {max(cost, 0):.4f} dB at most. {table["evaluation"]}.',
+    lines += ['', f'Half precision, as shipped, costs at most {max(cost, 0):.4f} dB. {table["evaluation"]}.',
               f'Published: {table["published_source"]}.', '', '## Training', '',
               f'- `{training["training"]}`, at commit `{training["commit"]}`',
               '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
               '- steps: ' + ', '.join(f'{steps:,} in {phase} ({training["precision"][phase]})'
                                       for phase, steps in training['steps'].items()),
               f'- {training["minutes_taken"]} minutes on {training["device"]}',
-              f'- measured and shipped by version {training["version"]}',
-              f'- {training["images"]}: names and sizes of the files, see `store/continuity.py`',
+              f'- tested and shipped with version {training["version"]}',
+              f'- {training["images"]}, see `store/continuity.py`',
               '', TERMS]
     return '\n'.join(lines) + '\n'
 

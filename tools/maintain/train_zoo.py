@@ -1,9 +1,9 @@
-"""The weights that zoo/ ships, by the product's own command line: as many steps a phase as fit into the time given.
+"""Train the weights of zoo/ by main.py, with as many steps in each phase as fit into the given time.
 
-A plan is made first, by timing some steps of each phase on this device, and kept in experiment/NAME/plan.json, so that
-a second run resumes the same one. The runs are experiment/NAME_stage1 … NAME_stage4 (and NAME_stage4_grown).
-`status NAME` prints what each phase has seen and scored so far; with --measure also the protocol's mean scores and the
-silhouettes of the representation for the newest student.
+First some steps of each phase are timed on this device, and a plan is written to experiment/NAME/plan.json; a second
+call resumes it. The runs are experiment/NAME_stage1 … NAME_stage4 (and NAME_stage4_grown).
+`status NAME` prints the steps, pixels and scores of each phase so far; with --measure also the protocol's mean scores
+and the silhouettes of the representation for the newest student.
 """
 import json
 import sys
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     asked, flags = own.parse_known_args(argv)
     if asked.size == 'status':
         if not asked.name:
-            raise UserError('status: the name of a training is missing, as in status mrda_s_x4_iso_small')
+            raise UserError('status: the name is missing; give it, as in status mrda_s_x4_iso_small')
         return status(asked.name, flags, asked.measure)
     name = asked.name or f'mrda_s_x4_iso{"_small" * (asked.size == "small")}'
     plan = make_plan(Path('experiment', name, 'plan.json'), asked.size, flags, asked.minutes)
@@ -75,13 +75,13 @@ def phase_folder(args: Namespace) -> Path:
 
 
 def weights_file(name: str, phase: str, plan: dict) -> Path:
-    """The weights that a phase writes."""
+    """The weights file that a phase writes."""
     args = phase_options(name, phase, plan)
     return phase_folder(args) / 'model' / f'{WEIGHTS[args.stage]}_last.pt'
 
 
 def start_grown(name: str, plan: dict) -> list[str]:
-    """Flags of a phase that starts from grown networks, which are written first if need be."""
+    """Flags of a phase that starts from grown networks, which are written if missing."""
     flags = ['--pre_train_meta', str(weights_file(name, 'stage2', plan))]
     for flag, phase in ('--pre_train_TA', 'stage3'), ('--pre_train_ST', 'stage4'):
         small, large = weights_file(name, phase, plan), Path('experiment', name, f'{phase}_{GROWN}.pt')
@@ -109,11 +109,11 @@ def status(name: str, flags: list[str], measure: bool) -> int:
 
 
 def phase_row(phase: str, kind: Phase, args: Namespace, rows: list[dict]) -> str:
-    """What a phase has done, from the rows of its log.jsonl."""
+    """The row of a phase in the status, from the rows of its log.jsonl."""
     steps = [row for row in rows if row['kind'] == 'step']
     step = steps[-1]['step'] if steps else 0
     pixels = step * args.batch_size * args.patch_size ** 2 / 1e6
-    # Each row tells the mean speed of its epoch so far.
+    # Each row holds the mean speed of its epoch so far.
     seconds = sum(args.batch_size * (row['step'] - before) / row['images_per_s']
                   for before, row in zip([0, *(row['step'] for row in steps)], steps, strict=False))
     epoch = max((row['epoch'] for row in rows if row['kind'] == 'test' and row['epoch']), default=None)
@@ -130,7 +130,7 @@ def journal(folder: Path) -> list[dict]:
 
 
 def measured(name: str, phase: str, plan: dict, flags: list[str]) -> int:
-    """Test the newest student in its protocol, and map its representation; returns the exit status."""
+    """Test the newest student by its protocol, and map its representation; returns the exit status."""
     args = phase_options(name, phase, plan)
     protocol, tested = PROTOCOLS[args.blur_type]
     trained = str(weights_file(name, phase, plan))
