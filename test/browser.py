@@ -23,7 +23,7 @@ class Browser:
         self.path = ''
 
     def call(self, method, path, body=None):
-        """The value that the driver answers with. Raises urllib's HTTPError with what it refused."""
+        """The value that the driver returns. Raises urllib's HTTPError."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base + self.path + path, data, {'Content-Type': 'application/json'},
                                          method=method)
@@ -32,7 +32,7 @@ class Browser:
             return json.load(answer)['value']
 
     def open(self, path, width, height, dark=False):
-        """Show a file in a viewport of width x height pixels, as phones and desktops have, in light or dark."""
+        """Show a file in a viewport of width x height pixels, in light or dark mode."""
         self.devtools('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1,
                       mobile=width < 700)
         self.devtools('Emulation.setEmulatedMedia',
@@ -43,7 +43,7 @@ class Browser:
         return self.call('POST', '/goog/cdp/execute', {'cmd': command, 'params': parameters})
 
     def run(self, script, *arguments):
-        """What the JavaScript function body `script` returns."""
+        """The return value of the JavaScript function body `script`."""
         return self.call('POST', '/execute/sync', {'script': script, 'args': list(arguments)})
 
     def find(self, selector):
@@ -53,7 +53,7 @@ class Browser:
         self.call('POST', f'/element/{element[ELEMENT]}/value', {'text': text})
 
     def drag(self, element, start, end, kind='mouse'):
-        """Press at `start` pixels right of the middle of an element, move to `end`, release. kind: mouse or touch."""
+        """Press at `start` pixels right of the centre of an element, move to `end`, release. kind: mouse or touch."""
         def move(x):
             return {'type': 'pointerMove', 'duration': 50, 'origin': element, 'x': round(x), 'y': 0}
         steps = [move(start), {'type': 'pointerDown', 'button': 0}, move((start + end) / 2), move(end),
@@ -66,7 +66,7 @@ class Browser:
         return self.call('POST', '/se/log', {'type': kind})
 
     def requests(self):
-        """Addresses that were asked for since the last call."""
+        """URLs requested since the last call."""
         events = [json.loads(entry['message'])['message'] for entry in self.log('performance')]
         return [event['params']['request']['url'] for event in events
                 if event['method'] == 'Network.requestWillBeSent']
@@ -78,7 +78,7 @@ class Browser:
 
 @contextmanager
 def opened(browser, driver, profile):
-    """A Browser, closed at the end. profile: an empty folder for what it keeps."""
+    """A context with a Browser. profile: an empty folder for its data."""
     with subprocess.Popen([driver, '--port=0'], stdout=subprocess.PIPE, text=True) as process:
         try:
             port = next(match[1] for line in process.stdout
@@ -92,8 +92,8 @@ def opened(browser, driver, profile):
             session = control.call('POST', '/session', {'capabilities': {'alwaysMatch': options}})
             control.path = f'/session/{session["sessionId"]}'
             try:
-                control.call('POST', '/url', {'url': 'about:blank'})  # away from the page of a new tab
-                control.log('performance')                            # and what it asked for
+                control.call('POST', '/url', {'url': 'about:blank'})  # leave the page of a new tab
+                control.log('performance')                            # and discard its requests
                 yield control
             finally:
                 control.call('DELETE', '')

@@ -13,7 +13,7 @@ from data import download
 from data.images import write_rgb
 from data.sources import PARTS
 
-torch.set_num_threads(1)  # small tensors: threads only cost, and one thread makes runs repeat bit for bit
+torch.set_num_threads(1)  # small tensors: more threads are slower, and one thread makes runs bit-identical
 
 SMALL = ['--scale', '2', '--n_feats', '8', '--n_blocks', '1', '--patch_size', '12', '--batch_size', '4',
          '--test_every', '3', '--epochs_sr', '2', '--n_threads', '0', '--task_iter', '2', '--test_iter', '2',
@@ -28,7 +28,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Every test draws the same numbers whenever it runs, alone or among others: what failed fails again."""
+    """Seed every test in the same way, alone or among others, so that a failure can be repeated."""
     torch.manual_seed(item.config.getoption('--seed'))
 
 
@@ -47,8 +47,8 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def cli(library, tmp_path, monkeypatch):
-    """cli(*flags) runs the program with a small network in an empty folder and returns its exit status. without: those
-    of SMALL that are left out."""
+    """cli(*flags) runs the program with a small network in an empty folder and returns its exit status. without: flags
+    of SMALL to leave out."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
@@ -83,7 +83,7 @@ def small_sets(monkeypatch):
 
 @pytest.fixture
 def mirror(small_sets, monkeypatch):
-    """A server of small archives and their checksums, which prepare_data.py asks."""
+    """A server of small archives and their checksums, for prepare_data.py."""
     with Mirror(archives(small_sets)) as mirror:
         mirror.files['SHA256SUMS'] = sums(mirror.files)
         monkeypatch.setenv('MRDA_MIRROR', mirror.url)

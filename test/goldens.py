@@ -1,4 +1,4 @@
-"""Weights and inputs that follow from their names alone; test/golden/ holds what the public code made of them."""
+"""Weights and inputs determined by their names; test/golden/ holds the outputs of the public code for them."""
 import zlib
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A web server on this machine that offers small archives in the place of the official ones."""
+"""A web server on this machine with small archives in place of the official ones."""
 import functools
 import hashlib
 import http.server
@@ -37,7 +37,7 @@ def zipped(files):
 
 
 def tarred(files):
-    """The bytes of a plain .tar that holds {name: bytes, or a TarInfo of something else than a file}."""
+    """The bytes of an uncompressed .tar of {name: bytes, or a TarInfo of a special file}."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode='w') as archive:
         for name, content in files.items():
@@ -49,13 +49,13 @@ def tarred(files):
 
 
 def images(part, top=''):
-    """{path in the archive: bytes} of as many small images as the Part `part` holds."""
+    """{path in the archive: bytes} of as many tiny images as the Part `part` has."""
     stems = part.numbered() or LEAVES.get(part.name) or [f'image{i}' for i in range(part.count)]
     return {f'{top}{"/".join(part.inside)}/{stem}.png': png(i % 7) for i, stem in enumerate(stems)}
 
 
 def archives(parts=PARTS):
-    """{file name: bytes} of every archive of the table, with small images and the small ones of x2 in the tars."""
+    """{file name: bytes} of every archive in PARTS, with tiny images, and LR images of x2 in the tars."""
     zips = {f'{name}_HR.zip': zipped(images(parts[part])) for name, part in (('DIV2K_train', 'DIV2K'),
                                                                            ('DIV2K_valid', 'DIV2K_valid'))}
     flickr = {**images(parts['Flickr2K'], 'Flickr2K/'), 'Flickr2K/Flickr2K_LR_bicubic/X2/000001x2.png': png(1)}
@@ -76,14 +76,14 @@ def files(root):
 
 
 class Mirror:
-    """`with Mirror({name: bytes}) as mirror:` serves the files at mirror.url; the attributes spoil how it does."""
+    """`with Mirror({name: bytes}) as mirror:` serves the files at mirror.url; attributes cause failures."""
 
     def __init__(self, files):
         self.files = dict(files)
         self.ranges = True   # knows Range
-        self.cuts = []       # bytes after which the next connections for an archive break off
+        self.cuts = []       # bytes after which the next connections for an archive are closed
         self.stall = 0       # seconds that pass before they do
-        self.statuses = []   # what the next requests for an archive are answered with
+        self.statuses = []   # status of the next requests for an archive
         self.asked = []      # (name, Range) of every GET
 
     def __enter__(self):

@@ -1,4 +1,4 @@
-"""What tests of photos share: small images, files made independently of the code under test, a student in name."""
+"""Helpers of tests of photos: small images, files made independently of the code under test, a dummy student."""
 import struct
 import zlib
 from pathlib import Path
@@ -36,7 +36,7 @@ def png_chunk(name, content):
 
 
 def png_16(path, array, colour_type, extra=b''):
-    """A 16-bit PNG written here independently of the code under test."""
+    """A 16-bit PNG, written independently of the code under test."""
     height, width, _ = array.shape
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in array)
     header = struct.pack('>2I5B', width, height, 16, colour_type, 0, 0, 0)
@@ -46,7 +46,7 @@ def png_16(path, array, colour_type, extra=b''):
 
 
 class Nearest(torch.nn.Module):
-    """A student in name: nearest neighbours, so that results are known."""
+    """A dummy student: nearest neighbours, so that results are known."""
     overlap = 0
 
     class SR(torch.nn.Module):
@@ -65,7 +65,7 @@ NEAREST = Upscaler(Nearest(), 2, 1, torch.device('cpu'), tile=32)
 
 
 def mixing_student():
-    """An upscaler of x2 that changes colours, and mixes those of neighbours."""
+    """An upscaler of x2 that changes colours and mixes those of neighbouring pixels."""
     torch.manual_seed(0)
     net = mrda.student(2, 1).requires_grad_(False)
     net.G.tail[1].weight.mul_(4)
@@ -80,7 +80,7 @@ def with_chunks(path, *chunks, data=None):
 
 
 def run(name, model=NEAREST, **options):
-    """(result file, lines that were logged) of a call for one photo."""
+    """(result file, log lines) of a call for one photo."""
     output, lines = Output(2, **options), []
     found = targets([name], Path('out'), output)
     upscale_files(model, found, output, lines.append)

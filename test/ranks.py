@@ -1,4 +1,4 @@
-"""Process groups on this machine, as torchrun would start them, and what one of them computes."""
+"""Process groups on this machine, as torchrun would start them, and their tasks."""
 import multiprocessing
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
+import torch._dynamo  # otherwise imported by the optimiser in each process: 1.6 seconds
 from conftest import SMALL
 
 import main as program
@@ -89,7 +89,7 @@ def extension(script, *flags):
 
 
 def hasty(*flags):
-    """train() that soon gives up a wait for others when it is asked to stop. Writes `meets` as it begins to connect."""
+    """train() that stops waiting for other ranks soon after a stop signal. Writes `meets` when it begins to connect."""
     connect, distributed.STUCK = distributed.rendezvous, 0.5
 
     def noted(*args, **more):
@@ -113,7 +113,7 @@ def late(*flags):
 
 
 def mistaken(*flags):
-    """train() in which rank 1 alone meets a mistake of the user, and the others wait for it."""
+    """train() in which only rank 1 raises a UserError, while the others wait for it."""
     def failing(*_):
         raise UserError('a mistake that one rank sees')
     if os.environ['RANK'] == '1':
@@ -136,7 +136,7 @@ def gradients(stage, model):
 
 
 def example(stage, model):
-    """(stage with fixed weights, hr (4, 3, 24, 24), seeds of its parts), in float64: inner steps magnify rounding."""
+    """(stage with fixed weights, hr (4, 3, 24, 24), seeds of its parts), in float64: inner steps amplify rounding."""
     flags = [*SMALL, '--stage', str(stage), '--model', model, '--n_resblocks', '1', '--epochs_encoder', '1']
     torch.manual_seed(3)
     built = STAGES[stage](program.parse(flags)).place(torch.device('cpu'))

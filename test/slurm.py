@@ -1,4 +1,4 @@
-"""The parts of Slurm that scripts/cluster/train_slurm.sh calls: scontrol and srun, all nodes on this machine."""
+"""Replacements of Slurm's scontrol and srun for scripts/cluster/train_slurm.sh, with all nodes on this machine."""
 import argparse
 import os
 import re
@@ -22,7 +22,7 @@ def hostnames(nodelist):
 def srun(arguments):
     """Run the command once for each node, and pass signals on. Returns the highest exit status."""
     parser = argparse.ArgumentParser('srun', allow_abbrev=False)
-    parser.add_argument('--cpus-per-task', type=int, required=True)  # by its own default one CPU, whatever the job has
+    parser.add_argument('--cpus-per-task', type=int, required=True)  # srun's default is one CPU per task
     parser.add_argument('command', nargs=argparse.REMAINDER)
     command = parser.parse_args(arguments).command
     tasks = []
@@ -45,7 +45,7 @@ def put(folder):
 
 if __name__ == '__main__':
     if sys.argv[1:4] == ['scontrol', 'show', 'hostnames']:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as a C program ends under `head`
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # like a C program under `head`
         print('\n'.join(hostnames(sys.argv[4])))
     else:
         sys.exit(srun(sys.argv[2:]))

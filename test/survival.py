@@ -1,4 +1,4 @@
-"""Trainings in processes of their own that are killed or refused a write on purpose, and what must hold afterwards."""
+"""Trainings in separate processes with kills and failing writes, and checks of what must hold afterwards."""
 import multiprocessing
 import os
 import random
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # by the optimiser otherwise, in each process anew: 1.6 seconds
+import torch._dynamo  # otherwise imported by the optimiser in each process: 1.6 seconds
 from conftest import SMALL
 
 import main as program
@@ -28,9 +28,9 @@ CONTEXT.set_forkserver_preload(['survival'])
 
 def start(folder, flags, point=None, fault='kill', broken=None):
     """A process that trains in `folder`; at write point number `point` (from 1) `fault` happens, 'kill' or an errno.
-    broken: a name in BROKEN, by which saving is spoilt."""
+    broken: a name in BROKEN, a deliberately wrong way of saving."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))  # or the server could not import what it shall preload
+        patch.setenv('PYTHONPATH', os.pathsep.join(sys.path))  # needed by the fork server's preload
         forkserver.ensure_running()
     process = CONTEXT.Process(target=_train, args=(folder, flags, point, fault, broken))
     process.start()
@@ -45,7 +45,7 @@ def finish(*args, **more):
 
 
 def _train(folder, flags, point, fault, broken):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ['XDG_CACHE_HOME'] = 'cache'
@@ -63,7 +63,7 @@ def _train(folder, flags, point, fault, broken):
 
 
 def _note_commits():
-    """Append to the file `commits` the checkpoints whose saving has returned."""
+    """Append to the file `commits` the checkpoints that have been saved."""
     save = checkpoint.save_checkpoint
 
     def noted(path, state):
@@ -74,12 +74,12 @@ def _note_commits():
 
 
 class WritePoints:
-    """Counts every write, fsync, chmod, rename and removal; lets the fault happen at the wanted one, of which a write
-    has done half by then."""
+    """Counts every write, fsync, chmod, rename and removal, and triggers the fault at the chosen one; a write is half
+    done by then."""
 
     def __init__(self, wanted, fault):
         self.wanted, self.fault, self.passed = wanted, fault, 0
-        os.fsync = lambda descriptor: None  # takes most of the time, and matters to power cuts only, not to kills
+        os.fsync = lambda descriptor: None  # takes most of the time, and matters for power failures only
         for owner, name in (os, 'fsync'), (os, 'chmod'), (os, 'replace'), (Path, 'unlink'):
             setattr(owner, name, self._guarded(getattr(owner, name)))
         temporary = tempfile.NamedTemporaryFile
@@ -103,7 +103,7 @@ class WritePoints:
         return guarded
 
 
-# ---------------------------------------------------------------- savers that are wrong
+# ---------------------------------------------------------------- wrong ways of saving
 
 def _not_atomic():
     def write(path, data):
@@ -147,7 +147,7 @@ BROKEN = {'not atomic': _not_atomic, 'deletes first': _deletes_first, 'forgets t
 # ---------------------------------------------------------------- what must hold
 
 def files(folder):
-    """{path below experiment/: what it holds} of every checkpoint and weights file."""
+    """{path below experiment/: content} of every checkpoint and weights file."""
     found = {}
     for path in sorted(Path(folder, 'experiment').rglob('*.pt')):
         load = load_checkpoint if path.name.startswith('state_') else load_weights
@@ -176,7 +176,7 @@ def newest(paths):
 
 
 def check_nothing_lost(folder):
-    """After a kill: every file is whole, and what was once saved is still there or has been come past."""
+    """After a kill: every file is complete, and every saved checkpoint exists or has been superseded by a newer one."""
     there = newest(name for name in files(folder) if '/state_' in name)
     commits = Path(folder, 'commits')
     for run, position in newest(commits.read_text().split('\n')[:-1] if commits.exists() else []).items():
@@ -184,7 +184,7 @@ def check_nothing_lost(folder):
 
 
 def check_equal(folder, reference):
-    """The run that was stopped ended as the one that was not."""
+    """The interrupted run has the same result as the uninterrupted one."""
     ended, wanted = (files(place) for place in (folder, reference))
     last = [name for name in wanted if '/state_' not in name or f'{newest([name])}' == f'{newest_of(name, wanted)}']
     for name in last:
@@ -201,8 +201,8 @@ def _result(content):
 
 
 def kill_at_random(folder, flags, whole_seconds, kills, seed):
-    """Start a training again and again, killed after a random time, `kills` times, then to its end. Returns how often a
-    kill met it alive."""
+    """Start a training and kill it after a random time, `kills` times, then run it to the end. Returns how often it was
+    still running when killed."""
     draw, met = random.Random(seed), 0
     for _ in range(kills):
         process = start(folder, flags)
@@ -233,7 +233,7 @@ def wait_for(condition, seconds=60):
 
 
 def alive(pid):
-    """Whether the process is there and has not ended."""
+    """Whether the process exists and has not ended."""
     try:
         return re.search(r'^State:\s+(\w)', Path(f'/proc/{pid}/status').read_text(), re.M)[1] != 'Z'
     except OSError:

@@ -1,4 +1,4 @@
-"""Adaptation is pure, equals the public implementation's, and its meta-gradient is the first-order one."""
+"""Adaptation is a pure function, equals the public implementation, and has a first-order meta-gradient."""
 import copy
 
 import goldens
@@ -27,7 +27,7 @@ def test_step_sizes():
 
 
 @pytest.mark.parametrize('stage', [3, 4])
-def test_golden_losses_and_features(golden, pair, stage):
+def test_losses_and_features_match_golden(golden, pair, stage):
     mln, losses = goldens.fill(MLN(128, 4)), []
     adapt(mln, *pair, step_sizes(7), freeze_tail=stage == 4, watch=lambda sr, loss: losses.append(loss))
     assert goldens.close(torch.stack(losses), golden[f'adapt{stage}_losses'])
@@ -36,7 +36,7 @@ def test_golden_losses_and_features(golden, pair, stage):
 
 
 @pytest.mark.parametrize('freeze_tail', [False, True])
-def test_the_network_is_never_changed(pair, freeze_tail):
+def test_adaptation_does_not_change_the_network(pair, freeze_tail):
     mln = MLN(8, 4)
     before = copy.deepcopy(mln.state_dict())
     weights = adapt(mln, *pair, [1e-2] * 2, freeze_tail)
@@ -47,7 +47,7 @@ def test_the_network_is_never_changed(pair, freeze_tail):
     assert not any(weight.requires_grad for weight in weights.values())
 
 
-def test_first_order_meta_gradient_golden(golden):
+def test_first_order_meta_gradient_matches_golden(golden):
     mln, losses = goldens.fill(MLN(16, 4)), []
 
     def images(*names):
@@ -67,7 +67,7 @@ def test_first_order_meta_gradient_golden(golden):
 
 
 class AnotherMLN(nn.Module):
-    """forward and parameters, nothing else: one of them under two names, one fixed."""
+    """An MLN with forward and parameters only: one shared under two names, one fixed."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ class AnotherMLN(nn.Module):
 
 
 @pytest.mark.parametrize('freeze_tail', [False, True])
-def test_any_module_with_this_forward_adapts(pair, freeze_tail):
+def test_any_module_with_this_forward_can_be_adapted(pair, freeze_tail):
     mln, sgd = adaptable(AnotherMLN()), AnotherMLN()
     sgd.load_state_dict(mln.state_dict())
     for rate in step_sizes(3):

@@ -19,7 +19,7 @@ LAYERS = {'2': 0.1, '7': 0.1, '16': 1.0, '25': 1.0, '34': 1.0}
 
 
 def fill(discriminator):
-    """Golden weights; u and v of spectral normalisation are the first singular vectors, u's largest entry positive."""
+    """Golden weights; u and v of spectral normalisation: the first singular vectors, u's largest entry positive."""
     goldens.fill(discriminator)
     for key, weight in discriminator.state_dict().items():
         if key.endswith('weight_orig'):
@@ -32,13 +32,13 @@ def fill(discriminator):
     return discriminator.eval()
 
 
-def test_published_state_dict_of_the_discriminator():
+def test_discriminator_has_the_published_state_dict():
     discriminator = UNetDiscriminator()
     assert {key: list(tensor.shape) for key, tensor in discriminator.state_dict().items()} == KEYS['unet_discriminator']
     assert sum(p.numel() for p in discriminator.parameters()) == 4_376_897
 
 
-def test_discriminator_and_gan_loss_goldens():
+def test_discriminator_and_gan_loss_match_goldens():
     golden, discriminator = goldens.load('kdsr_real'), fill(UNetDiscriminator())
     hr = goldens.smooth('hr', (2, 3, 48, 64)).requires_grad_()
     logits = discriminator(hr)
@@ -49,14 +49,14 @@ def test_discriminator_and_gan_loss_goldens():
     assert goldens.close(gradient, golden['gan_grad'])
 
 
-def test_gan_loss_is_the_binary_cross_entropy_of_the_probability():
+def test_gan_loss_is_binary_cross_entropy():
     logits = torch.randn(2, 1, 3, 4)
     assert gan_loss(logits, real=True).allclose(-logits.sigmoid().log().mean())
     assert gan_loss(logits, real=False).allclose(-(1 - logits.sigmoid()).log().mean())
 
 
 @pytest.mark.parametrize('size', [(8, 8), (17, 30), (9, 21)])
-def test_discriminator_takes_any_size_and_each_weight_learns(size):
+def test_discriminator_takes_any_size_and_every_weight_has_a_gradient(size):
     discriminator = UNetDiscriminator(8)
     logits = discriminator(torch.rand(2, 3, *size))
     assert logits.shape == (2, 1, *size)
@@ -80,7 +80,7 @@ def random_weights(monkeypatch):
 
 
 def features(layers, image):
-    """{layer: features before ReLU} of an image in [0, 1], written plainly."""
+    """{layer: features before ReLU} of an image in [0, 1], computed directly."""
     x, found = (image - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1), {}
     for name, layer in layers.named_children():
         x = F.relu(x) if isinstance(layer, torch.nn.ReLU) else layer(x)
@@ -101,7 +101,7 @@ def test_perceptual_loss_is_the_weighted_distance_of_five_feature_maps(random_we
     assert sr.grad.abs().sum() > 0 and not loss.state_dict() and loss(hr, hr)['loss'] == 0
 
 
-def test_missing_weights_and_package_are_one_line_that_says_what_to_do(monkeypatch, tmp_path):
+def test_missing_weights_or_package_are_reported_in_one_line(monkeypatch, tmp_path):
     models = pytest.importorskip('torchvision.models')
 
     def no_network(*_, **__):

@@ -1,4 +1,4 @@
-"""Stage 5, adversarial fine-tuning: its losses, what starts it, resume, two ranks, and tests of its weights."""
+"""Stage 5, adversarial fine-tuning: losses, initial weights, resuming, two ranks, tests of its weights."""
 import cv2
 import numpy as np
 import pytest
@@ -46,11 +46,11 @@ def test_resume_is_bit_identical(library, tmp_path, model):
     assert '--pre_train_ST: ' in printed(tmp_path) and 'model_GAN_last.pt' in printed(tmp_path)
 
 
-def test_two_ranks_train_as_one(library, tmp_path):
+def test_two_ranks_equal_one_process(library, tmp_path):
     data = '--dir_data', library
     for stage in 3, 4:
         run(tmp_path, 'kdsr', stage, *data, '--epochs_sr', 1, '--test_every', 1)
-    alike = '--sig_min', 1, '--sig_max', 1, '--optimizer', 'SGD'  # ranks draw their own
+    alike = '--sig_min', 1, '--sig_max', 1, '--optimizer', 'SGD'  # ranks have different random numbers
     for size in 1, 2:
         run(tmp_path, 'kdsr', 5, *data, *alike, '--save', f'size{size}', size=size)
     one, two = (load_checkpoint(folder_of(tmp_path, f'size{size}') / 'state_2.pt') for size in (1, 2))
@@ -75,19 +75,19 @@ def test_losses_of_both_updates(sharpen):
     gan = gan_loss(judge['sr'], real=True)
     assert ours['sr'].keys() == {'loss', 'SR', 'KL', 'feature L1', 'GAN'}
     torch.testing.assert_close(ours['sr']['loss'], l1 + kl + 0.3 * ours['sr']['GAN'])
-    torch.testing.assert_close(ours['sr']['GAN'], gan, rtol=0.05, atol=0.05)  # u and v of the norms have moved on
+    torch.testing.assert_close(ours['sr']['GAN'], gan, rtol=0.05, atol=0.05)  # u and v of the norms have been updated
     discriminator = ours['discriminator']
     torch.testing.assert_close(discriminator['fake'], gan_loss(judge['sr'], real=False), rtol=0.05, atol=0.05)
     torch.testing.assert_close(discriminator['real'], gan_loss(judge['hr'], real=True), rtol=0.05, atol=0.05)
     torch.testing.assert_close(discriminator['loss'], discriminator['real'] + discriminator['fake'])
     assert torch.autograd.grad(ours['sr']['loss'], stage.student.G.head[0].weight)[0].any()
-    with pytest.raises(RuntimeError, match=r'unused|not have been used'):  # the discriminator's update leaves S alone
+    with pytest.raises(RuntimeError, match=r'unused|not have been used'):  # it has none for S
         torch.autograd.grad(discriminator['loss'], stage.student.G.head[0].weight)
 
 
 @pytest.mark.parametrize('precision', ['single', 'bf16', 'half'])
-def test_replicas_of_data_parallel_take_both_updates(precision):
-    """Each update replicates the stage anew; the image of the student's update is there for the discriminator's."""
+def test_data_parallel_replicas_do_both_updates(precision):
+    """Each update replicates the stage anew; the discriminator's uses the image of the student's."""
     flags = ['--stage', '5', '--model', 'kdsr', *SMALL, *FLAGS, '--precision', precision]
     stage, device = STAGES[5](parse(flags)).place(torch.device('cpu')), torch.device('cpu')
     hr = torch.rand(2, 3, 24, 24)
@@ -107,15 +107,15 @@ def test_without_distillation_no_teacher_is_needed():
     torch.testing.assert_close(losses['loss'], losses['SR'] + losses['GAN'])
 
 
-def test_all_stages_are_those_of_the_papers():
+def test_stage_all_runs_the_stages_of_the_paper():
     for model, expected in ('mrda', (1, 2, 3, 4)), ('kdsr', (3, 4)):
         assert stages(parse(['--stage', 'all', '--model', model])) == expected
 
 
 @pytest.mark.parametrize('size', [(64, 80), (20, 70)])
-def test_sharpening_is_that_of_opencv(size):
+def test_sharpening_equals_opencv(size):
     hr = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
-    hr[:, size[1] // 2:] = 0.5                                            # a flat half, which must stay
+    hr[:, size[1] // 2:] = 0.5                                            # a flat half, which must not change
     kernel = cv2.getGaussianKernel(51, 0)
     residual = hr - cv2.filter2D(hr, -1, kernel @ kernel.T, borderType=cv2.BORDER_REFLECT_101)
     mask = cv2.filter2D((np.abs(residual) * 255 > 10).astype(np.float32), -1, kernel @ kernel.T,

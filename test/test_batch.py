@@ -1,4 +1,4 @@
-"""Many photos in one call: what is done already, what fails, what another run is computing."""
+"""Many photos in one call: existing results, failures, photos that another process is computing."""
 import errno
 import io
 import os
@@ -29,30 +29,30 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*sources, out='out', model=NEAREST, **options):
-    """The lines that a call logs."""
+    """The log lines of a call."""
     output, lines = Output(2, **options), []
     upscale_files(model, targets(sources, Path(out), output), output, lines.append, left_out=left_out(sources))
     return lines
 
 
-def test_what_is_done_already_is_counted_and_no_failure():
+def test_existing_results_are_counted_and_are_no_failure():
     save('in/a.png')
     save('in/a.bmp')
     run('in', out='in')
     made = {name: Path('in', name).read_bytes() for name in files('in')}
     assert set(made) == {'a.png', 'a.bmp', 'a.png_x2.png', 'a.bmp_x2.png'}
     Path('in/a.png_x2.png').write_bytes(b'mine')
-    assert run('in', out='in') == ['2 there already (--overwrite replaces them)']
+    assert run('in', out='in') == ['2 already there (--overwrite replaces them)']
     assert Path('in/a.png_x2.png').read_bytes() == b'mine'
     save('in/b.png')
-    assert run('in', out='in')[-1] == '2 there already (--overwrite replaces them), 1 upscaled'
+    assert run('in', out='in')[-1] == '2 already there (--overwrite replaces them), 1 upscaled'
     Path('in/b_x2.png').unlink()
     Path('in/b.png').unlink()
     run('in', out='in', overwrite=True)
     assert {name: Path('in', name).read_bytes() for name in files('in')} == made
 
 
-def test_one_photo_whose_result_cannot_be_written_does_not_stop_the_others(monkeypatch, capsys):
+def test_a_result_that_cannot_be_written_does_not_stop_the_others(monkeypatch, capsys):
     for name in ('a', 'm' * 250, 'w', 'z'):
         save(f'in/{name}.png')
     write = batch.write_bands
@@ -62,7 +62,7 @@ def test_one_photo_whose_result_cannot_be_written_does_not_stop_the_others(monke
             raise MemoryError
         return write(target, *what)
     monkeypatch.setattr(batch, 'write_bands', short_of_memory)
-    with pytest.raises(UserError, match='2 of 4 photos were not upscaled: see above'):
+    with pytest.raises(UserError, match='2 of 4 photos were not upscaled, for the reasons above'):
         run('in')
     assert files('out') == ['a_x2.png', 'z_x2.png']
     first, second = capsys.readouterr().err.splitlines()
@@ -81,7 +81,7 @@ def test_failures_are_listed_one_per_line(capsys):
     assert first.startswith('error: in/b.png: cannot be read') and second.startswith('error: in/c.jpg: empty file')
 
 
-def test_images_that_are_never_read_are_named_with_the_reason():
+def test_unsupported_images_are_listed_with_the_reason():
     for name in ('a.png', 'b.jfif', 'c.JPE', 'd.gif'):
         save(f'in/{name}', format='JPEG' if name[0] in 'bc' else None)
     for name in ('e.CR2', 'f.psd', 'notes.txt', '._g.nef'):
@@ -93,7 +93,7 @@ def test_images_that_are_never_read_are_named_with_the_reason():
     assert lines[-1] == '2 left out, 4 upscaled'
 
 
-def test_a_full_disk_stops_at_once(monkeypatch):
+def test_full_disk_stops_immediately(monkeypatch):
     for name in 'abc':
         save(f'in/{name}.png')
     monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')))
@@ -105,7 +105,7 @@ def test_a_full_disk_stops_at_once(monkeypatch):
 
 
 class Slow:
-    """NEAREST, which waits until it may go on."""
+    """NEAREST, but it waits for an event."""
 
     def __init__(self):
         self.scale, self.started, self.resume = 2, threading.Event(), threading.Event()
@@ -116,7 +116,7 @@ class Slow:
         return NEAREST.bands(*what)
 
 
-def test_a_photo_that_another_run_is_computing_is_left_to_it():
+def test_photo_computed_by_another_process_is_skipped():
     for name in 'ab':
         save(f'in/{name}.png')
     slow, lines = Slow(), []
@@ -126,11 +126,11 @@ def test_a_photo_that_another_run_is_computing_is_left_to_it():
     assert run('in') == ['in/b.png (10x14) -> out/b_x2.png (20x28)', '1 being upscaled by another run, 1 upscaled']
     slow.resume.set()
     first.join()
-    assert lines[-1] == '1 upscaled, 1 there already (--overwrite replaces them)'
+    assert lines[-1] == '1 upscaled, 1 already there (--overwrite replaces them)'
     assert files('out') == ['a_x2.png', 'b_x2.png'] and sorted(os.listdir('out')) == files('out')
 
 
-def test_the_claim_of_a_killed_run_does_not_stop_the_next_one():
+def test_lock_of_a_killed_process_is_released():
     save('a.png')
     script = ('import os, sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\nfrom photo import batch\n'
               'with batch._claimed(Path("out/a_x2.png")) as mine:\n    assert mine\n    os._exit(9)')
@@ -197,7 +197,7 @@ def test_progress_counts_pixels(monkeypatch):
     assert bars[0] == (40 * 70 + 2 * 140,) * 2
 
 
-def test_decoders_print_nothing(capfd):
+def test_decoders_print_nothing_to_stderr(capfd):
     save('in/turned.png', exif=b'Exif\0\0garbage')
     jpeg = bytearray(save('in/a.jpg', np.kron(RGB, np.ones((8, 8, 1), np.uint8))).read_bytes())
     Path('in/cut.jpg').write_bytes(jpeg[:len(jpeg) * 2 // 3])
@@ -209,13 +209,13 @@ def test_decoders_print_nothing(capfd):
     assert all(line.startswith('error: in/') for line in capfd.readouterr().err.splitlines() if line)
 
 
-def test_foreign_names_and_too_little_memory_are_named(capsys):
+def test_non_utf8_names_and_out_of_memory_are_reported(capsys):
     try:
         path = save(os.fsdecode(b'caf\xe9.png'))
     except OSError:
         pytest.skip('this file system takes no such name')
     assert r'caf\udce9.png' in run(path)[0]
-    for error in (MemoryError('memory runs out'), UserError('memory runs out')):
+    for error in (MemoryError('out of memory'), UserError('out of memory')):
         class Short:
             scale = 2
 
@@ -233,7 +233,7 @@ def test_foreign_names_and_too_little_memory_are_named(capsys):
     ({'width': 100, 'height': 28}, 'a_100x28.png', (20, 28)),
     ({'form': 'jpg'}, 'a_x2.jpg', (20, 28)), ({'form': 'same'}, 'a_x2.webp', (20, 28)),
     ({'form': 'tif'}, 'a_x2.tif', (20, 28))])
-def test_results_have_the_size_and_format_that_were_asked_for(options, name, size):
+def test_results_have_the_requested_size_and_format(options, name, size):
     save('a.webp')
     run('a.webp', **options)
     assert files('out') == [name]

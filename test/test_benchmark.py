@@ -1,4 +1,4 @@
-"""The benchmark runs every case, ours and plain, and writes what it prints."""
+"""The benchmark runs every case with both implementations, and writes what it prints."""
 import json
 
 import pytest
@@ -19,7 +19,7 @@ def size(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_both_sides_of_every_case(name, size):
+def test_both_implementations_of_every_case(name, size):
     for make in CASES[name][1:]:
         call = make(size)
         call()
@@ -43,6 +43,6 @@ def test_mistakes(flags, capsys):
 
 
 @pytest.mark.parametrize('flag, value', [('--n_feats', '0'), ('--batch', '3'), ('--device', 'abacus')])
-def test_sizes_that_the_product_refuses(flag, value):
+def test_unsupported_sizes_are_refused(flag, value):
     with pytest.raises(UserError, match=flag):
         main([*TINY, 'stage2', flag, value])

@@ -1,4 +1,4 @@
-"""The best weights of a run: those of the epoch whose score by --best is the best, however the run was stopped."""
+"""The best weights of a run: those of the epoch with the best score of --best, also after interruptions."""
 import json
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def weights(name):
 
 @pytest.mark.parametrize('higher', [True, False])
 @pytest.mark.parametrize('ema', [0, 0.5])
-def test_best_weights_are_those_of_the_best_epoch(cli, monkeypatch, higher, ema):
+def test_best_weights_are_from_the_best_epoch(cli, monkeypatch, higher, ema):
     score = METRICS['psnr_y'].function
     monkeypatch.setitem(METRICS, 'mine', Metric(lambda *pair: score(*pair) * (1 if higher else -1), '', 3, higher))
     assert cli('--stage', 1, '--epochs_sr', 4, '--lr_sr', 0.02, '--save_models', '--metrics', 'ssim_y,mine',
@@ -41,7 +41,7 @@ def test_best_weights_are_those_of_the_best_epoch(cli, monkeypatch, higher, ema)
 
 
 class Kept:
-    """A Tester without test sets whose run keeps small weights."""
+    """A Tester without test sets whose run saves small weights."""
 
     def __init__(self, folder, best=None):
         (folder / 'model').mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def test_equal_and_undefined_scores_are_not_better(tmp_path):
         == [1, 1, 1, 4, 5, 5]
 
 
-def test_a_resumed_run_forgets_the_best_of_later_epochs(tmp_path):
+def test_resumed_run_drops_the_best_of_later_epochs(tmp_path):
     kept = Kept(tmp_path)
     assert kept.offer(1, 5.0) == 1 and kept.offer(7, 9.0) == 7
     assert kept.offer(3, 2.0) == 3                      # resumed after epoch 2
@@ -70,13 +70,13 @@ def test_a_resumed_run_forgets_the_best_of_later_epochs(tmp_path):
     assert kept.offer(4, 1.0) == 4
 
 
-def test_another_criterion_starts_anew(tmp_path):
+def test_changed_criterion_starts_over(tmp_path):
     assert Kept(tmp_path).offer(1, 5.0) == 1
     assert Kept(tmp_path, 'A:ssim_y').offer(2, 4.0) == 2  # its score is -4.0
     assert Kept(tmp_path, ':ssim_y').offer(3, 4.5) == 2
 
 
-def test_the_criterion_is_the_first_set_and_metric_unless_named():
+def test_default_criterion_is_the_first_set_and_metric():
     tested = ['A', 'B'], ('psnr_y', 'ssim_y')
     assert criterion(None, *tested) == criterion('A', *tested) == criterion(':psnr_y', *tested) == ('A', 'psnr_y')
     assert criterion('B', *tested) == ('B', 'psnr_y') and criterion('B:ssim_y', *tested) == ('B', 'ssim_y')
@@ -85,6 +85,6 @@ def test_the_criterion_is_the_first_set_and_metric_unless_named():
             criterion(text, *tested)
 
 
-def test_a_wrong_criterion_is_one_line_before_anything_is_trained(cli, capsys):
+def test_wrong_criterion_is_refused_before_training(cli, capsys):
     assert cli('--stage', 1, '--best', 'Set9') == 2
     assert capsys.readouterr().err == 'error: --best Set9: tested are Set2 by psnr_y, ssim_y\n' and not MODEL.exists()

@@ -1,4 +1,4 @@
-"""The pixel cache is exact: what does not fit its source, or is damaged, is made again."""
+"""The cache of decoded images is exact: stale or damaged entries are rebuilt."""
 import os
 import shutil
 
@@ -40,7 +40,7 @@ def entry(folder):
     return path
 
 
-def test_decoded_once_then_mapped(files, tmp_path, decodes):
+def test_image_is_decoded_once_then_memory_mapped(files, tmp_path, decodes):
     for _ in range(3):
         array = PixelCache(tmp_path / 'cache').read(files[0])
         assert np.array_equal(array, noise(20, 30))
@@ -64,7 +64,7 @@ def test_changed_source_is_decoded_again(files, tmp_path, decodes):
 
 
 def same_but_for_the_pixels(path, pixels):
-    """Put another image of the same size, bytes and modification time in the place of `path`, as rsync -t does."""
+    """Replace `path` by another image of the same size, bytes and modification time, as rsync -t does."""
     stat = path.stat()
     other = path.with_name('other.bmp')
     Image.fromarray(pixels).save(other)
@@ -82,7 +82,7 @@ def test_image_of_the_same_name_size_and_time_is_decoded_again(tmp_path):
 
 
 @pytest.mark.parametrize('position', [128, 128 + 900, 128 + 1799, -1, -8])
-def test_damaged_pixels_or_checksum_are_seen_when_a_run_first_opens_a_copy(files, tmp_path, position):
+def test_damaged_pixels_or_checksum_are_detected_on_first_use(files, tmp_path, position):
     PixelCache(tmp_path / 'cache').read(files[0])
     data = bytearray(entry(tmp_path / 'cache').read_bytes())
     whole = bytes(data)
@@ -93,7 +93,7 @@ def test_damaged_pixels_or_checksum_are_seen_when_a_run_first_opens_a_copy(files
     assert entry(tmp_path / 'cache').read_bytes() == whole and cache.checksums[files[0]].encode() == whole[-8:]
 
 
-def test_checksums_are_of_pixels_whatever_the_file_and_the_cache(files, tmp_path):
+def test_checksums_depend_on_pixels_alone(files, tmp_path):
     Image.fromarray(noise(20, 30)).save(tmp_path / 'same.bmp')
     found = []
     for folder in (None, tmp_path / 'cache', tmp_path / 'cache'):
@@ -109,7 +109,7 @@ def test_checksums_are_of_pixels_whatever_the_file_and_the_cache(files, tmp_path
     assert wide.checksums != high.checksums
 
 
-def test_copies_of_gone_or_changed_images_are_known(files, tmp_path):
+def test_entries_of_removed_or_changed_images_are_stale(files, tmp_path):
     cache, folder = PixelCache(tmp_path / 'cache'), tmp_path / 'cache'
     for path in files:
         cache.read(path)
@@ -125,14 +125,14 @@ def test_copies_of_gone_or_changed_images_are_known(files, tmp_path):
     assert len(every) == 7 and {*old} == {*map(cache._path, files[:3]), folder / '.writing.killed'}
 
 
-def test_links_share_one_raw_copy(files, tmp_path, decodes):
+def test_links_share_one_cache_entry(files, tmp_path, decodes):
     (tmp_path / 'link.png').symlink_to(files[0])
     cache = PixelCache(tmp_path / 'cache')
     assert np.array_equal(cache.read(tmp_path / 'link.png'), cache.read(files[0])) and len(decodes) == 1
 
 
 @pytest.mark.parametrize('keep', [0, 5, 60, 127, 128, 1000, 1928, -1])
-def test_short_entry_is_made_again(files, tmp_path, keep, decodes):
+def test_truncated_entry_is_rebuilt(files, tmp_path, keep, decodes):
     cache = PixelCache(tmp_path / 'cache')
     cache.read(files[0])
     data = entry(tmp_path / 'cache').read_bytes()
@@ -143,18 +143,18 @@ def test_short_entry_is_made_again(files, tmp_path, keep, decodes):
 
 @pytest.mark.parametrize('array', [np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.int8),
                                    np.zeros((10, 30, 3), np.uint8), np.zeros((20, 30, 4), np.uint8)])
-def test_entry_of_another_shape_is_made_again(files, tmp_path, array):
+def test_entry_of_another_shape_is_rebuilt(files, tmp_path, array):
     cache = PixelCache(tmp_path / 'cache')
     cache.read(files[0])
     path = entry(tmp_path / 'cache')
     stamp = path.read_bytes()[128 + 1800:]
     np.save(path, array)
-    if array.shape != (10, 30, 3):                                               # that one lacks its stamp
+    if array.shape != (10, 30, 3):                                               # this one has no stamp
         path.write_bytes(path.read_bytes() + stamp)
     assert np.array_equal(cache.read(files[0]), noise(20, 30))
 
 
-def test_damaged_header_is_never_believed(files, tmp_path):
+def test_damaged_header_is_rejected(files, tmp_path):
     cache = PixelCache(tmp_path / 'cache')
     cache.read(files[0])
     path = entry(tmp_path / 'cache')
@@ -172,20 +172,20 @@ def test_pickles_are_not_loaded(files, tmp_path):
     assert np.array_equal(cache.read(files[0]), noise(20, 30))
 
 
-def test_too_small_disk_is_seen_before_writing(files, tmp_path, monkeypatch):
+def test_too_small_disk_is_detected_before_writing(files, tmp_path, monkeypatch):
     need = sum((20 + i) * (30 - i) * 3 for i in range(5))
     for free, used in ((need - 1, None), (need, tmp_path / 'cache')):
         monkeypatch.setattr(shutil, 'disk_usage', lambda _, free=free: shutil._ntuple_diskusage(10 ** 9, 0, free))
         cache = PixelCache(tmp_path / 'cache')
         cache.reserve(files)
         assert cache.folder == used and (used or f'{need:,}' in cache.trouble)
-    cache.read(files[0])                                                         # one less to come
+    cache.read(files[0])                                                         # one image fewer
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10 ** 9, 0, need - 1800))
     cache.reserve(files)
     assert cache.trouble is None
 
 
-def test_disk_that_fills_up_costs_speed_only(files, tmp_path, monkeypatch):
+def test_full_disk_only_costs_speed(files, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, 'No space left on device')
     cache = PixelCache(tmp_path / 'cache')
@@ -210,7 +210,7 @@ def unknown(_):
     raise RuntimeError('no home')
 
 
-def test_without_a_home_folder_a_temporary_one_serves(monkeypatch, tmp_path):
+def test_without_a_home_folder_a_temporary_one_is_used(monkeypatch, tmp_path):
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
     monkeypatch.setattr('pathlib.Path.expanduser', unknown)
@@ -218,7 +218,7 @@ def test_without_a_home_folder_a_temporary_one_serves(monkeypatch, tmp_path):
     assert folder.parent == tmp_path / 'tmp' and folder.is_dir()
     assert 'no home folder' in warning and str(folder) in warning
     (tmp_path / 'file').touch()
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))   # a home that cannot be written: Docker's --user
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))   # a home folder that is not writable: Docker's --user
     other, warning = default_cache()
     assert other == folder and str(tmp_path / 'file') in warning
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'file'))

@@ -1,4 +1,4 @@
-"""Panels that compare methods: the crop is where they differ, partners and mistakes are found."""
+"""Figures that compare methods: the crop is where they differ most, files are matched, errors reported."""
 import importlib
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_the_crop_is_where_images_differ_most():
     assert telling_crop(images, 50, 6) == (0, 41)
 
 
-def test_panels_are_drawn_of_the_crop_that_tells(folders, capsys, monkeypatch):
+def test_panels_show_the_crop_where_images_differ_most(folders, capsys, monkeypatch):
     drawn = []
     plain = plots.draw_zooms
     monkeypatch.setattr(compare, 'draw_zooms', lambda *args: drawn.append(args) or plain(*args))
@@ -53,12 +53,12 @@ def test_panels_are_drawn_of_the_crop_that_tells(folders, capsys, monkeypatch):
     assert read_rgb('panels/y.png').shape[1] > 600 and Path('panels/y.pdf').read_bytes().startswith(b'%PDF')
 
 
-def test_a_crop_and_images_may_be_named(folders, capsys):
+def test_crop_and_images_can_be_chosen(folders, capsys):
     assert compare.main([*folders, '--crop', '1,2,30', '--images', 'y', '--out', 'here']) == 0
     assert capsys.readouterr().out.split() == ['here/y.png', 'here/y.pdf']
 
 
-def test_one_method_is_compared_with_the_truth(folders, monkeypatch):
+def test_single_method_is_compared_with_the_ground_truth(folders, monkeypatch):
     drawn = []
     monkeypatch.setattr(compare, 'draw_zooms', lambda *args: drawn.append(args))
     assert compare.main(['--methods', 'second=b', '--truth', 'truth', '--images', 'y', '--side', '8']) == 0
@@ -87,7 +87,7 @@ NAMES = [r'$\a^$', '$x$', '_val', '测试集', os.fsdecode(b'caf\xe9'), 'line\nl
 
 
 @pytest.mark.filterwarnings('error')
-def test_names_are_data_in_every_picture(tmp_path):
+def test_names_are_shown_literally_in_figures(tmp_path):
     said = []
     history = {'losses': {}, 'psnr_y': {name: [20.0 + i, 21.0] for i, name in enumerate(NAMES)}}
     draw_curves(tmp_path, history, said.append)
@@ -102,7 +102,7 @@ def test_names_are_data_in_every_picture(tmp_path):
     assert {r'$\a^$', '$x$', '_val', '测试集', r"'caf\udce9'", r"'line\nline'", '<b>&', 'x' * 39 + '…'} <= set(shown)
 
 
-def test_a_picture_that_fails_is_said_and_stops_nothing(tmp_path):
+def test_failing_figure_is_reported_and_stops_nothing(tmp_path):
     said = []
     history = {'losses': {'loss': ['none']}, 'psnr_y': {'Set5': [20.0]}}
     draw_curves(tmp_path, history, said.append)
@@ -111,7 +111,7 @@ def test_a_picture_that_fails_is_said_and_stops_nothing(tmp_path):
     assert 'could not be drawn (embedded null byte)' in said[1]
 
 
-def test_losses_of_different_sizes_share_a_picture(tmp_path):
+def test_losses_of_different_magnitude_share_a_figure(tmp_path):
     nan = float('nan')
     history = {'losses': {'loss': [0.9, 0.2, 0.03], 'KL': [0.5, 0.01, 0.001], 'SR': [nan, nan, 0.02]},
                'psnr_y': {'Set5': [20.0, nan, 30.0]}}

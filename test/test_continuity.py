@@ -1,4 +1,4 @@
-"""A training set is told by its pixels; checkpoints of earlier versions resume."""
+"""A training set is identified by its pixels; checkpoints of earlier versions resume."""
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,11 @@ def train(cli, photos, epochs, *flags):
 
 
 def replace(path):
-    """Put another photo of the same name and size in the place of `path`."""
+    """Replace `path` by another photo of the same size."""
     Image.fromarray(np.ascontiguousarray(read_rgb(path)[::-1])).save(path)
 
 
-def test_other_pixels_under_the_same_names_and_sizes_are_refused(cli, photos, capsys):
+def test_changed_pixels_with_same_names_and_sizes_are_refused(cli, photos, capsys):
     assert train(cli, photos, 1) == 0
     replace(photos / 'b.bmp')
     assert train(cli, photos, 2) == 2
@@ -39,7 +39,7 @@ def test_other_pixels_under_the_same_names_and_sizes_are_refused(cli, photos, ca
     assert train(cli, photos, 2, '--accept_changes') == 0
 
 
-def test_same_pixels_in_other_files_resume(cli, photos):
+def test_same_pixels_in_other_files_are_accepted(cli, photos):
     assert train(cli, photos, 1) == 0
     Image.fromarray(read_rgb(photos / 'b.bmp')).save(photos / 'b.png')
     (photos / 'b.bmp').unlink()
@@ -53,7 +53,7 @@ def test_checkpoint_with_names_and_sizes_only_resumes(cli, photos, capsys):
     state['options']['images'] = describe_files(sorted(photos.iterdir()))
     save_checkpoint(STATE, state)
     assert train(cli, photos, 2) == 0
-    assert 'from now on pixels count' in capsys.readouterr().out
+    assert 'by name and size only' in capsys.readouterr().out
     assert load_checkpoint(STATE.replace('_1', '_2'))['options']['images'] == new
     (photos / 'a.bmp').rename(photos / 'other.bmp')
     save_checkpoint(STATE.replace('_1', '_2'), state | {'epoch': 2})
@@ -61,7 +61,7 @@ def test_checkpoint_with_names_and_sizes_only_resumes(cli, photos, capsys):
     assert 'images was 3 images (fingerprint ' in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_the_version_before_named_updates_is_resumed_bit_for_bit(cli):
+def test_old_checkpoint_without_named_updates_resumes_bit_for_bit(cli):
     assert cli('--stage', 1, '--save', 'whole') == 0
     assert cli('--stage', 1, '--save', 'old', '--epochs_sr', 1) == 0
     path = Path('experiment/old_x2_bicubic_iso/model/state_1.pt')
@@ -79,7 +79,7 @@ def test_a_checkpoint_of_the_version_before_named_updates_is_resumed_bit_for_bit
     assert all(same(whole[name], old[name]) for name in ('networks', 'updates', 'history', 'tally'))
 
 
-def test_a_checkpoint_without_options_is_refused_in_one_line(cli, capsys):
+def test_checkpoint_without_options_is_refused(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     path = Path('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
     state = load_checkpoint(path)

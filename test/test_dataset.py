@@ -43,7 +43,7 @@ def test_df2k(tmp_path):
     assert names(find_images(tmp_path, 'DF2K', True)) == ['x.png']
 
 
-def test_official_div2k_tests_on_801_to_810(tmp_path):
+def test_official_div2k_test_images_are_801_to_810(tmp_path):
     touch(tmp_path, *(f'DIV2K/DIV2K_train_HR/{i:04}.png' for i in range(1, 801)),
           *(f'DIV2K/DIV2K_valid_HR/{i:04}.png' for i in range(801, 901)))
     assert names(find_images(tmp_path, 'DIV2K', False, '1-800/801-810')) == [f'{i:04}.png' for i in range(801, 811)]
@@ -61,7 +61,7 @@ def test_joined_sets_and_paths(tmp_path, monkeypatch):
     assert names(find_images('data', './data/A/HR', False)) == ['1.png', '2.png']
 
 
-def test_home_is_expanded_in_names_of_sets(tmp_path, monkeypatch):
+def test_home_folder_is_expanded_in_set_names(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     touch(tmp_path, 'A/1.png', 'B+C/2.png')
     assert names(find_images('~', '~/A', True)) == ['1.png'] and names(find_images('~', '~/B+C', True)) == ['2.png']
@@ -70,7 +70,7 @@ def test_home_is_expanded_in_names_of_sets(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('there,asked', [('B100', 'BSD100'), ('BSDS100', 'B100'), ('BSD100', 'bsds100'),
                                          ('Manga109', 'MANGA109'), ('manga109', 'Manga109'), ('set5', 'Set5')])
-def test_aliases_are_benchmarks(tmp_path, there, asked):
+def test_aliases_of_benchmarks(tmp_path, there, asked):
     touch(tmp_path, f'{there}/HR/1.png')
     assert len(find_images(tmp_path, asked, False, '1-3450/801-810')) == 1
 
@@ -81,7 +81,7 @@ def test_tests_prefer_the_benchmark_and_training_does_not(tmp_path):
     assert names(find_images(tmp_path, 'Set5', True)) == ['plain.png']
 
 
-def test_ambiguous_capitals_fit_nothing(tmp_path):
+def test_ambiguous_case_matches_nothing(tmp_path):
     touch(tmp_path, 'mine/1.png', 'MINE/2.png')
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip('this file system knows no capitals')
@@ -90,7 +90,7 @@ def test_ambiguous_capitals_fit_nothing(tmp_path):
         find_images(tmp_path, 'Mine', True)
 
 
-def test_nothing_found_says_what_where_and_what_is_there(tmp_path):
+def test_missing_set_error_lists_searched_folders_and_contents(tmp_path):
     touch(tmp_path, 'Urban100/HR/1.png', 'Empty/readme.txt')
     with pytest.raises(UserError) as error:
         find_images(tmp_path, 'Empty', False)
@@ -163,13 +163,13 @@ def test_many_bad_images_are_all_listed_in_a_file(tmp_path, monkeypatch):
     assert Path('bad_images.txt').read_text().splitlines() == [f'{file} (empty file)' for file in files]
     (tmp_path / 'file').touch()
     (tmp_path / 'bad_images.txt').unlink()
-    (tmp_path / 'bad_images.txt').mkdir()                                # here it cannot be written
+    (tmp_path / 'bad_images.txt').mkdir()                                # not writable here
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
     with pytest.raises(UserError, match=re.escape(f'all listed in {tmp_path}/tmp/bad_images.txt')):
         refuse(scan(files, 32), files)
 
 
-def test_skip_bad_goes_on_without_them(library):
+def test_skip_bad_leaves_out_bad_images(library):
     bad_folder(library / 'M' / 'HR')
     touch(library, 'benchmark/S/HR/9.png')
     notes = []
@@ -177,7 +177,7 @@ def test_skip_bad_goes_on_without_them(library):
     assert len(train.dataset.files) == len(train.dataset.checksums) == 7
     assert len(tests[0]) == 3 and len(list(train)) == 3
     note, = notes
-    assert note.startswith('--skip_bad: 6 images are left out: ') and 'cut.jpg' in note and '9.png (empty' in note
+    assert note.startswith('--skip_bad: 6 images left out: ') and 'cut.jpg' in note and '9.png (empty' in note
     with pytest.raises(UserError, match='one process'):
         data.make_loaders(options(library, skip_bad=True), data.Rank(0, 2, 0))
     touch(library, 'T/none.png')
@@ -186,7 +186,7 @@ def test_skip_bad_goes_on_without_them(library):
             data.make_loaders(options(library, skip_bad=True, **names))
 
 
-def test_scan_says_at_once_that_it_has_much_to_do(tmp_path, capsys, monkeypatch):
+def test_scan_of_many_images_prints_their_number(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('data.dataset.MANY', 3)
     touch(tmp_path, *(f'M/{i}.png' for i in range(3)))
     scan(find_images(tmp_path, 'M', True), 32)
@@ -214,7 +214,7 @@ def options(root, **changes):
         'train_lr': None, **changes})
 
 
-def test_the_default_range_cuts_no_other_set(library):
+def test_default_data_range_applies_to_official_sets_only(library):
     def trained(**changes):
         return len(data.make_loaders(options(library, **changes))[0].dataset.files)
     assert trained(data_range='1-2/1-2') == 3 and trained(data_range='1-2/1-2', given={'data_range'}) == 2
@@ -243,18 +243,18 @@ def test_make_loaders(library):
     assert len(tests[0]) == 3  # 801-810, the default, is for DIV2K
 
 
-def test_every_way_to_decode_gives_the_same_patches(library, capsys):
+def test_patches_do_not_depend_on_the_cache(library, capsys):
     (library / 'file').touch()
     batches = [torch.stack(list(data.make_loaders(options(library, ext=ext, dir_cache=str(library / cache)))[0]))
                for ext, cache in (('img', 'x'), ('sep', 'a'), ('sep', 'a'), ('sep_reset', 'a'), ('sep', 'file/b'))]
     assert all(torch.equal(batches[0], other) for other in batches[1:])
     assert not (library / 'x').exists()
-    warning, = capsys.readouterr().err.splitlines()    # of the last only: its folder cannot be made
+    warning, = capsys.readouterr().err.splitlines()    # for the last one only: its folder cannot be created
     assert 'decoded for every patch' in warning and str(library / 'file/b') in warning
 
 
-def test_faults_are_found_before_training(library, monkeypatch):
-    monkeypatch.chdir(library)  # where the list of bad images is written
+def test_bad_images_are_reported_before_training(library, monkeypatch):
+    monkeypatch.chdir(library)  # folder of the list of bad images
     bad_folder(library / 'M' / 'HR')
     with pytest.raises(UserError, match=r'^5 of 15 images'):
         data.make_loaders(options(library))

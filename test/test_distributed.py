@@ -1,4 +1,4 @@
-"""Several processes learn what one does, stop and resume together, and none survives when one is lost."""
+"""Several ranks train like one process, stop and resume together, and all end when one is lost."""
 import os
 import re
 import signal
@@ -25,13 +25,13 @@ def make(folder, *names):
     return [folder / name for name in names]
 
 
-def test_ranks_learn_what_one_process_does(library, tmp_path):
+def test_ranks_equal_one_process(library, tmp_path):
     flags = ['--dir_data', str(library), '--stage', '1', '--test_every', '10', '--epochs_sr', '1']
     found = []
     for size, folder in zip((1, 2, 4), make(tmp_path, 'one', 'two', 'four'), strict=True):
         assert finish(folder, size, train, *flags) == [0] * size, printed(folder)
         found.append(load_weights(folder / 'experiment/stage1_x2_bicubic_iso/model/model_last.pt'))
-        assert all(not printed(folder, rank) for rank in range(1, size))       # rank 0 alone speaks
+        assert all(not printed(folder, rank) for rank in range(1, size))       # only rank 0 prints
     for several in found[1:]:
         assert several.keys() == found[0].keys()
         assert all(torch.allclose(several[name], found[0][name], atol=1e-6) for name in several)
@@ -60,7 +60,7 @@ def test_all_stages_stopped_and_resumed_equal_an_uninterrupted_run(library, tmp_
         processes = launch(parts, 2, train, *flags)
         log = parts / f'experiment/stage{stage}_x2_bicubic_iso/log.txt'
         wait_for(lambda log=log, epoch=epoch: log.exists() and log.read_text().count('[2/6]') == epoch, 240)
-        os.kill(processes[1].pid, signal.SIGTERM)                              # one rank alone hears of it
+        os.kill(processes[1].pid, signal.SIGTERM)                              # only one rank receives it
         for process in processes:
             process.join(30)
         assert [process.exitcode for process in processes] == [75, 75], printed(parts)
@@ -68,24 +68,24 @@ def test_all_stages_stopped_and_resumed_equal_an_uninterrupted_run(library, tmp_
     check_equal(parts, whole)
 
 
-def test_mistake_is_one_line_of_one_rank(library, tmp_path):
+def test_wrong_option_is_one_line_by_one_rank(library, tmp_path):
     odd, weights = make(tmp_path, 'odd', 'weights')
     flags = ['--dir_data', str(library), '--stage', '1']
     assert finish(odd, 2, train, *flags, '--batch_size', '5') == [2, 2]
     assert finish(weights, 2, train, *flags, '--pre_train', 'missing') == [2, 2]
-    for folder, text in (odd, 'shared evenly by 2 processes; take a multiple of 2'), (weights, 'no such file'):
+    for folder, text in (odd, 'split evenly among 2 processes; give a multiple of 2'), (weights, 'no such file'):
         said = printed(folder, 0) + printed(folder, 1)
         assert said.count('error: ') == 1 and text in said and 'Traceback' not in said
 
 
-def test_mistake_of_one_rank_is_printed_once(library, tmp_path):
+def test_error_of_one_rank_is_printed_once(library, tmp_path):
     assert finish(tmp_path, 2, mistaken, '--dir_data', str(library), '--stage', '1') == [2, 2]
     said = printed(tmp_path, 0) + printed(tmp_path, 1)
     assert said.count('error: ') == 1 and 'error: a mistake that one rank sees\n' in said
 
 
 @pytest.mark.parametrize('missing', [0, 1], ids=['a rank that hangs', 'a rank that never came'])
-def test_rank_that_is_asked_to_stop_does_not_wait(library, tmp_path, missing):
+def test_stopped_rank_does_not_wait(library, tmp_path, missing):
     flags = ['--dir_data', str(library), '--stage', '1', '--test_every', '100000']
     processes = launch(tmp_path, 2 + missing, hasty, *flags, missing=missing)
     hanging, waiting = processes
@@ -95,12 +95,12 @@ def test_rank_that_is_asked_to_stop_does_not_wait(library, tmp_path, missing):
         else:
             wait_for(lambda: any('[3/' in log.read_text() for log in tmp_path.rglob('log.txt')))
         os.kill(hanging.pid, signal.SIGSTOP)
-        time.sleep(0.3)  # in which the other comes to wait
+        time.sleep(0.3)  # until the other rank waits
         os.kill(waiting.pid, signal.SIGTERM)
         waiting.join(5)
         assert waiting.exitcode == 75, printed(tmp_path, 1)
-        # Some versions of PyTorch let the signal through while they connect: then there is nothing to say.
-        said = 'error: rank 1: asked to stop while it waited for another rank\n'
+        # Some versions of PyTorch handle the signal while connecting: then nothing is printed.
+        said = 'error: rank 1: stopped while waiting for another rank\n'
         assert printed(tmp_path, 1).endswith(said) or (missing and not printed(tmp_path, 1))
     finally:
         for process in processes:
@@ -115,7 +115,7 @@ def test_only_rank0_runs_the_tests(library, tmp_path):
 
 
 def torchrun(folder, library, *flags):
-    """The real thing, in a session of its own; what it prints goes into the file `said`."""
+    """torchrun itself, in a session of its own; its output goes to the file `said`."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
                '--', str(ROOT / 'main.py'), *SMALL, '--dir_data', str(library), '--stage', '1', '--lr_sr', '1e-3',
                *flags]
@@ -151,12 +151,12 @@ def run_and_hit(folder, library, number, seconds, *flags, launching=False):
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 @pytest.mark.slow
-def test_killed_rank_ends_all_and_the_run_resumes(library, tmp_path, monkeypatch):
+def test_killed_rank_ends_all_ranks_and_the_run_resumes(library, tmp_path, monkeypatch):
     run_and_hit(tmp_path, library, signal.SIGKILL, 10)
     last = max(int(path.stem.split('_')[2]) for path in tmp_path.rglob('state_0_*.pt'))
-    endings = 'error: rank 0 of 2 lost another rank|asked to stop|interrupted; the same command'  # as it was just then
+    endings = 'error: rank 0 of 2 lost another rank|stopped while waiting|interrupted; the same command'
     assert re.search(endings, (tmp_path / 'said').read_text())
-    # Python's own end of a rank, once in a hundred times, meets a thread of gloo and aborts.
+    # Rarely a thread of gloo aborts while Python ends a rank.
     (tmp_path / 'sitecustomize.py').write_text('import atexit, os\n'
                                                'if "RANK" in os.environ: atexit.register(print, "Python\'s own end")')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
@@ -175,7 +175,7 @@ def test_no_rank_outlives_torchrun(library, tmp_path):
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
 @pytest.mark.slow
-def test_silent_rank_ends_all(library, tmp_path, request):
+def test_silent_rank_ends_all_ranks(library, tmp_path, request):
     if not request.config.getoption('--sweep'):
         pytest.skip('takes 45 seconds: --sweep')
     run_and_hit(tmp_path, library, signal.SIGSTOP, 45, '--dist_timeout', '5')

@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is so: each command runs, each link leads somewhere, each message and option exists."""
+"""README.md and docs/ are correct: each command runs, links resolve, quoted messages and options exist."""
 import ast
 import os
 import re
@@ -29,7 +29,7 @@ from model.mln import MLN
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), ROOT / 'CONTRIBUTING.md']
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
-# Commands that are not run here, by how they begin, and the test that runs them.
+# Commands that are not run here, by their beginning, and the test that runs them.
 ELSEWHERE = {
     'sh scripts/quickstart.sh': 'test_quickstart.py::test_quickstart',
     'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
@@ -39,19 +39,19 @@ ELSEWHERE = {
     'python main.py --stage 4 --n_blocks 27': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh grown': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh status': 'test_ship.py::test_a_grown_student_and_its_status',
-    'sh scripts/train_zoo.sh': 'test_ship.py::test_trained_measured_and_shipped',
-    'python tools/maintain/ship_weights.py': 'test_ship.py::test_trained_measured_and_shipped',
-    'python tools/prepare_data.py download': 'test_prepare_data.py::test_everything_by_one_command',
+    'sh scripts/train_zoo.sh': 'test_ship.py::test_weights_are_trained_tested_and_shipped',
+    'python tools/maintain/ship_weights.py': 'test_ship.py::test_weights_are_trained_tested_and_shipped',
+    'python tools/prepare_data.py download': 'test_prepare_data.py::test_one_command_prepares_everything',
     'python tools/prepare_data.py link': 'test_prepare_data.py::test_link',
     'python tools/prepare_data.py check': 'test_prepare_data.py::test_full_decodes',
-    'pip install -r requirements': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
-    'python3 -m venv ~/mrda': 'test_scripts.py::test_a_virtual_environment_is_made_completed_and_kept',
+    'pip install -r requirements': 'test_scripts.py::test_virtual_environment_is_created_completed_and_kept',
+    'python3 -m venv ~/mrda': 'test_scripts.py::test_virtual_environment_is_created_completed_and_kept',
     'python main.py --model kdsr --stage 5': 'test_adversarial_stage.py::test_resume_is_bit_identical',
     'python upscale.py photos/ --weights experiment/real_stage5':
         'test_adversarial_stage.py::test_resume_is_bit_identical',
     'ruff check .': 'test_style.py::test_ruff_finds_nothing',
 }
-# What is put behind a command's own flags so that it takes no time, by the program: the last flag wins.
+# Flags appended to a command so that it takes little time, by program: the last flag wins.
 NETWORK = ['--n_feats', '8', '--n_blocks', '1']
 SMALL = [*NETWORK, '--patch_size', '8', '--batch_size', '2', '--test_every', '1', '--epochs_sr', '1', '--n_GPUs', '1',
          '--epochs_encoder', '0', '--task_iter', '1', '--test_iter', '1', '--meta_batch_size', '1', '--n_threads', '0',
@@ -63,9 +63,9 @@ BEHIND = {'main.py': SMALL, 'tools/make_testset.py': SMALL, 'tools/maintain/draw
           'tools/map_degradations.py': [*NETWORK, '--device', 'cpu'],
           'tools/draw_degradations.py': ['--count', '2'], 'tools/compare.py': [], 'tools/metrics.py': [],
           'tools/make_report.py': [], 'tools/export_onnx.py': NETWORK, 'upscale.py': ['--device', 'cpu']}
-# Commands that need a package of requirements-extra.txt, by what is in them; without it they are left out.
+# Commands that need a package of requirements-extra.txt, by a part of them; without it they are left out.
 EXTRA = {'export_onnx.py': 'onnxscript', 'run_onnx.py': 'onnxruntime', '--tensorboard': 'tensorboard'}
-# Programs that a shell finds in place of the real ones: each writes down how it was called. Others: none but TOOLS.
+# Replacements of programs in the PATH, which record how they were called. Of others only TOOLS are found.
 RECORDED = 'python', 'python3', 'torchrun'
 RECORDER = '#!/bin/sh\n{ printf "%s\\0" "${0##*/}" "$@"; echo; } >> "$CALLS"\n'
 TOOLS = 'cat', 'dirname', 'grep', 'head', 'sh', 'tail'
@@ -73,7 +73,7 @@ CLUSTER = {'sbatch': 'exec sh "$@"', 'scontrol': 'echo localhost', 'srun': 'exec
 
 
 def blocks(page):
-    """The indented blocks outside of fences, which are commands without exception: lists of lines."""
+    """The indented blocks outside of fences, all of which are commands: lists of lines."""
     text = FENCE.sub('', page.read_text(encoding='utf-8'))
     return [[line.strip() for line in block.splitlines() if line.strip()]
             for block in re.findall(r'(?:^ {4,}(?![-*] ).*\n)+', text, re.M)]
@@ -86,7 +86,7 @@ def commands(page):
 
 
 def lacks(command):
-    """Whether a package is not installed that the command needs."""
+    """Whether the command needs a package that is not installed."""
     return any(part in command and find_spec(package) is None for part, package in EXTRA.items())
 
 
@@ -96,13 +96,13 @@ def elsewhere(command):
 
 @pytest.fixture(scope='module')
 def sandbox(tmp_path_factory):
-    """A copy of the repository with tiny data sets where the documentation has them, and a run of all four stages."""
+    """A copy of the repository with tiny data sets in the documented places, and a run of all four stages."""
     root = tmp_path_factory.mktemp('documented') / 'repository'
     for name in 'scripts', 'docs', 'tools':
         shutil.copytree(ROOT / name, root / name)
     for path in (*ROOT.glob('requirements*.txt'), ROOT / 'option.py'):
         shutil.copy(path, root)
-    (root / 'hubconf.py').symlink_to(ROOT / 'hubconf.py')  # it finds the project by its own place
+    (root / 'hubconf.py').symlink_to(ROOT / 'hubconf.py')  # it finds the project by its own path
     image = photos.chelsea()[100:148, 120:172].copy()
     names = ['DF2K/HR/a', 'DF2K/HR/b', *(f'benchmark/{name}/HR/c' for name in ('Set5', 'Set14', 'B100', 'Urban100',
                                                                               'Manga109'))]
@@ -143,7 +143,7 @@ def put(path, text):
 
 @pytest.fixture
 def workplace(sandbox, tmp_path, monkeypatch):
-    """The sandbox copied anew, and the current folder."""
+    """A copy of the sandbox as the current folder."""
     folder = tmp_path / 'repository'
     shutil.copytree(sandbox, folder, symlinks=True)
     monkeypatch.chdir(folder)
@@ -152,7 +152,7 @@ def workplace(sandbox, tmp_path, monkeypatch):
 
 
 def calls(command, folder):
-    """What a shell starts for `command`: lists of the program's name and arguments."""
+    """The programs that a shell starts for `command`: lists of name and arguments."""
     record = folder / 'calls'
     record.write_bytes(b'')
     environment = {'PATH': str(folder / 'bin'), 'PYTHON': 'python', 'CALLS': str(record),
@@ -167,7 +167,7 @@ def calls(command, folder):
 
 
 def start(name, *arguments):
-    """Run what a shell would have started, in this process and in small; returns the exit status."""
+    """Run a program with small settings in this process; returns the exit status."""
     if name == 'torchrun' or arguments[:2] == ('-m', 'torch.distributed.run'):
         asked = parse_torchrun(list(arguments if name == 'torchrun' else arguments[2:]))
         return start('python', asked.training_script, *asked.training_script_args)
@@ -179,7 +179,7 @@ def start(name, *arguments):
     assert not own or Path(file).is_file(), f'{file}: say in BEHIND with which flags it takes no time'
     if file == 'main.py' and '--extension' in flags:
         return finish(Path.cwd(), 1, main_alone, *flags, *small(file, flags))[0]
-    if own or '--extension' in flags:  # written by the page itself: nothing of it may stay in this process
+    if own or '--extension' in flags:  # written by the page itself: in a separate process
         words = [file, *flags, *SMALL] if own else [str(ROOT / file), *flags, *small(file, flags)]
         environment = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path]), 'OMP_NUM_THREADS': '1'}
         return subprocess.run([sys.executable, *words], env=environment).returncode
@@ -197,10 +197,10 @@ def start(name, *arguments):
 
 
 def small(file, flags):
-    """What makes the command small; a training starts anew, one that goes on has a run of one epoch there."""
+    """Flags that make the command fast; a training starts over, or resumes the run of one epoch."""
     more = list(BEHIND[file])
     if file == 'main.py' and any(name in flag for flag in flags for name in ('mrda_s_x4_iso_small', 'motion_x4')):
-        more = more[len(NETWORK):]  # the weights say the sizes
+        more = more[len(NETWORK):]  # sizes are read from the weights
     if 'kdsr' in flags:
         more += ['--n_resblocks', '1']
     if any(flag.startswith('linear_') for flag in flags):
@@ -231,7 +231,7 @@ def test_commands_run(page, workplace):
     torch.set_num_threads(1)
 
 
-def test_what_runs_elsewhere_does():
+def test_commands_run_elsewhere_have_a_test():
     documented = [command for page in PAGES for command in commands(page)]
     for beginning, test in ELSEWHERE.items():
         file, _, name = test.partition('::')
@@ -248,7 +248,7 @@ def anchors(page):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     text = FENCE.sub('', page.read_text(encoding='utf-8'))
     for link in re.findall(r'\]\(([^)\s]+)\)', text):
         if not link.startswith('http'):
@@ -258,12 +258,12 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in anchors(target), f'{page.name}: {link}'
 
 
-def test_every_page_is_linked_from_the_first():
+def test_every_page_is_linked_from_the_readme():
     assert set(re.findall(r'\((docs/[a-z]+\.md)\)', PAGES[0].read_text(encoding='utf-8'))) == {
         f'docs/{page.name}' for page in PAGES if page.parent.name == 'docs'}
 
 
-def test_files_that_are_named_exist():
+def test_named_files_exist():
     rooms = 'scripts|tools|model|data|loss|run|store|process|photo|reference|report|test|benchmark|docs|assets|zoo'
     named = re.compile(rf'`((?:{rooms})/[\w./]*(?:\.(?:py|sh|md|png)|/))`')
     for page in PAGES:
@@ -271,16 +271,16 @@ def test_files_that_are_named_exist():
             assert (ROOT / path).exists(), f'{page.name}: {path}'
 
 
-def test_first_page_is_short():
+def test_readme_is_short():
     assert len((ROOT / 'README.md').read_text(encoding='utf-8').splitlines()) <= 180
 
 
-def test_options_are_those_of_the_program():
+def test_options_page_matches_the_program():
     assert (ROOT / 'docs/options.md').read_text(encoding='utf-8') == write_options.text(), \
         'run python tools/maintain/write_options.py'
 
 
-def test_parameters_are_counted():
+def test_parameter_counts_match_the_networks():
     with torch.device('meta'):
         networks = [network for scale in (2, 3, 4) for network in (
             MLN(128, scale), mrda.teacher(scale), mrda.student(scale), *mrda.teacher(scale).children(),
@@ -290,7 +290,7 @@ def test_parameters_are_counted():
     assert set(re.findall(r'\d+,\d{3},\d{3}', (ROOT / 'docs/method.md').read_text(encoding='utf-8'))) == counted
 
 
-def test_published_results_are_those_of_the_program():
+def test_published_results_match_the_program():
     rows = [[cell.strip(' *') for cell in line.split('|')]
             for line in (ROOT / 'docs/reproduction.md').read_text(encoding='utf-8').splitlines() if line[:1] == '|']
     for method, scores in protocol.GAUSSIAN8_X4.items():
@@ -303,7 +303,7 @@ def test_published_results_are_those_of_the_program():
 
 
 def templates():
-    """Every text in the code, with … for what is filled in."""
+    """Every string in the code, with … for placeholders."""
     for path in (path for path in ROOT.rglob('*.py') if 'test' not in path.relative_to(ROOT).parts[0]
                  and not path.relative_to(ROOT).parts[0].startswith('.')):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
@@ -313,10 +313,10 @@ def templates():
                 yield ''.join(part.value if isinstance(part, ast.Constant) else '…' for part in node.values)
 
 
-FOREIGN = {'no kernel image is available for execution on the device'}  # PyTorch's own words
+FOREIGN = {'no kernel image is available for execution on the device'}  # PyTorch's own message
 
 
-def test_messages_are_those_of_the_program():
+def test_quoted_messages_match_the_program():
     known = list(templates())
     page = (ROOT / 'docs/troubleshooting.md').read_text(encoding='utf-8')
     headings = re.findall(r'^### `(.*)`$', page, re.M)

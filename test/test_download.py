@@ -1,4 +1,4 @@
-"""Archives are downloaded, taken up again, verified and unpacked safely, from a server on this machine."""
+"""Archives are downloaded, resumed, verified and unpacked safely, from a server on this machine."""
 import signal
 import subprocess
 import sys
@@ -20,14 +20,14 @@ Usage = namedtuple('Usage', 'total used free')
 
 
 def restate(mirror, name, content):
-    """Put another archive there, and its checksum."""
+    """Replace an archive and its checksum."""
     mirror.files[name] = content
     mirror.files['SHA256SUMS'] = sums({name: content for name, content in mirror.files.items() if name[0] != 'S'})
 
 
-# ---- what networks do ----
+# ---- connections ----
 
-def test_a_cut_connection_is_taken_up_again(prepare, mirror):
+def test_lost_connection_is_resumed(prepare, mirror):
     size = len(mirror.files[TRAIN])
     mirror.cuts = [100, 500]
     status, _, err = prepare('download', 'DIV2K')
@@ -35,7 +35,7 @@ def test_a_cut_connection_is_taken_up_again(prepare, mirror):
     assert [asked for name, asked in mirror.asked if name == TRAIN] == [None, 'bytes=100-', 'bytes=600-']
 
 
-def test_a_later_run_goes_on(prepare, mirror):
+def test_later_run_resumes(prepare, mirror):
     content = mirror.files[TRAIN]
     Path('data').mkdir()
     Path(f'data/{TRAIN}.part').write_bytes(content[:777])
@@ -43,27 +43,27 @@ def test_a_later_run_goes_on(prepare, mirror):
     assert (TRAIN, 'bytes=777-') in mirror.asked and not Path(f'data/{TRAIN}.part').exists()
 
 
-def test_a_whole_part_is_taken_as_it_is(prepare, mirror):
+def test_complete_part_is_used(prepare, mirror):
     Path('data').mkdir()
     Path(f'data/{TRAIN}.part').write_bytes(mirror.files[TRAIN])
     assert prepare('download', 'DIV2K')[0] == 0
 
 
-def test_a_part_that_is_too_long_starts_over(prepare, mirror):
+def test_too_long_part_starts_over(prepare, mirror):
     Path('data').mkdir()
     Path(f'data/{TRAIN}.part').write_bytes(mirror.files[TRAIN] + b'x')
     status, _, err = prepare('download', 'DIV2K')
-    assert status == 0 and 'another one now: starting over' in err
+    assert status == 0 and 'has changed: starting over' in err
 
 
-def test_a_server_without_ranges_starts_over(prepare, mirror):
+def test_server_without_ranges_starts_over(prepare, mirror):
     mirror.ranges, mirror.cuts = False, [100]
     status, _, err = prepare('download', 'DIV2K')
     assert status == 0 and 'starting over' in err
     assert find_images('data', 'DIV2K', True)[0].read_bytes() == png(0)
 
 
-def test_a_server_without_ranges_that_always_cuts_is_given_up(prepare, mirror):
+def test_server_without_ranges_that_always_disconnects_fails(prepare, mirror):
     mirror.ranges, mirror.cuts = False, [100] * 50
     status, _, err = prepare('download', 'DIV2K')
     assert status == 2 and len([name for name, _ in mirror.asked if name == TRAIN]) == download.TRIES
@@ -75,12 +75,12 @@ def test_a_server_without_ranges_that_always_cuts_is_given_up(prepare, mirror):
     assert prepare('download', 'DIV2K')[0] == 0
 
 
-def test_progress_counts_more_than_tries(prepare, mirror):
+def test_progress_resets_the_number_of_tries(prepare, mirror):
     mirror.cuts = [50] * (3 * download.TRIES)
     assert prepare('download', 'DIV2K')[0] == 0
 
 
-def test_404_is_one_line_and_stops_no_other(prepare, mirror):
+def test_404_is_one_line_and_does_not_stop_others(prepare, mirror):
     del mirror.files['Flickr2K.tar']
     status, out, err = prepare('download', 'Flickr2K', 'Set5')
     assert status == 2 and err.count('error:') == 1
@@ -90,13 +90,13 @@ def test_404_is_one_line_and_stops_no_other(prepare, mirror):
 
 
 @pytest.mark.parametrize('status', [500, 503, 429])
-def test_a_busy_server_is_asked_again(prepare, mirror, status):
+def test_busy_server_is_retried(prepare, mirror, status):
     mirror.statuses = [status, status]
     assert prepare('download', 'DIV2K')[0] == 0
     assert [name for name, _ in mirror.asked].count(TRAIN) == 3
 
 
-def test_nobody_listens(prepare, small_sets):
+def test_refused_connection_is_one_line(prepare, small_sets):
     with Mirror({}) as gone:
         pass
     status, _, err = prepare('download', 'Set5', '--mirror', gone.url)
@@ -105,7 +105,7 @@ def test_nobody_listens(prepare, small_sets):
     assert status == 2 and "--mirror 'here' is no URL" in err
 
 
-def test_a_server_that_falls_silent_is_asked_again(prepare, mirror, monkeypatch):
+def test_silent_server_is_retried(prepare, mirror, monkeypatch):
     monkeypatch.setattr(download, 'TIMEOUT', 0.3)
     mirror.cuts, mirror.stall = [100], 2
     status, _, err = prepare('download', 'DIV2K')
@@ -113,11 +113,11 @@ def test_a_server_that_falls_silent_is_asked_again(prepare, mirror, monkeypatch)
 
 
 @pytest.mark.slow
-def test_ctrl_c_of_the_program_itself(prepare, mirror):
+def test_ctrl_c_of_the_command(prepare, mirror):
     mirror.cuts, mirror.stall = [100], 60
     script = ROOT / 'tools' / 'prepare_data.py'
     process = subprocess.Popen([sys.executable, script, 'download', 'DIV2K', '--dir_data', 'data'],
-                               stderr=subprocess.PIPE, text=True,  # a shell's background jobs ignore SIGINT
+                               stderr=subprocess.PIPE, text=True,  # background jobs of a shell ignore SIGINT
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     part, deadline = Path(f'data/{TRAIN}.part'), time.monotonic() + 60
     while not (part.exists() and part.stat().st_size == 100) and time.monotonic() < deadline:
@@ -129,7 +129,7 @@ def test_ctrl_c_of_the_program_itself(prepare, mirror):
     assert prepare('download', 'DIV2K')[0] == 0 and (TRAIN, 'bytes=100-') in mirror.asked
 
 
-def test_ctrl_c_leaves_what_goes_on(prepare, mirror, monkeypatch):
+def test_ctrl_c_keeps_what_can_be_resumed(prepare, mirror, monkeypatch):
     monkeypatch.setattr(download, 'BLOCK', 64)
     blocks = download._blocks
 
@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_what_goes_on(prepare, mirror, monkeypatch):
     assert prepare('download', 'DIV2K')[0] == 0 and (TRAIN, 'bytes=192-') in mirror.asked
 
 
-def test_a_disk_too_small_is_told_first(prepare, mirror, monkeypatch):
+def test_too_small_disk_is_reported_first(prepare, mirror, monkeypatch):
     monkeypatch.setattr(download.shutil, 'disk_usage', lambda folder: Usage(9, 8, 1000))
     status, _, err = prepare('download', 'DIV2K')
     need = 2 * len(mirror.files[TRAIN]) + 2 * len(mirror.files[VALID]) - len(mirror.files[VALID])
@@ -155,10 +155,10 @@ def test_a_disk_too_small_is_told_first(prepare, mirror, monkeypatch):
     assert not files('data')
 
 
-# ---- what archives hold ----
+# ---- contents of archives ----
 
 def refused(prepare, name='DIV2K'):
-    """The error of a download, which must have written no image and set the archive aside."""
+    """The error of a download, which must have written no image and renamed the archive."""
     status, _, err = prepare('download', name)
     lines = [line for line in err.splitlines() if line.startswith('error')]
     assert status == 2 and len(lines) == 1, err
@@ -167,14 +167,14 @@ def refused(prepare, name='DIV2K'):
     return lines[0]
 
 
-def test_the_known_checksums_count_where_a_mirror_states_none(prepare, mirror):
+def test_known_checksums_are_used_for_a_mirror_without_its_own(prepare, mirror):
     del mirror.files['SHA256SUMS']
     status, _, err = prepare('download', 'DIV2K')
     assert status == 2 and sources.TRAIN_ZIP.digest[7:] in err and 'its sha256 is' in err
     assert f'data/{TRAIN}.rejected' in err and not Path('data/DIV2K').exists()
 
 
-def test_a_wrong_checksum_is_refused_and_a_right_archive_taken_then(prepare, mirror):
+def test_wrong_checksum_is_refused_and_a_correct_archive_accepted_later(prepare, mirror):
     good = mirror.files[TRAIN]
     mirror.files[TRAIN] = good[:-1] + bytes([good[-1] ^ 1])
     assert 'its sha256 is' in refused(prepare)
@@ -186,14 +186,14 @@ def test_a_wrong_checksum_is_refused_and_a_right_archive_taken_then(prepare, mir
 @pytest.mark.parametrize('evil', ['../evil.png', 'DIV2K_train_HR/../../evil.png', '/tmp/DIV2K_train_HR/evil.png',
                                   '..\\DIV2K_train_HR\\evil.png', 'C:\\DIV2K_train_HR\\evil.png'])
 @pytest.mark.parametrize('kind', ['zip', 'tar'])
-def test_paths_that_lead_out_are_refused(prepare, mirror, small_sets, kind, evil):
+def test_paths_outside_the_folder_are_refused(prepare, mirror, small_sets, kind, evil):
     name, part, pack = {'zip': (TRAIN, 'DIV2K', zipped), 'tar': ('Flickr2K.tar', 'Flickr2K', tarred)}[kind]
     restate(mirror, name, pack({**images(small_sets[part]), evil: png(0)}))
-    assert 'a path that leads out of its folder' in refused(prepare, part)
+    assert 'a path outside its folder' in refused(prepare, part)
     assert not list(Path().rglob('*evil*')) and not Path('/tmp/DIV2K_train_HR').exists()
 
 
-def test_links_and_other_things_are_no_images(prepare, mirror, small_sets):
+def test_links_and_special_files_are_not_unpacked(prepare, mirror, small_sets):
     link = tarfile.TarInfo('Flickr2K/Flickr2K_HR/000001.png')
     link.type, link.linkname = tarfile.SYMTYPE, '/etc/hostname'
     content = {**images(small_sets['Flickr2K'], 'Flickr2K/'), link.name: link}
@@ -224,13 +224,13 @@ def test_a_corrupted_zip_is_refused(prepare, mirror):
     assert 'damaged (' in refused(prepare, 'Flickr2K')
 
 
-def test_sizes_have_a_limit(prepare, mirror, small_sets, monkeypatch):
+def test_too_large_images_are_refused(prepare, mirror, small_sets, monkeypatch):
     monkeypatch.setattr(download, 'LARGEST', 5000)
     restate(mirror, TRAIN, zipped({**images(small_sets['DIV2K']), 'DIV2K_train_HR/0001.png': bytes(5001)}))
-    assert '0001.png in it is 5,001 bytes large' in refused(prepare)
+    assert '0001.png is too large: 5,001 bytes' in refused(prepare)
 
 
-def test_a_declared_size_that_is_wrong_is_refused(prepare, mirror, small_sets):
+def test_wrong_declared_size_is_refused(prepare, mirror, small_sets):
     bomb = bytearray(zipped(images(small_sets['DIV2K'])))
     entry = bomb.index(b'PK\1\2')
     bomb[entry + 24:entry + 28] = (1 << 20).to_bytes(4, 'little')

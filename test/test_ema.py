@@ -1,4 +1,4 @@
-"""The moving average of the weights: its equation, what it is used for, and that nothing of it is lost."""
+"""The moving average of the weights: its equation, its use, and bit-identical resuming."""
 import re
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MODEL = Path('experiment/stage1_x2_bicubic_iso/model')
 FLAGS = ['--stage', 1, '--ema', 0.5, '--lr_sr', '1e-3']
 
 
-def test_the_average_follows_its_equation():
+def test_average_follows_its_equation():
     network = nn.Linear(3, 2)
     ema, expected = EMA(network, [network.weight], 0.9), network.weight.detach().clone()
     for _ in range(5):
@@ -28,7 +28,7 @@ def test_the_average_follows_its_equation():
     torch.testing.assert_close(ema.state_dict()['weight'], expected)
 
 
-def test_the_weights_come_back_bit_for_bit_after_the_average_was_applied():
+def test_weights_are_restored_bit_for_bit_after_applying_the_average():
     network = nn.Linear(3, 2)
     ema, own = EMA(network, network.parameters(), 0.9), [p.clone() for p in network.parameters()]
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_the_weights_come_back_bit_for_bit_after_the_average_was_applied():
     assert torch.equal(network.weight, moved) and torch.equal(ema.state_dict()['weight'], average)
 
 
-def test_tests_and_weights_files_take_the_average_and_the_checkpoint_holds_both(cli):
+def test_tests_and_weights_files_use_the_average_and_checkpoints_hold_both(cli):
     assert cli(*FLAGS, '--save_models') == 0
     state, kept = load_checkpoint(MODEL / 'state_2.pt'), load_weights(MODEL / 'model_last.pt')
     assert kept.keys() == {key.removeprefix('mln.') for key in state['networks'] if key.startswith('mln.')}
@@ -53,7 +53,7 @@ def test_tests_and_weights_files_take_the_average_and_the_checkpoint_holds_both(
     assert state['history']['psnr_y'].keys() == {'Set2', 'Set2 (EMA)'}
     assert cli('--stage', 1, '--test_only') == 0
     scores = re.findall(r'^Set2 PSNR: (\S+)', Path('experiment/stage1_x2_bicubic_iso/log.txt').read_text(), re.M)
-    assert scores[-1] == lines[3][0]                                    # the file holds what was tested as EMA
+    assert scores[-1] == lines[3][0]                                    # the file holds the tested weights
     assert cli('--stage', 2, '--epochs_sr', 1) == 0
     started = load_checkpoint('experiment/stage2_x2_bicubic_iso/model/state_1.pt')
     assert 'model_last.pt' in Path('experiment/stage2_x2_bicubic_iso/log.txt').read_text() and not started['ema']
@@ -71,14 +71,14 @@ def test_resume_is_bit_identical(cli, precision):
     assert all(average.dtype == torch.float32 for average in whole['ema'].values())
 
 
-def test_another_decay_needs_consent_and_an_average_can_be_added(cli, capsys):
+def test_changed_decay_needs_accept_changes_and_an_average_can_be_added(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli(*FLAGS) == 2 and '--ema was 0.0, is now 0.5' in capsys.readouterr().err
     assert cli(*FLAGS, '--accept_changes') == 0
     assert load_checkpoint(MODEL / 'state_2.pt')['ema']
 
 
-def test_ranks_have_one_average(tmp_path, library):
+def test_average_does_not_depend_on_the_number_of_ranks(tmp_path, library):
     flags = [*map(str, FLAGS), '--dir_data', str(library)]
     for size, folder in (1, tmp_path / 'one'), (2, tmp_path / 'two'):
         folder.mkdir()
@@ -87,12 +87,12 @@ def test_ranks_have_one_average(tmp_path, library):
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
-def test_curves_of_the_rate_are_drawn(cli):
+def test_curve_of_the_learning_rate_is_drawn(cli):
     assert cli(*FLAGS, '--decay_type', 'cosine', '--warmup', 2) == 0
     assert {'lr.png', 'lr.pdf'} <= {path.name for path in MODEL.parent.iterdir()}
 
 
-def test_a_decay_can_be_appended_to_a_constant_rate_without_consent(cli, capsys):
+def test_decay_can_be_appended_to_a_constant_rate(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli('--stage', 1, '--epochs_sr', 3, '--decay_type', 'linear_1') == 0
     assert '--decay_type was step, is now linear_1' in capsys.readouterr().out

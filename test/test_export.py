@@ -1,4 +1,4 @@
-"""A student as an ONNX file equals upscale.py on images of any size, and says how it is to be used."""
+"""A student as an ONNX file equals upscale.py on images of any size, and has metadata on its use."""
 import importlib.util
 import re
 import sys
@@ -19,17 +19,17 @@ from upscale import load
 MISSING = [name for name in ('onnx', 'onnxruntime', *['onnxscript'] * export_onnx.DYNAMO)
            if not importlib.util.find_spec(name)]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f'{", ".join(MISSING)} of requirements-extra.txt missing')
-NETWORKS = {'mrda': lambda scale, white: mrda.student(scale, 1, white),
-            'kdsr': lambda scale, white: kdsr.student(scale, 8, 1, 1, white)}
+NETWORKS = {'mrda': lambda scale, rgb_range: mrda.student(scale, 1, rgb_range),
+            'kdsr': lambda scale, rgb_range: kdsr.student(scale, 8, 1, 1, rgb_range)}
 
 
-def write(model='mrda', scale=2, white=1):
-    """student.pt of a network whose every weight matters; returns the flag that names it."""
+def write(model='mrda', scale=2, rgb_range=1):
+    """Write student.pt of a network in which every weight matters; returns its flag."""
     torch.manual_seed(scale)
-    network = NETWORKS[model](scale, white)
+    network = NETWORKS[model](scale, rgb_range)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.endswith('bias') and parameter.requires_grad:  # borders, where biases count differently, must show
+            if name.endswith('bias') and parameter.requires_grad:  # so that errors at borders show
                 parameter.normal_(std=0.1)
     save_weights('student.pt', network)
     return ['--pre_train_ST', 'student.pt']
@@ -42,11 +42,11 @@ def folder(tmp_path, monkeypatch):
 
 @needs_onnx
 @pytest.mark.slow
-@pytest.mark.parametrize('model, scale, white', [('mrda', 2, 255), ('mrda', 4, 1), ('kdsr', 3, 1)])
-def test_equals_the_network_at_every_size(model, scale, white, capsys):
+@pytest.mark.parametrize('model, scale, rgb_range', [('mrda', 2, 255), ('mrda', 4, 1), ('kdsr', 3, 1)])
+def test_export_equals_the_network_at_every_size(model, scale, rgb_range, capsys):
     import onnx
     import onnxruntime
-    assert export_onnx.main([*write(model, scale, white), '--precision', 'bf16']) == 0
+    assert export_onnx.main([*write(model, scale, rgb_range), '--precision', 'bf16']) == 0
     printed = capsys.readouterr().out
     assert printed.count('max abs difference') == len(export_onnx.CHECKED)
     session = onnxruntime.InferenceSession('student.onnx', providers=['CPUExecutionProvider'])
@@ -65,7 +65,7 @@ def test_equals_the_network_at_every_size(model, scale, white, capsys):
 
 @needs_onnx
 @pytest.mark.slow
-def test_half_precision_takes_half_the_size_and_stays_within_half_a_level(capsys):
+def test_half_precision_halves_the_size_and_differs_by_less_than_half_a_level(capsys):
     import onnx
     flags = write('mrda', 2, 255)
     assert export_onnx.main([*flags, '--half']) == 0 and not Path('student.onnx').exists()
@@ -84,7 +84,7 @@ def test_half_precision_takes_half_the_size_and_stays_within_half_a_level(capsys
 def test_from_a_run_folder_and_by_the_older_exporter(monkeypatch):
     monkeypatch.setattr(export_onnx, 'DYNAMO', False)
     export = torch.onnx.export
-    if 'dynamo' in export.__code__.co_varnames:  # newer versions must be asked for it
+    if 'dynamo' in export.__code__.co_varnames:  # not the default of newer versions
         monkeypatch.setattr(torch.onnx, 'export', lambda *args, **more: export(*args, dynamo=False, **more))
     weights = Path('experiment/mine_x4_bicubic_iso/model/model_ST_last.pt')
     write('mrda', 4)
@@ -95,7 +95,7 @@ def test_from_a_run_folder_and_by_the_older_exporter(monkeypatch):
 
 
 @needs_onnx
-def test_a_graph_that_differs_is_not_written(monkeypatch, capsys):
+def test_differing_graph_is_not_written(monkeypatch, capsys):
     forward = export_onnx.FrozenTail.forward
     monkeypatch.setattr(export_onnx.FrozenTail, 'forward', lambda self, x: forward(self, x) + 1e-3)
     assert export_onnx.main(write()) == 2
@@ -105,7 +105,7 @@ def test_a_graph_that_differs_is_not_written(monkeypatch, capsys):
 
 @pytest.mark.parametrize('model', NETWORKS)
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_what_is_exported_is_the_network(model, scale):
+def test_exportable_equals_the_network(model, scale):
     torch.manual_seed(scale)
     network = NETWORKS[model](scale, 255)
     exported = export_onnx.exportable(network, scale, 255)

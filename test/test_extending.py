@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md: each trains, resumes bit for bit and tests; two ranks compute what one does."""
+"""The examples of docs/extending.md: each trains, resumes bit for bit and tests; two ranks equal one process."""
 import re
 from pathlib import Path
 
@@ -47,8 +47,8 @@ def test_resume_is_bit_identical(run, tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['adversarial.py', 'features.py'])
-def test_two_ranks_train_as_one(run, tmp_path, name):
-    alike = ['--sig_min', '1', '--sig_max', '1', '--optimizer', 'SGD']  # ranks draw their own
+def test_two_ranks_equal_one_process(run, tmp_path, name):
+    alike = ['--sig_min', '1', '--sig_max', '1', '--optimizer', 'SGD']  # ranks have different random numbers
     for size in 1, 2:
         assert run(name, *alike, '--save', f'size{size}', size=size) == [0] * size, printed(tmp_path)
     one, two = (load_checkpoint(tmp_path / STATE.format(f'size{size}', 2)) for size in (1, 2))
@@ -58,7 +58,7 @@ def test_two_ranks_train_as_one(run, tmp_path, name):
         assert losses == pytest.approx(two['history']['losses'][name], rel=1e-3), name
 
 
-def test_each_update_moves_its_own_part_at_its_own_rate(run, tmp_path):
+def test_each_update_trains_its_own_part_at_its_own_rate(run, tmp_path):
     assert run('adversarial.py', '--save', 'gan', '--epochs_sr', '1', '--test_every', '1') == [0], printed(tmp_path)
     state = load_checkpoint(tmp_path / STATE.format('gan', 1))
     assert state['updates'].keys() == {'sr', 'discriminator'}

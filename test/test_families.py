@@ -1,4 +1,4 @@
-"""A family of networks is one file: it trains, is tested, recognised by its weights and upscales by the programs."""
+"""A family of networks in one file: it trains, is tested, is recognised by its weights and upscales photos."""
 import os
 import re
 import subprocess
@@ -30,7 +30,7 @@ NETWORK = Sizes(scale=2, n_feats=8, n_blocks=2, rgb_range=1, n_colors=3)
 
 @pytest.fixture
 def attentive(tmp_path, monkeypatch):
-    """The file of the example family, on which its name in FAMILIES depends as long as the test runs."""
+    """The file of the example family, whose entry in FAMILIES is removed after the test."""
     monkeypatch.setattr('sys.path', [*sys.path])
     monkeypatch.setitem(FAMILIES, 'attentive', None)
     path = tmp_path / 'attentive.py'
@@ -61,7 +61,7 @@ def test_example_trains_is_tested_and_upscales_through_the_programs(attentive, l
     assert len(list((tmp_path / 'out').rglob('*.png'))) == 3
 
 
-def test_network_that_must_see_the_whole_image_gives_no_seams(attentive, tmp_path):
+def test_network_that_needs_the_whole_image_gives_no_seams(attentive, tmp_path):
     torch.manual_seed(0)
     network = make('attentive', 'student', NETWORK).eval()
     assert network.overlap is None
@@ -75,12 +75,12 @@ def test_network_that_must_see_the_whole_image_gives_no_seams(attentive, tmp_pat
 
 
 @pytest.mark.parametrize('model, lacks', [('mrda', {'n_resblocks'}), ('kdsr', {'test_iter'}), ('attentive', set())])
-def test_run_keeps_every_option_that_its_family_may_use(attentive, model, lacks):
+def test_options_of_every_family_are_binding(attentive, model, lacks):
     kept = binding(parse(['--stage', '3', '--model', model]))
     assert {'n_feats', 'n_blocks', 'n_resblocks', 'test_iter'} - kept.keys() == lacks
 
 
-def test_stated_overlap_is_kept(attentive, monkeypatch):
+def test_overlap_of_the_family_is_used(attentive, monkeypatch):
     monkeypatch.setitem(FAMILIES, 'attentive', FAMILIES['attentive']._replace(overlap=5))
     network, sides = make('attentive', 'student', NETWORK).eval(), set()
     network.G.register_forward_pre_hook(lambda module, inputs: sides.add(tuple(inputs[0].shape[2:])))
@@ -89,8 +89,8 @@ def test_stated_overlap_is_kept(attentive, monkeypatch):
     assert sides == {(h, w) for h in (37, 42) for w in (37, 42)}
 
 
-def test_weights_of_a_derived_family_are_not_taken_for_those_of_its_model(attentive, monkeypatch):
-    """Both claim them: the family whose network has exactly these keys counts."""
+def test_weights_of_a_derived_family_are_recognised(attentive, monkeypatch):
+    """Both families match: the one whose network has exactly these keys is taken."""
     def student(args):
         network = mrda.student(args.scale, args.n_blocks)
         network.G.extra = torch.nn.Conv2d(3, 3, 1)
@@ -102,7 +102,7 @@ def test_weights_of_a_derived_family_are_not_taken_for_those_of_its_model(attent
         assert recognise(make(name, 'student', NETWORK).state_dict()).family == name
 
 
-def test_option_that_the_weights_do_not_show_is_named(attentive, monkeypatch, tmp_path):
+def test_option_missing_from_sizes_is_named(attentive, monkeypatch, tmp_path):
     save_weights(tmp_path / 'w.pt', make('attentive', 'student', NETWORK))
     monkeypatch.setitem(FAMILIES, 'attentive', FAMILIES['attentive']._replace(student=lambda args: args.heads))
     with pytest.raises(UserError, match=r'--heads: .*sizes'):
@@ -134,7 +134,7 @@ def test_wrapped_weights_load(tmp_path, kind):
 
 def test_wrapped_file_that_holds_code_is_refused(tmp_path):
     torch.save({'params': MLN(4, 2).state_dict(), 'made_by': Path('anything')}, tmp_path / 'w.pth')
-    with pytest.raises(UserError, match=r'w\.pth: no readable weights file'):
+    with pytest.raises(UserError, match=r'w\.pth: not a readable weights file'):
         load_weights(tmp_path / 'w.pth')
 
 

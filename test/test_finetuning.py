@@ -1,4 +1,4 @@
-"""Fine-tuning: a student goes on from its weights without teacher and MLN; weights say their own sizes."""
+"""Fine-tuning: a student is trained further without teacher and MLN; its sizes are read from the weights."""
 import re
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_a_student_is_fine_tuned_alone_with_the_sizes_of_its_weights(cli, model,
     save_weights('student.pt', student())
     assert cli(*FLAGS, '--model', model, '--save', 'tuned', without=('--n_blocks', '--n_feats')) == 0
     said = capsys.readouterr().out
-    assert '--n_blocks 3, as the weights of --pre_train_ST show' in said and 'pre_train_TA' not in said
+    assert '--n_blocks 3, read from the weights of --pre_train_ST' in said and 'pre_train_TA' not in said
     before = load_weights('student.pt')
     after = load_weights('experiment/tuned_x2_bicubic_iso/model/model_ST_last.pt')
     assert before.keys() == after.keys()
@@ -26,7 +26,7 @@ def test_a_student_is_fine_tuned_alone_with_the_sizes_of_its_weights(cli, model,
     assert len(re.findall(r'^\[3/3\] loss: \S+  [\d.]+ images', log, re.M)) == 2  # no KL
 
 
-def test_a_flag_wins_over_the_weights_and_is_refused_with_words(cli, capsys):
+def test_flag_that_contradicts_the_weights_is_refused(cli, capsys):
     save_weights('student.pt', mrda.student(2, n_blocks=3))
     assert cli(*FLAGS, '--n_blocks', 2) == 2
     assert '--n_blocks 3 instead of 2' in capsys.readouterr().err
@@ -37,7 +37,7 @@ def test_an_encoder_phase_needs_a_teacher(cli, capsys):
     assert cli(*FLAGS, '--epochs_encoder', 1) == 2 and '--distill 0' in capsys.readouterr().err
 
 
-def test_the_weight_of_the_distillation_scales_its_terms(cli):
+def test_distill_scales_the_distillation_terms(cli):
     for earlier in 1, 2, 3:
         assert cli('--stage', earlier, '--epochs_sr', 1) == 0
     totals = []

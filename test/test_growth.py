@@ -1,4 +1,4 @@
-"""A grown network computes the same function bit for bit, and its new blocks learn from the first step."""
+"""A grown network computes the same function bit for bit, and its new blocks are trained from the first step."""
 import grow_weights
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_outputs_are_equal_and_gradients_reach_the_new_blocks_after_one_step(kin
     assert last.any() and all(p.grad.any() for p in new.parameters())
 
 
-def test_the_command_keeps_half_precision_and_refuses_in_one_line(tmp_path, capsys):
+def test_command_keeps_half_precision_and_reports_errors_in_one_line(tmp_path, capsys):
     small, large = tmp_path / 'small.pt', tmp_path / 'large.pt'
     save_weights(small, mrda.student(2, n_blocks=2).half())
     assert grow_weights.main([str(small), str(large), '--n_blocks', '3']) == 0

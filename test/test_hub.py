@@ -1,4 +1,4 @@
-"""torch.hub loads students into a process that has other modules of the same names, and leaves those untouched."""
+"""torch.hub loads students into a process with other modules of the same names, without affecting them."""
 import importlib.util
 import json
 import subprocess
@@ -16,7 +16,7 @@ from upscale import load
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHERS = 'model', 'data', 'utility', 'loss', 'photo', 'store'
-# A program of somebody else's: its modules have the names of this project's rooms.
+# Another program, whose modules have the names of this project's rooms.
 PROGRAM = """
 import copy, io, json, sys
 import data, loss, model, photo, store, utility
@@ -57,7 +57,7 @@ print(json.dumps({
 
 @pytest.fixture(scope='module')
 def other(tmp_path_factory):
-    """The folder of somebody else's program after it has run, with what it printed."""
+    """The folder of the other program after it has run, with its output."""
     folder = tmp_path_factory.mktemp('elsewhere')
     for name in OTHERS:
         (folder / name).mkdir()
@@ -73,7 +73,7 @@ def other(tmp_path_factory):
     return folder, json.loads(run.stdout.splitlines()[-1])
 
 
-def test_modules_of_the_same_names_stay_untouched(other):
+def test_modules_with_the_same_names_are_not_affected(other):
     _, said = other
     assert said['untouched'] and said['theirs'] == [f'another {name}' for name in OTHERS]
     assert said['submodule'] == 'another degradation'
@@ -88,7 +88,7 @@ def test_pretrained_students_equal_upscale(other, key, weights):
     assert found.shape == wanted.shape and np.abs(found.clip(0, 1) - wanted).max() < 1e-5
 
 
-def test_networks_with_random_weights_have_the_sizes_asked_for(other):
+def test_networks_with_random_weights_have_the_requested_sizes(other):
     folder, _ = other
     results = np.load(folder / 'results.npz')
     assert results['mrda'].shape == (2, 3, 27, 36) and results['kdsr'].shape == (2, 3, 18, 24)
@@ -96,7 +96,7 @@ def test_networks_with_random_weights_have_the_sizes_asked_for(other):
     assert np.abs(results['fresh'] - results['shipped']).max() > 1e-3
 
 
-def test_networks_are_copied_saved_and_trained_like_any_other(other):
+def test_networks_can_be_copied_saved_and_trained(other):
     _, said = other
     assert said['saved'] and said['copied'] and said['one_class'] and said['trained']
 
@@ -114,7 +114,7 @@ def test_batches_are_super_resolved_image_by_image():
     lq = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         assert torch.allclose(network(lq), torch.cat([network(lq[:1]), network(lq[1:])]), atol=1e-5)
-        assert network(torch.full((1, 3, 5, 4), 0.25)).unique().tolist() == [0.25]  # plain images stay plain
+        assert network(torch.full((1, 3, 5, 4), 0.25)).unique().tolist() == [0.25]  # flat images stay flat
     assert network.student.state_dict().keys() == mrda.student(2, 1).state_dict().keys()
 
 

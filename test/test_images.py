@@ -1,4 +1,4 @@
-"""Every kind of image is read right, written back as what it was, or refused by name."""
+"""Every kind of image is read correctly and written back as the same kind, or refused with its name."""
 import io
 import os
 import struct
@@ -76,7 +76,7 @@ def test_transparent_colour(tmp_path):
 
 
 def test_cmyk(tmp_path):
-    """Ink is not light: white paper is white, full black ink is black, cyan is cyan."""
+    """CMYK is subtractive: no ink is white, full black ink is black, cyan is cyan."""
     inks = np.zeros((16, 48, 4), np.uint8)
     inks[:, 16:32, 3] = 255
     inks[:, 32:, 0] = 255
@@ -116,7 +116,7 @@ def test_16_bit_gray_with_alpha(tmp_path):
 
 @pytest.mark.parametrize('options', [{'photometric': 'miniswhite'}, {'photometric': 'minisblack', 'dtype': np.int16},
                                      {'photometric': 'minisblack', 'dtype': np.float32}])
-def test_tiff_that_would_be_read_wrongly_is_refused(tmp_path, options):
+def test_unsupported_tiff_is_refused(tmp_path, options):
     options = dict(options)
     tifffile.imwrite(tmp_path / 'd.tif', DEEP[..., 0].astype(options.pop('dtype', np.uint16)), **options)
     with pytest.raises(UserError, match=r'd\.tif'):
@@ -168,7 +168,7 @@ def test_truncated(tmp_path, name, part):
 
 
 @pytest.mark.parametrize('deep', [False, True])
-def test_every_flipped_bit_of_png_pixels_is_seen(tmp_path, deep):
+def test_every_flipped_bit_of_png_pixels_is_detected(tmp_path, deep):
     path = png_16(tmp_path / 'f.png', DEEP, 6) if deep else save(tmp_path / 'f.png', RGB)
     data = path.read_bytes()
     for position in range(60, len(data) - 20, len(data) // 40):
@@ -185,8 +185,8 @@ def test_bad_files(tmp_path):
     data = bytearray(save(tmp_path / 'ok.png', RGB).read_bytes())
     data[len(data) // 2] ^= 16
     (tmp_path / 'flipped.png').write_bytes(data)
-    for name, reason in (('empty.png', 'empty'), ('text.jpg', 'no image of a known kind'), ('dangling.png', 'link'),
-                         ('folder.png', 'no regular file'), ('flipped.png', 'cannot be read'),
+    for name, reason in (('empty.png', 'empty'), ('text.jpg', 'not an image of a'), ('dangling.png', 'link'),
+                         ('folder.png', 'not a regular file'), ('flipped.png', 'cannot be read'),
                          ('gone.png', 'no such file')):
         for read in (read_rgb, read_photo):
             with pytest.raises(UserError, match=rf'{name}.*{reason}'):
@@ -194,7 +194,7 @@ def test_bad_files(tmp_path):
 
 
 @pytest.mark.parametrize('side', [8001, 12000, 65000])
-def test_huge_is_refused_from_its_header(tmp_path, side):
+def test_huge_image_is_refused_from_its_header(tmp_path, side):
     header = png_chunk(b'IHDR', struct.pack('>2I5B', side, side, 8, 2, 0, 0, 0))
     (tmp_path / 'huge.png').write_bytes(b'\x89PNG\r\n\x1a\n' + header + png_chunk(b'IDAT', zlib.compress(b'0' * 99)))
     for read in (read_rgb, read_size):
@@ -203,7 +203,7 @@ def test_huge_is_refused_from_its_header(tmp_path, side):
 
 
 @pytest.mark.parametrize('depth', [1, 2, 4, 8])
-def test_transparent_gray_of_few_bits(tmp_path, depth):
+def test_transparent_gray_below_8_bits(tmp_path, depth):
     levels = np.arange(64).reshape(8, 8) % 2 ** depth                                # (8, 8)
     bits = np.unpackbits(levels.astype(np.uint8)[..., None], axis=2)[..., 8 - depth:].reshape(8, -1)
     rows = b''.join(b'\0' + row.tobytes() for row in np.packbits(bits, axis=1))

@@ -1,4 +1,4 @@
-"""Tiles and the self-ensemble change nothing but how a result is computed."""
+"""Tiles give the result of the whole image; the self-ensemble is equivariant."""
 import os
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from model import kdsr, mrda
 from model.inference import OVERLAP, TILE, in_tiles, reach, represent, self_ensemble, super_resolve, whole
 from utility import UserError, out_of_memory
 
-# Upscales by the student with all memory, then with less and less of it until the whole image no longer fits.
+# Upscales by the student with all memory, then with less and less until the whole image does not fit.
 SHORTAGE = """
 import resource
 import torch
@@ -40,7 +40,7 @@ for mib in range(400, 0, -20):
 """
 
 
-def test_tiles_equal_the_whole_where_the_overlap_covers_the_receptive_field():
+def test_tiles_equal_the_whole_image_if_the_overlap_covers_the_receptive_field():
     net = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)], nn.Upsample(scale_factor=3)).double()
     lq = torch.rand(1, 3, 41, 29, dtype=torch.double)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_tiles_equal_the_whole_where_the_overlap_covers_the_receptive_field():
         assert not in_tiles(net, lq, 3, tile=10, overlap=2).allclose(whole, atol=1e-12)
 
 
-def test_self_ensemble_of_an_equivariant_map_is_the_map():
+def test_self_ensemble_of_an_equivariant_map_changes_nothing():
     lq, up = torch.rand(1, 3, 5, 7), torch.rand(1, 3, 10, 14)
     upsample = nn.Upsample(scale_factor=2)
     assert self_ensemble(lambda lq, up, hr: upsample(lq) + up, lq, up, None).allclose(upsample(lq) + up)
@@ -64,7 +64,7 @@ def test_self_ensemble_is_equivariant():
 
 
 class Scarce:
-    """Upscales by nearest neighbours where the image has at most `most` pixels; above, memory runs out as `error`."""
+    """Upscales by nearest neighbours images of at most `most` pixels; otherwise raises `error`, out of memory."""
 
     def __init__(self, most, error):
         self.most, self.error, self.sides = most, error, []
@@ -78,7 +78,7 @@ class Scarce:
 
 @pytest.mark.parametrize('error', [MemoryError(), torch.cuda.OutOfMemoryError('CUDA out of memory'),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
-def test_where_memory_runs_out_tiles_are_halved(error):
+def test_tiles_are_halved_when_out_of_memory(error):
     assert out_of_memory(error)
     lq = torch.rand(1, 3, 590, 600)
     scarce = Scarce(160 * 160, error)
@@ -87,10 +87,10 @@ def test_where_memory_runs_out_tiles_are_halved(error):
     assert max(scarce.sides[4:]) <= 64 + 2 * OVERLAP
     scarce = Scarce(115 * 115, error)
     assert torch.equal(in_tiles(scarce, lq[..., :120, :120], 2), Scarce(10 ** 9, error)(lq[..., :120, :120]))
-    assert scarce.sides[:2] == [120, 64 + OVERLAP]                        # larger tiles would be the whole again
+    assert scarce.sides[:2] == [120, 64 + OVERLAP]                        # larger tiles would be the whole image again
 
 
-def test_tiles_that_are_done_are_not_done_again():
+def test_finished_tiles_are_not_repeated():
     parts = []
 
     def compute(part):
@@ -103,14 +103,14 @@ def test_tiles_that_are_done_are_not_done_again():
     assert parts == [(64, 64)] * 3 + [(32, 32)] * 8
 
 
-def test_too_little_memory_is_told_with_sizes():
-    with pytest.raises(UserError, match=r'^memory runs out on an image of 300x290 pixels, even in tiles of 32x32; .+$'):
+def test_out_of_memory_is_reported_with_sizes():
+    with pytest.raises(UserError, match=r'^out of memory on an image of 300x290 pixels, even in tiles of 32x32; .+$'):
         in_tiles(Scarce(9, MemoryError()), torch.rand(1, 3, 290, 300), 2)
     with pytest.raises(UserError, match='image of 9x8 pixels'):
         whole(Scarce(9, MemoryError()), torch.rand(1, 3, 8, 9))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
+def test_other_errors_are_not_treated_as_out_of_memory():
     for compute in (lambda error: in_tiles(Scarce(9, error), torch.rand(1, 3, 90, 90), 2),
                     lambda error: whole(Scarce(9, error), torch.rand(1, 3, 90, 90))):
         with pytest.raises(RuntimeError, match='sizes do not fit'):
@@ -118,8 +118,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='limits of memory are not kept elsewhere')
-def test_a_real_shortage_changes_nothing_but_rounding():
-    # Memory that is freed goes back at once, so that what is used at the limit's setting is what is needed.
+def test_real_memory_limit_changes_only_rounding():
+    # Freed memory is returned at once, so that the limit is set above what is really needed.
     environment = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_ARENA_MAX': '1'}
     done = subprocess.run([sys.executable, '-c', SHORTAGE], cwd=Path(__file__).parent.parent, env=environment,
                           capture_output=True, text=True, timeout=100)
@@ -133,7 +133,7 @@ ENCODERS = {'mrda': lambda: mrda.student(2, 1), 'kdsr': lambda: kdsr.student(2, 
 
 @pytest.mark.parametrize('family', ENCODERS)
 @pytest.mark.parametrize('size', [(49, 70), (5, 3)])
-def test_the_representation_in_tiles_is_that_of_the_whole(family, size):
+def test_representation_in_tiles_equals_that_of_the_whole_image(family, size):
     encoder, lq = ENCODERS[family]().encoder.double().requires_grad_(False), torch.rand(2, 3, *size).double()
     expected = encoder(lq)[0]
     for tile in (None, 32, 36):
@@ -141,7 +141,7 @@ def test_the_representation_in_tiles_is_that_of_the_whole(family, size):
     assert not represent(encoder, lq[..., :-1], 32).allclose(expected, rtol=1e-5, atol=1e-7)
 
 
-def test_representation_where_memory_runs_out():
+def test_representation_when_out_of_memory():
     encoder = mrda.student(2, 1).encoder.requires_grad_(False)
     lq, forward, sides = torch.rand(1, 3, 120, 200), encoder.E[0].forward, []
 
@@ -155,7 +155,7 @@ def test_representation_where_memory_runs_out():
     assert represent(encoder, lq).allclose(expected, rtol=1e-5) and sides[:3] == [200, 140, 76]
 
 
-def test_what_a_network_can_see_is_counted():
+def test_receptive_field_is_computed_correctly():
     student = mrda.student(4, 1)
     assert reach(student.encoder.E) == (11, 4)
     seen = _seen(student.G, student.encoder(torch.rand(1, 3, 8, 8))[0], 25)
@@ -163,7 +163,7 @@ def test_what_a_network_can_see_is_counted():
 
 
 def _seen(network, rep, side):
-    """How far from the middle pixel of lq its block in sr still changes with lq."""
+    """Largest distance from the centre pixel of lq at which lq affects its block in sr."""
     network, rep = network.double(), rep.detach().double()
     lq = torch.rand(1, 3, side, side).double().requires_grad_()
     middle, s = side // 2, 4
@@ -173,9 +173,9 @@ def _seen(network, rep, side):
 
 
 @pytest.mark.parametrize('gain', [1, pytest.param(1.7, marks=pytest.mark.slow)])
-def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
-    """Within a tenth of a level, although the overlap covers half of what 27 blocks can see; also where all blocks
-    do more than at random, so that the image spreads further."""
+def test_tiles_equal_the_whole_image_on_a_full_size_network(gain):
+    """Within a tenth of a level, although the overlap covers half of the receptive field of 27 blocks; also with blocks
+    stronger than at initialisation."""
     student = mrda.student(4).requires_grad_(False)
     for block in student.G.body[0].body:
         for conv in (block.conv1, block.conv2, block.da_conv1.kernel[2], block.da_conv2.kernel[2]):
@@ -187,7 +187,7 @@ def test_tiles_equal_the_whole_on_a_network_of_full_size(gain):
     assert (expected.amax() - expected.amin()) > 0.1
 
 
-def test_tiles_of_an_ensemble_equal_the_whole():
+def test_tiles_with_self_ensemble_equal_the_whole_image():
     student, lq = mrda.student(2, 1).requires_grad_(False), torch.rand(1, 3, 50, 33)
     expected = self_ensemble(lambda lq: student(lq)[0], lq)
     assert super_resolve(student, lq, 2, ensemble=True).allclose(expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""log.jsonl: valid JSON, one row a step, none twice however a run is stopped; TensorBoard with --tensorboard."""
+"""log.jsonl: valid JSON, one row per step, none twice after an interruption; TensorBoard with --tensorboard."""
 import importlib.util
 import json
 import math
@@ -35,7 +35,7 @@ WHOLE = [('step', 1, 1), ('step', 1, 2), ('step', 1, 3), ('epoch', 1, 3), ('test
 
 
 def make(folder, is_rank0=True, **more):
-    """A Journal of a run with 3 batches an epoch."""
+    """A Journal of a run with 3 batches per epoch."""
     args = SimpleNamespace(stage=1, test_every=3, rgb_range=1, test_only=False, tensorboard=False, **more)
     folder.mkdir(exist_ok=True)
     return Journal(args, Run(folder, 1, is_rank0), torch.device('cpu'))
@@ -52,13 +52,13 @@ def write_all(journal):
 @pytest.mark.parametrize('position, kept', [((0, 0), 0), ((0, 2), 2), ((0, 3), 3), ((1, 0), 5), ((1, 1), 6),
                                             ((1, 3), 8), ((2, 0), 10),
                                             ((1, 0, False), 4), ((1, 2, False), 7), ((2, 0, False), 9)])
-def test_rows_after_the_position_go_and_come_once(tmp_path, position, kept):
+def test_rows_after_the_position_are_dropped_and_written_once(tmp_path, position, kept):
     journal = make(tmp_path)
     write_all(journal)
     assert places(rows(tmp_path)) == WHOLE
     journal.test(None, {'Set5': {'psnr_y': 30.0, 'ssim_y': 0.9}})
     with open(journal.path, 'a') as file:
-        file.write('{"kind": "step", "epo')            # torn by a full disk
+        file.write('{"kind": "step", "epo')            # incomplete because of a full disk
     journal.begin(*position)
     assert places(rows(tmp_path)) == [*WHOLE[:kept], ('test', None, None)]
 
@@ -109,7 +109,7 @@ def test_missing_tensorboard_is_reported_before_anything_starts(cli, monkeypatch
 
 
 @needs_tensorboard
-def test_curves_and_a_picture_per_test(cli):
+def test_tensorboard_has_curves_and_an_image_per_test(cli):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     assert cli('--stage', 1, '--epochs_sr', 1, '--tensorboard') == 0
     assert cli('--stage', 1, '--epochs_sr', 2, '--tensorboard') == 0      # resumes
@@ -123,7 +123,7 @@ def test_curves_and_a_picture_per_test(cli):
     assert events.Images(tag)[0].height <= SIDE and events.Images(tag)[0].width <= 3 * SIDE
 
 
-def test_a_run_of_the_other_family_is_refused_by_name(cli, capsys):
+def test_run_of_the_other_family_is_refused(cli, capsys):
     same = '--stage', 3, '--save', 'mine'
     assert cli(*same, '--model', 'kdsr', '--n_resblocks', 1, '--epochs_sr', 1) == 0
     assert cli(*same, '--pre_train_meta', 'none.pt', '--accept_changes') == 2

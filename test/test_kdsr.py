@@ -62,13 +62,13 @@ def test_shapes(scale):
         assert sr.shape == hr.shape and feature.shape == (2, 32)
 
 
-def test_the_cue_holds_every_pixel_of_the_pair_once():
+def test_cue_contains_every_pixel_of_the_pair_once():
     lq, hr = torch.rand(1, 3, 4, 5), torch.rand(1, 3, 8, 10)
     cue = kdsr.PairCue(2)(lq, None, hr)
     assert torch.equal(cue[:, :3], lq) and torch.equal(F.pixel_shuffle(cue[:, 3:], 2), hr)
 
 
-def test_the_student_never_looks_at_the_cue_and_the_teacher_does():
+def test_student_ignores_the_cue_and_the_teacher_uses_it():
     lq, cues = torch.rand(1, 3, 6, 6), torch.rand(2, 1, 15, 6, 6)
     teacher, student = (goldens.fill(make(2, **TOY)) for make in ROLES.values())
     assert torch.equal(student(lq, cues[0])[0], student(lq)[0])
@@ -76,7 +76,7 @@ def test_the_student_never_looks_at_the_cue_and_the_teacher_does():
 
 
 @pytest.mark.parametrize('make', ROLES.values())
-def test_every_trained_weight_gets_a_gradient_and_the_means_stay(make):
+def test_every_trained_weight_has_a_gradient_and_mean_shifts_are_frozen(make):
     net = make(2, **TOY)
     sr, feature = net(torch.rand(2, 3, 8, 8), torch.rand(2, 15, 8, 8))
     (sr.square().mean() + feature.square().mean()).backward()
@@ -86,7 +86,7 @@ def test_every_trained_weight_gets_a_gradient_and_the_means_stay(make):
         f'G.{sign}_mean.{kind}' for sign in ('sub', 'add') for kind in ('weight', 'bias')}
 
 
-def test_files_round_trip_and_those_of_another_network_are_refused(tmp_path):
+def test_weights_round_trip_and_those_of_another_network_are_refused(tmp_path):
     net, other = kdsr.student(2, **TOY), kdsr.student(2, **TOY)
     save_weights(tmp_path / 'w.pt', net)
     weights = load_weights(tmp_path / 'w.pt')
@@ -136,7 +136,7 @@ def folder(run):
 
 
 def means(run):
-    """{term: its mean in each epoch} as the log has it, for three batches an epoch."""
+    """{term: its mean in each epoch} from the log, with three batches per epoch."""
     lines = re.findall(r'^\[3/3\] (.*?)  [\d.]+ images/s', (folder(run) / 'log.txt').read_text(), re.M)
     return [{name: float(value) for name, value in re.findall(r'(\w[\w ]*): ([\d.]+)', line)} for line in lines]
 
@@ -152,7 +152,7 @@ def test_teacher_then_student_then_test_and_own_photos(cli, library, capsys):
     assert cli('--stage', 4, '--save', 'K_stage4', '--epochs_encoder', 1, '--save_models') == 0
     assert "the teacher's SR network" in capsys.readouterr().out                        # found by the name of the run
     first, last = (load_weights(folder('K_stage4') / 'model' / f'model_ST_{epoch}.pt') for epoch in (1, 2))
-    for key, tensor in first.items():  # at first G is the teacher's, and the encoder is fresh and learns alone
+    for key, tensor in first.items():  # first G is the teacher's, and only the newly initialised encoder is trained
         assert key.startswith('E_st.') or torch.equal(tensor, teacher[key]), key
     assert not torch.equal(first['G.head.0.weight'], last['G.head.0.weight'])
     encoder, whole = means('K_stage4')
@@ -164,7 +164,7 @@ def test_teacher_then_student_then_test_and_own_photos(cli, library, capsys):
     assert sorted(path.name for path in Path('out').iterdir()) == ['a_x2.png', 'b_x2.png']
 
 
-def test_without_encoder_epochs_the_whole_student_learns_from_the_start(cli):
+def test_without_encoder_epochs_the_whole_student_is_trained_from_the_start(cli):
     assert cli('--stage', 'all', '--epochs_encoder', 0, '--epochs_sr', 1) == 0
     assert [set(epoch) for epoch in means('kdsr_stage4')] == [{'loss', 'SR', 'KL', 'feature L1'}]
     teacher, student = (load_weights(folder(run) / 'model' / f'model_{name}_last.pt')
@@ -173,7 +173,7 @@ def test_without_encoder_epochs_the_whole_student_learns_from_the_start(cli):
 
 
 @pytest.mark.parametrize('encoder_epochs', [0, 1])
-def test_stage_4_adds_the_kl_and_only_reports_the_feature_l1(encoder_epochs):
+def test_stage_4_minimises_the_kl_and_only_logs_the_feature_l1(encoder_epochs):
     args = option.parse(['--stage', '4', *SMALL, '--epochs_encoder', str(encoder_epochs)])
     stage, hr = Stage4(args), torch.rand(2, 3, 24, 24)
     stage.begin_epoch(1)
@@ -187,7 +187,7 @@ def test_stage_4_adds_the_kl_and_only_reports_the_feature_l1(encoder_epochs):
     losses['loss'].sum().backward()
     assert all(p.grad is None for p in stage.teacher.parameters())
     still = {name for name, p in stage.student.named_parameters() if p.requires_grad and p.grad is None}
-    # compress comes after the distilled feature, so it learns with the SR network
+    # compress comes after the distilled feature, so it is trained with the SR network
     assert {name.split('.')[1] if name.startswith('E_st') else name.split('.')[0] for name in still} == (
         {'compress', 'G'} if encoder_epochs else set())
 
@@ -195,14 +195,14 @@ def test_stage_4_adds_the_kl_and_only_reports_the_feature_l1(encoder_epochs):
 @pytest.mark.parametrize('flags, said', [
     (['--stage', 1], 'stages 3, 4, 5'), (['--stage', 2], 'stages 3, 4, 5'), (['--stage', 4], 'stage3'),
     (['--stage', 3, '--n_resblocks', 0], '--n_resblocks'), (['--stage', 3, '--n_blocks', 0], '--n_blocks')])
-def test_bad_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
+def test_wrong_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
     assert cli(*flags) == 2
     captured = capsys.readouterr().err
     assert said in captured and captured.count('\n') == 1 and captured.startswith('error: ')
     assert not Path('experiment').exists()
 
 
-def test_there_is_no_meta_learning_network_and_the_seed_decides():
+def test_no_meta_learning_network_and_the_seed_determines_initialisation():
     args = option.parse(['--stage', '3', *SMALL])
     cue, mln = build_cue(args)
     assert mln is None and not list(cue.parameters())
@@ -246,14 +246,14 @@ TEST_SCRIPTS = {
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the scripts whose main.py prints how it was called."""
+    """A copy of the scripts with a main.py that prints its arguments."""
     shutil.copytree(ROOT / 'scripts', tmp_path / 'scripts')
     (tmp_path / 'main.py').write_text('import json, sys\nprint(json.dumps(sys.argv[1:]))\n')
     return tmp_path
 
 
 def handed(tree, script, *flags, **environment):
-    """The options that a script hands to main.py."""
+    """The options that a script passes to main.py."""
     path = next((tree / 'scripts').rglob(f'{script}.sh'))
     run = subprocess.run([shutil.which('sh'), path, *flags], cwd=tree.parent, text=True, capture_output=True,
                          env={'PYTHON': sys.executable, **environment})
@@ -262,12 +262,12 @@ def handed(tree, script, *flags, **environment):
 
 
 def earlier(args, stage, name):
-    """Where a run looks first for the weights of an earlier stage."""
+    """The first path that a run tries for the weights of an earlier stage."""
     return run_folder(run_names(args, stage)[0], args) / 'model' / f'{name}_last.pt'
 
 
 @pytest.mark.parametrize('script', [*TRAIN_SCRIPTS, *TEST_SCRIPTS])
-def test_scripts_hand_over_the_published_values(tree, script):
+def test_scripts_pass_the_published_values(tree, script):
     args, expected = handed(tree, script), {**TRAIN_SCRIPTS, **TEST_SCRIPTS}[script]
     assert {name: getattr(args, name) for name in expected} == expected
     assert handed(tree, script, '--seed', '7', N_GPUS='3', DIR_DATA='/my data').__dict__ == {
@@ -275,7 +275,7 @@ def test_scripts_hand_over_the_published_values(tree, script):
 
 
 @pytest.mark.parametrize('kind', ['iso_KDSRsMx4', 'iso_KDSRsLx4', 'anisonoise_KDSRsMx4'])
-def test_each_script_finds_what_the_one_before_wrote(tree, kind):
+def test_each_script_finds_the_weights_of_the_one_before(tree, kind):
     teacher, student = (handed(tree, f'main_{kind}_stage{stage}') for stage in (3, 4))
     assert student.pre_train_TA == student.pre_train_ST == '.'
     assert earlier(student, 3, 'model_TA') == run_folder(teacher.run_name, teacher) / 'model' / 'model_TA_last.pt'

@@ -42,7 +42,7 @@ def epoch(train, number, first=0):
     return torch.stack(list(train))
 
 
-def test_any_number_of_workers_and_any_interruption(files, tmp_path):
+def test_batches_do_not_depend_on_workers_or_interruptions(files, tmp_path):
     cache = PixelCache(tmp_path / 'cache')
     alone, two = loader(files), loader(files, 2, cache.read)
     first, second = epoch(alone, 1), epoch(alone, 2)
@@ -50,13 +50,13 @@ def test_any_number_of_workers_and_any_interruption(files, tmp_path):
     assert torch.equal(epoch(two, 1), first) and torch.equal(epoch(two, 2), second)
     assert torch.equal(epoch(two, 1, 4), first[4:])
     two.batch_sampler.start(1)
-    next(iter(two))                                       # an epoch given up half-way leaves nothing behind
+    next(iter(two))                                       # an abandoned epoch has no effect
     assert torch.equal(epoch(two, 2), second)
     assert not torch.equal(epoch(loader(files, seed=2), 1), first)
 
 
 class Trap:
-    """Reads like read_rgb, but what happens at the file `name` is `action`."""
+    """Reads like read_rgb, but calls `action` at the file `name`."""
 
     def __init__(self, name, action):
         self.name, self.action = name, action
@@ -79,7 +79,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize('action,words', [(sleep, 'takes more than 1 s'), (die, 'ended from outside')])
+@pytest.mark.parametrize('action,words', [(sleep, 'takes more than 1 s'), (die, 'a data loader worker was killed')])
 def test_worker_that_hangs_or_dies(files, action, words):
     before, start = signal.getsignal(signal.SIGCHLD), time.monotonic()
     train = loader(files, 2, Trap(files[3].name, action), patience=1)
@@ -93,17 +93,17 @@ def test_worker_that_hangs_or_dies(files, action, words):
     assert signal.getsignal(signal.SIGCHLD) == before
 
 
-def test_slow_worker_is_waited_for_with_one_line(files, monkeypatch, capsys):
+def test_slow_worker_is_reported_once(files, monkeypatch, capsys):
     monkeypatch.setattr('data.loader.LOOK', 0.2)
     monkeypatch.setattr('data.loader.SLOW', 0.5)
     slow = loader(files, 1, Trap(files[3].name, nap), batches=2, patience=9)
     assert torch.equal(epoch(slow, 1), epoch(loader(files, batches=2), 1))
     lines = capsys.readouterr().err.splitlines()
     assert lines and all(files[3].name in line and '--data_timeout allows 9 s' in line for line in lines)
-    assert len(lines) <= 2                                # once for each batch that waited
+    assert len(lines) <= 2                                # once for each batch that was waited for
 
 
-def test_a_signal_is_heard_while_a_disk_does_not_answer(files):
+def test_signal_is_handled_while_a_disk_does_not_respond(files):
     class Stop(BaseException):
         pass
 
@@ -118,7 +118,7 @@ def test_a_signal_is_heard_while_a_disk_does_not_answer(files):
     assert time.monotonic() - start < 10 and not multiprocessing.active_children()
 
 
-def test_a_disk_that_stops_answering_costs_nothing_that_was_trained(cli, monkeypatch, capsys):
+def test_disk_that_stops_responding_loses_no_training(cli, monkeypatch, capsys):
     reads = []
 
     def read(path):
@@ -134,7 +134,7 @@ def test_a_disk_that_stops_answering_costs_nothing_that_was_trained(cli, monkeyp
     assert list(Path('experiment/stage1_x2_bicubic_iso/model').glob('state_0_*.pt'))
 
 
-def test_workers_that_never_start_are_given_up(files, monkeypatch):
+def test_workers_that_never_start_time_out(files, monkeypatch):
     monkeypatch.setattr('data.loader._init_worker', asleep)
     with pytest.raises(Unavailable, match='starting the processes that load training images takes more than 1 s'):
         list(loader(files, 1, patience=1))
@@ -152,18 +152,18 @@ def test_batches_through_pipes_are_the_same(files):
     assert batches.dtype == torch.uint8 and torch.equal(batches, epoch(loader(files), 1))
 
 
-def test_little_shared_memory_is_seen_beforehand(monkeypatch):
+def test_small_shared_memory_is_detected_beforehand(monkeypatch):
     monkeypatch.setattr('data.loader.SHARED', '/')
     usage = shutil._ntuple_diskusage(10 ** 9, 0, 64 * 2 ** 20)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
-    batch = 64 * 3 * 256 ** 2                             # the paper's: 64 patches, 4 times 64 pixels wide
+    batch = 64 * 3 * 256 ** 2                             # the paper's: 64 patches of 4 times 64 pixels
     assert shared_memory_fits(batch, 1) == (True, True, '') == shared_memory_fits(batch, 0)
     possible, fits, text = shared_memory_fits(batch, 4)
     assert possible and not fits and '67,108,864 bytes free' in text and '--shm-size' in text
     assert shared_memory_fits(batch // 2, 1, ranks=4)[1] is False
 
 
-def test_without_shared_memory_the_main_process_loads(monkeypatch):
+def test_without_shared_memory_the_main_process_loads_images(monkeypatch):
     def refuse():
         raise OSError(38, 'Function not implemented')
     monkeypatch.setattr(multiprocessing, 'Lock', refuse)
@@ -193,7 +193,7 @@ def test_no_worker_outlives_a_killed_training(files, method):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_image_that_vanishes_during_training(files, workers):
+def test_image_removed_during_training_is_one_line(files, workers):
     train = loader(files, workers)
     files[3].unlink()
     with pytest.raises(UserError) as error:

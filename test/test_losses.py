@@ -1,4 +1,4 @@
-"""The --loss syntax, what losses with networks inside keep, and the distillation terms."""
+"""The syntax of --loss, losses with networks inside, and the distillation terms."""
 import goldens
 import pytest
 import torch
@@ -25,7 +25,7 @@ class Features(nn.Module):
 
 
 class Learned(nn.Module):
-    """A loss that learns how much it counts."""
+    """A loss with a trained weight."""
     keeps_state = True
 
     def __init__(self):
@@ -46,7 +46,7 @@ def pair():
     return torch.rand(2, 3, 8, 8, requires_grad=True), torch.rand(2, 3, 8, 8)
 
 
-def test_weighted_sum_of_terms_and_each_of_them_by_name():
+def test_loss_is_the_weighted_sum_of_named_terms():
     sr, hr = pair()
     for text in '1*L1', 'L1', '0.5*L1+0.5*L1':
         assert Loss(text)(sr, hr) == {'loss': F.l1_loss(sr, hr)}
@@ -83,7 +83,7 @@ def test_network_in_a_loss_is_frozen_and_in_no_state_dict():
     assert all(tensor.is_meta for tensor in (*loss.to('meta').parameters(), *loss.buffers()))
 
 
-def test_loss_that_asks_for_it_keeps_its_state():
+def test_loss_with_keeps_state_is_saved():
     loss = Loss('L1+Learned')
     assert list(loss.state_dict()) == ['terms.Learned.scale'] and loss.terms['Learned'].scale.requires_grad
 
@@ -103,12 +103,12 @@ def test_every_stage_logs_each_term_and_saves_none_of_its_networks(number):
     assert all(p.grad is not None for p in stage.trained.parameters() if p.requires_grad)
 
 
-def test_distillation_goldens():
+def test_distillation_matches_goldens():
     golden = goldens.load('mrda')
     assert goldens.close(kl_divergence(golden['st_fea'], golden['ta_fea'], 0.15), golden['kd_kl'])
     assert goldens.close(F.l1_loss(golden['st_fea'], golden['ta_fea']), golden['kd_l1'])
 
 
-def test_divergence_of_equals_is_zero():
+def test_divergence_of_equal_features_is_zero():
     feature = torch.randn(3, 8)
     assert kl_divergence(feature, feature, 0.15).abs() < 1e-6

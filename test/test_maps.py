@@ -1,4 +1,4 @@
-"""Maps of what an encoder says: projection and silhouette are right, and the command draws what it is asked for."""
+"""Maps of an encoder's features: projection and silhouette are correct, and the command draws the requested grid."""
 import builtins
 import csv
 import importlib
@@ -52,7 +52,7 @@ STUDENT = ['--stage', 4, '--pre_train_ST', 'student.pt']
 
 
 def slow_silhouette(features, labels):
-    """Rousseeuw's definition, written down plainly."""
+    """Rousseeuw's definition, implemented directly."""
     scores = []
     for i, own in enumerate(labels):
         distance = np.sqrt(((features - features[i]) ** 2).sum(1))
@@ -66,23 +66,23 @@ def slow_silhouette(features, labels):
     return np.mean(scores)
 
 
-def test_silhouette_is_rousseeuws(clusters):
+def test_silhouette_equals_the_definition(clusters):
     assert maps.silhouette(*clusters) == pytest.approx(slow_silhouette(*clusters), abs=1e-12)
 
 
-def test_silhouette_is_scikit_learns(clusters):
+def test_silhouette_equals_scikit_learn(clusters):
     metrics = pytest.importorskip('sklearn.metrics', reason='scikit-learn is not installed')
     assert maps.silhouette(*clusters) == pytest.approx(metrics.silhouette_score(*clusters), abs=1e-12)
 
 
-def test_silhouette_knows_apart_from_mixed():
+def test_silhouette_is_high_for_separated_and_low_for_mixed_clusters():
     apart = np.array([[0.0], [0.1], [9.0], [9.1]])
     assert maps.silhouette(apart, [0, 0, 1, 1]) > 0.95 > 0 > maps.silhouette(apart, [0, 1, 0, 1])
     assert maps.silhouette(np.zeros((4, 2)), [0, 0, 1, 1]) == 0
     assert np.isnan(maps.silhouette(apart, [0, 0, 0, 0]))
 
 
-def test_components_are_where_the_variance_is():
+def test_principal_components_follow_the_variance():
     rng = np.random.default_rng(5)
     turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     hidden = rng.normal(size=(400, 6)) * [9, 4, 1, 0.5, 0.1, 0.1]
@@ -95,7 +95,7 @@ def test_components_are_where_the_variance_is():
     assert maps.principal(np.ones((3, 1)))[0].shape == (3, 2)  # fewer dimensions than two, no variance
 
 
-def test_the_map_of_a_student(drawn, without_sklearn):
+def test_map_of_a_student(drawn, without_sklearn):
     status, out, _, rows = drawn(*STUDENT, '--sigmas', '0.4,2', '--kernels', '3/1/45', '--noises', '0,10')
     assert status == 0 and 'Silhouette by degradation' in out and 'requirements-extra.txt' in out
     assert len(rows) == 2 * 3 * 2 and {row['image'] for row in rows} == {'Set2/d', 'Set2/e'}
@@ -108,14 +108,14 @@ def test_the_map_of_a_student(drawn, without_sklearn):
 
 
 
-def test_t_sne_comes_with_scikit_learn(drawn):
+def test_t_sne_needs_scikit_learn(drawn):
     pytest.importorskip('sklearn.manifold', reason='scikit-learn is not installed')
     status, _, _, rows = drawn(*STUDENT, '--sigmas', '0.4,1,2')
     assert status == 0 and len({row['tsne_1'] for row in rows}) == 6
 
 
 @pytest.mark.parametrize('family', ['mrda', 'kdsr'])
-def test_the_map_of_a_teacher(drawn, family):
+def test_map_of_a_teacher(drawn, family):
     if family == 'mrda':
         save_weights('teacher.pt', mrda.teacher(2, 8, 1))
         save_weights('meta.pt', MLN(8, 2))
@@ -129,7 +129,7 @@ def test_the_map_of_a_teacher(drawn, family):
     assert f'{family.upper()} teacher' in out and len(rows) == 4
 
 
-def test_the_range_of_training_is_the_grid_where_none_is_given(drawn):
+def test_default_grid_is_the_range_of_training(drawn):
     _, _, _, rows = drawn(*STUDENT, '--sig_min', 0.5, '--sig_max', 2.5, '--noise', 20)
     assert sorted({float(row['lambda_1']) for row in rows}) == pytest.approx(list(np.linspace(0.5, 2.5, 9)))
     assert {row['noise'] for row in rows} == {'0', '10', '20'}
@@ -140,7 +140,7 @@ def test_the_range_of_training_is_the_grid_where_none_is_given(drawn):
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--stage', 1], 'no degradation encoder'),
     ([*STUDENT, '--sigmas', 2], 'two or more'),
-    ([*STUDENT, '--sigmas', '2,2'], 'each of them once'),
+    ([*STUDENT, '--sigmas', '2,2'], 'two or more different degradations'),
     ([*STUDENT, '--out', 'map.txt'], '.png, .pdf or .svg'),
     ([*STUDENT, '--noises', '0,1,2,3,4,5,6,7,8'], 'at most 8'),
     (['--stage', 4, '--pre_train_ST', 'gone.pt'], 'no such file')])

@@ -25,12 +25,12 @@ def grey(level, size=32):
     return torch.full((1, 3, size, size), level / 255)
 
 
-def test_goldens():
+def test_metrics_match_goldens():
     assert psnr_y(SR, HR, 4) == pytest.approx(GOLDEN['psnr'].item(), abs=1e-4)
     assert ssim_y(SR, HR, 4) == pytest.approx(GOLDEN['ssim'].item(), abs=1e-6)
 
 
-def test_rounding_is_done_inside_and_idempotent():
+def test_metrics_round_their_input():
     rounded = quantize(SR), quantize(HR)
     for metric in (psnr_y, ssim_y):
         assert metric(SR, HR, 4) == pytest.approx(metric(*rounded, 4), abs=1e-12)
@@ -39,7 +39,7 @@ def test_rounding_is_done_inside_and_idempotent():
 
 
 @pytest.mark.parametrize('metric', [psnr_y, ssim_y])
-def test_rgb_range(metric):
+def test_rgb_range_does_not_change_the_scores(metric):
     assert metric(SR * 255, HR * 255, 4, rgb_range=255) == pytest.approx(metric(SR, HR, 4), abs=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_border_is_shaved(metric):
     assert metric(damaged, HR, 3) < metric(HR, HR, 3)
 
 
-def test_ssim_is_the_mean_over_the_valid_area():
+def test_ssim_is_the_mean_over_valid_windows():
     """Wang's formula written out, windows wholly inside the image."""
     weights = np.array([65.738, 129.057, 25.064]) / 255
     sr, hr = (np.tensordot(weights, quantize(image, 255)[0, :, 4:-4, 4:-4].numpy(), 1) + 16
@@ -87,7 +87,7 @@ def test_ssim_is_the_mean_over_the_valid_area():
     assert ssim_y(SR, HR, 4) == pytest.approx(ssim.mean(), abs=1e-9)
 
 
-def test_images_too_small():
+def test_too_small_images_give_nan():
     assert ssim_y(grey(1, 11), grey(2, 11), 0) > 0
     assert math.isnan(ssim_y(grey(1, 18), grey(2, 18), 4))
     assert math.isnan(psnr_y(grey(1, 8), grey(2, 8), 4)) and math.isnan(ssim_y(grey(1, 3), grey(1, 3), 4))
@@ -99,11 +99,11 @@ def test_shapes_must_agree(metric):
         metric(HR, HR[..., :-1], 4)
 
 
-def test_half_precision_results_are_measured_too():
+def test_half_precision_images_can_be_scored():
     assert psnr_y(SR.bfloat16(), HR, 4) == pytest.approx(psnr_y(SR.bfloat16().float(), HR, 4))
 
 
-def test_psnr_of_rgb_is_that_of_the_mean_error_over_pixels_and_channels():
+def test_psnr_rgb_uses_the_mean_error_over_pixels_and_channels():
     a, b = (np.rint(np.clip(image[0].double().numpy(), 0, 1) * 255)[:, 4:-4, 4:-4] for image in (SR, HR))
     assert psnr_rgb(SR, HR, 4) == pytest.approx(10 * math.log10(255 ** 2 / np.mean((a - b) ** 2)), abs=1e-9)
     sr = grey(100)
@@ -112,14 +112,14 @@ def test_psnr_of_rgb_is_that_of_the_mean_error_over_pixels_and_channels():
 
 
 @pytest.mark.parametrize('name', sorted(METRICS.keys() - NETWORKS.keys()))  # those: see test_perceptual.py
-def test_every_metric_says_which_of_two_images_is_closer(name):
+def test_every_metric_ranks_the_closer_image_higher(name):
     closer, farther = (METRICS[name].function(HR + scale * (SR - HR), HR, 4, 1) for scale in (0.5, 1))
     assert (closer > farther) == METRICS[name].higher_is_better and closer != farther
 
 
 @pytest.mark.parametrize(('name', 'title'), [('psnr_y', 'PSNR'), ('ssim_y', 'SSIM'), ('psnr_rgb', 'PSNR-RGB'),
                                              ('lpips', 'LPIPS')])
-def test_metrics_have_names_for_people(name, title):
+def test_metrics_have_display_names(name, title):
     assert table.title(name) == title
 
 
@@ -133,7 +133,7 @@ def tested(cli, capsys):
     return run
 
 
-def test_scores_carry_their_metric_through_every_file(tested, monkeypatch):
+def test_metrics_appear_in_every_file(tested, monkeypatch):
     monkeypatch.setitem(METRICS, 'error', Metric(lambda sr, hr, *_: (sr - hr).abs().mean().item(), '', 5, False))
     status, said = tested('--metrics', 'psnr_y,ssim_y,psnr_rgb,error')
     assert status == 0
@@ -150,14 +150,14 @@ def test_scores_carry_their_metric_through_every_file(tested, monkeypatch):
     assert 'Set2 psnr_rgb' in (run / 'results/protocol_single.csv').read_text()
 
 
-def test_an_unknown_metric_is_refused_with_the_known_ones(tested):
+def test_unknown_metric_is_refused(tested):
     for names, words in (('psnr_y,psnr', "'psnr' is not a metric; choose from psnr_y, ssim_y"),
                          ('psnr_y,psnr_y', 'twice')):
         status, said = tested('--metrics', names)
         assert status == 2 and words in said.err and said.err.count('\n') == 1
 
 
-def test_a_checkpoint_from_before_the_table_of_metrics_is_resumed(cli):
+def test_checkpoint_from_before_metrics_option_resumes(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     path = Path('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
     state = load_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Networks: published names, shapes, counts and outputs; every scale."""
+"""Networks: published keys, shapes, numbers of parameters and outputs, at every scale."""
 import json
 
 import goldens
@@ -32,14 +32,14 @@ def golden():
 
 
 @torch.no_grad()
-def test_mln_golden(golden):
+def test_mln_matches_golden(golden):
     sr, features = goldens.fill(MLN(128, 4))(goldens.smooth('lr', LQ), goldens.smooth('up', UP))
     assert goldens.close(sr, golden['mln_sr'])
     assert goldens.close(features[:, golden['channels']], golden['mln_feat'])
 
 
 @torch.no_grad()
-def test_teacher_and_student_goldens(golden):
+def test_teacher_and_student_match_goldens(golden):
     lq = goldens.smooth('lr', LQ)
     _, features = goldens.fill(MLN(128, 4))(lq)
     for name, net, cue in (('ta', mrda.teacher(4), features), ('st', mrda.student(4), None)):
@@ -66,7 +66,7 @@ def test_rgb_range_only_scales_the_colours():
     assert nets[1].G.sub_mean(lq * 255).allclose(nets[0].G.sub_mean(lq) * 255, atol=1e-4)
 
 
-def test_every_trained_weight_gets_a_gradient():
+def test_every_trained_weight_has_a_gradient():
     net = mrda.student(2, n_blocks=2)
     sr, _ = net(torch.rand(2, 3, 8, 8))
     sr.square().mean().backward()
@@ -75,7 +75,7 @@ def test_every_trained_weight_gets_a_gradient():
 
 
 class Block(nn.Module):
-    """Any block: with so many dynamic convolutions, and dropout."""
+    """A block with a given number of dynamic convolutions, and dropout."""
 
     def __init__(self, n_convs):
         super().__init__()
@@ -95,7 +95,7 @@ def test_blocks_may_have_any_number_of_dynamic_convolutions():
 
 
 def test_recomputed_dropout_gives_the_gradient_of_the_loss():
-    """The block is computed twice, with the same pixels dropped: its gradient is that of the first pass."""
+    """The recomputed block has the same dropout mask, so its gradient is that of the first pass."""
     chain, z = Blocks([Block(1), Block(0)]), torch.rand(1, 4)
     x = torch.rand(1, 4, 5, 5, requires_grad=True)
 
@@ -122,7 +122,7 @@ def test_gradients_are_the_same_whether_activations_are_kept_or_recomputed(make)
     assert gradients[0] and all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_the_option_reaches_the_blocks():
+def test_recompute_option_reaches_the_blocks():
     for text, expected in ('True', True), ('False', False):
         args = parse(['--stage', '4', '--n_blocks', '1', '--n_feats', '8', '--recompute', text])
         assert build(args, 'student').G.body[0].recompute is expected

@@ -1,4 +1,4 @@
-"""--n_colors 1: networks of luma train, resume, test and upscale; colour and gray files of equal luma are the same."""
+"""--n_colors 1: luma networks train, resume, test and upscale; colour and gray files with equal luma are equivalent."""
 import re
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def test_luma_is_rounded_and_keeps_gray():
 
 @pytest.mark.parametrize('model', ['mrda', 'kdsr'])
 @torch.no_grad()
-def test_colour_gets_the_detail_of_the_luma(model):
+def test_colour_gets_the_luma_detail(model):
     args = parse([*SMALL, '--stage', '4', '--model', model, '--n_colors', '1', '--n_resblocks', '1'])
     student = build(args, 'student').eval()
     lq = torch.rand(1, 3, 70, 66)
@@ -109,12 +109,12 @@ def test_colour_gets_the_detail_of_the_luma(model):
     assert torch.allclose(super_resolve(in_colour(student, 2), lq, 2, tile=32), sr, atol=1e-5)
 
 
-def test_a_student_of_three_channels_stays_itself():
+def test_rgb_student_is_not_wrapped():
     student = build(parse([*SMALL, '--stage', '4']), 'student')
     assert in_colour(student, 2) is student
 
 
-def test_test_images_that_are_given_become_luma(cli, library):
+def test_given_test_images_are_converted_to_luma(cli, library):
     assert cli('--stage', 1, *ONE) == 0
     made = ['--dir_data', str(library), *SMALL, *ONE]
     assert program.main([*made, '--stage', '1', '--test_only']) == 0

@@ -1,4 +1,4 @@
-"""Published command lines keep their meaning; stages bring their defaults; every mistake is one line."""
+"""Published command lines keep their meaning; stages set their defaults; every error is one line."""
 import re
 import shlex
 import subprocess
@@ -80,7 +80,7 @@ LINES = [
         --n_resblocks 5 --save 'KDSRsL_iso_test' --noise 0''',
      {'data_test': 'Set5+Set14+B100+Urban100+MANGA109', 'n_feats': 128, 'n_blocks': 28, 'n_resblocks': 5}),
 ]
-BAD = [  # command line after `--stage 2`, a word that the answer has to contain
+BAD = [  # command line after `--stage 2`, text in its error
     ('--noise 0.1', '25.5'), ('--noise -1', '--noise'), ('--noise 256', '0-255 scale'), ('--noise nan', '--noise'),
     ('--sig_min 3 --sig_max 2', '--sig_max 2'), ('--lambda_min 3 --lambda_max 2', '--lambda_max 2'),
     ('--lambda_1 0', '--lambda_1'), ('--batch_size 7', 'even'), ('--batch_size 0', '--batch_size'),
@@ -104,7 +104,7 @@ def parse(text):
 
 
 @pytest.mark.parametrize(('stage', 'line', 'expected'), LINES)
-def test_published_lines_keep_their_meaning(stage, line, expected):
+def test_published_command_lines_keep_their_meaning(stage, line, expected):
     args = parse(f'--stage {stage} {line}')
     assert {name: getattr(args, name) for name in expected} == expected
     assert args.stage == stage and isinstance(args.scale, int)
@@ -116,7 +116,7 @@ def test_published_flags_keep_their_defaults():
 
 
 @pytest.mark.parametrize(('line', 'word'), BAD)
-def test_a_mistake_is_one_line_that_names_it(line, word):
+def test_mistake_is_reported_in_one_line(line, word):
     with pytest.raises(UserError) as caught:
         parse(f'--stage 2 {line}')
     assert word in str(caught.value) and '\n' not in str(caught.value) and len(str(caught.value)) < 200
@@ -129,7 +129,7 @@ def test_weights_that_a_stage_does_not_use_need_not_exist(cli, capsys):
     assert '--pre_train none.pt: no such file' in capsys.readouterr().err
 
 
-def test_home_is_expanded_in_every_path(monkeypatch, tmp_path):
+def test_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
     monkeypatch.setenv('HOME', str(tmp_path))
     paths = [row[0] for row in option.OPTIONS if isinstance(row, tuple) and getattr(row[2], '__name__', '') == 'path']
     assert len(paths) >= 9
@@ -140,7 +140,7 @@ def test_home_is_expanded_in_every_path(monkeypatch, tmp_path):
         parse('--stage 4 --dir_cache=~no-such-user/x')
 
 
-def test_blindsr_is_mrda_but_for_published_names_of_kdsr():
+def test_blindsr_means_mrda_except_for_published_names_of_kdsr():
     for name in ('plain', 'mrda_vs_KDSR', 'KDSR', 'KDSRsMx4_iso', 'my_KDSRsMx4_iso_stage3'):
         args = parse(f'--stage 3 --model blindsr --n_blocks 3 --n_resblocks 5 --save {name}')
         assert args.model == 'mrda' and args.notes == ['MRDA, stage 3, x4']
@@ -158,7 +158,7 @@ def test_limits_themselves_are_accepted(line):
 
 
 @pytest.mark.parametrize('stage', [1, 2, 3, 4])
-def test_a_stage_brings_its_defaults_and_a_flag_wins(stage):
+def test_stage_sets_defaults_and_flags_override_them(stage):
     args = parse(f'--stage {stage}')
     assert {name: getattr(args, name) for name in MRDA[stage]} == MRDA[stage]
     assert args.save == args.run_name == f'stage{stage}' and args.given == {'stage'}
@@ -166,7 +166,7 @@ def test_a_stage_brings_its_defaults_and_a_flag_wins(stage):
         assert getattr(parse(f'--stage {stage} --{name} 222'), name) == 222
 
 
-def test_stage_has_to_be_named_once_somehow():
+def test_stage_is_required():
     with pytest.raises(UserError, match='1, 2, 3, 4 or all'):
         parse('--scale 4')
     assert parse('--is_stage3').stage == 3 and parse('--is_stage3').retired == []
@@ -175,7 +175,7 @@ def test_stage_has_to_be_named_once_somehow():
         parse('--is_stage3 False')
 
 
-def test_all_stages_have_their_own_options_from_one_line():
+def test_stage_all_gives_each_stage_its_own_options():
     argv = ['--stage', 'all', '--save', 'mine', '--n_feats', '32', '--epochs_encoder', '7']
     assert option.parse(argv).stage == 'all' and option.stages(option.parse(argv)) == (1, 2, 3, 4)
     each = [option.parse(argv, stage) for stage in (1, 2, 3, 4)]
@@ -203,7 +203,7 @@ def test_families_have_run_folders_of_their_own():
     ('--stage 3 --save stage3_b', ['stage3_b_stage2', 'stage3_b', 'stage2']),
     ('--stage 3 --save foo_stage4', ['foo_stage4_stage2', 'foo_stage4', 'stage2']),
 ])
-def test_where_the_weights_of_an_earlier_stage_are_looked_for(line, names):
+def test_search_order_for_weights_of_an_earlier_stage(line, names):
     assert run_names(parse(line), 2) == names
 
 
@@ -215,11 +215,11 @@ def test_booleans_take_a_value_or_none():
     assert parse('--stage 2 --cpu True').device == 'cpu' and parse('--stage 2 --cpu False').device == 'auto'
 
 
-NOT_ALONE = 'extension', 'kernels', 'kernel_index'  # they need a file, or another flag
+NOT_ALONE = 'extension', 'kernels', 'kernel_index'  # they need a file or another flag
 
 
 @pytest.mark.parametrize('name', [name for name in option.NAMES.values() if name not in NOT_ALONE])
-def test_dash_and_underscore_are_alike(name):
+def test_dash_and_underscore_are_equivalent(name):
     default = option.build_parser(2).get_default(name)
     value = 2 if name in ('stage', 'kernel_index') else 'a-b_c' if default is None else default
     needed = '--blur_type file ' * name.startswith('kernel')

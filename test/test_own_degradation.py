@@ -1,4 +1,4 @@
-"""The degradation step and the protocol of docs/extending.md: one file each, trained, resumed and tested as our own."""
+"""The degradation step and the protocol of docs/extending.md: training, resuming and testing, from one file each."""
 import csv
 import json
 import re
@@ -19,7 +19,7 @@ PAGE = Path(__file__).parent.parent / 'docs' / 'extending.md'
 
 @pytest.fixture
 def documented(tmp_path):
-    """documented(name) imports the page's file of that name; what it registers is gone after the test."""
+    """documented(name) imports the page's file of that name; its table entries are removed after the test."""
     kept = [(registry, dict(registry)) for registry in (DEGRADATIONS, PROTOCOLS, STEPS)]
 
     def load(name):
@@ -44,7 +44,7 @@ def rows(run, name):
 
 
 @pytest.mark.parametrize('per', ['batch', 'sample'])
-def test_a_step_of_ones_own_trains_and_resumes_bit_for_bit(documented, cli, capsys, per):
+def test_custom_step_trains_and_resumes_bit_for_bit(documented, cli, capsys, per):
     documented('compressed.py')
     flags = '--model', 'kdsr', '--n_resblocks', 1, '--stage', 3, '--degradation_per', per, '--degradation'
     assert cli(*flags, 'compressed', '--save', 'whole') == 0
@@ -59,7 +59,7 @@ def test_a_step_of_ones_own_trains_and_resumes_bit_for_bit(documented, cli, caps
     assert str(Pipeline.from_dict(json.loads(row['pipeline']))) == row['degradation']
 
 
-def test_compression_is_that_of_the_codec(documented):
+def test_compression_equals_the_codec(documented):
     module = documented('compressed.py')
     image = torch.rand(1, 3, 24, 32)
     rgb = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
@@ -68,7 +68,7 @@ def test_compression_is_that_of_the_codec(documented):
         assert np.array_equal(ours[0].round().byte().permute(1, 2, 0).numpy(), module.jpeg(rgb, 50))
 
 
-def test_a_protocol_of_ones_own_is_tested(documented, cli):
+def test_custom_protocol_is_tested(documented, cli):
     documented('three_noises.py')
     flags = '--model', 'kdsr', '--n_resblocks', 1, '--stage', 3, '--save', 'whole'
     assert cli(*flags, '--epochs_sr', 1) == 0 and cli(*flags, '--test_only', '--protocol', 'noises') == 0

@@ -1,4 +1,4 @@
-"""Blur kernels from files: every format gives the same numbers, applied as a correlation; bad ones get one line."""
+"""Blur kernels from files: every format gives the same kernels, applied by correlation; invalid ones are one line."""
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ WRITERS = {'.mat': lambda path, array: savemat(path, {'Kernel': array}), '.npy':
 
 
 def motion(size=9, n=3):
-    """Lines of different directions with different weights at both ends: nothing symmetric about them."""
+    """Motion kernels in different directions with different weights at both ends, so without symmetry."""
     made = np.zeros((n, size, size))
     for i, kernel in enumerate(made):
         kernel[np.arange(size), np.linspace(i, size - 1, size).round().astype(int)] = np.arange(1, size + 1)
@@ -81,7 +81,7 @@ def test_training_draws_every_kernel_and_each_image_may_have_its_own(tmp_path):
     (np.zeros((5, 5)), 'sums to 0, not 1'), (np.ones((5, 5)), 'sums to 25, not 1'), (np.ones((4, 4)) / 16, 'is 4x4'),
     (np.ones((3, 5)) / 15, 'is 3x5'), (np.full((3, 3), np.nan), 'not finite'), (np.ones(5) / 5, 'has shape (5,)'),
     (np.ones((1, 1, 3, 3)) / 9, 'has shape (1, 1, 3, 3)')])
-def test_what_is_no_kernel_is_refused_in_one_line(tmp_path, array, words):
+def test_invalid_kernels_are_refused_in_one_line(tmp_path, array, words):
     with pytest.raises(UserError) as error:
         load_kernels(put(tmp_path / 'bad.npy', array))
     assert words in str(error.value) and 'bad.npy' in str(error.value) and '\n' not in str(error.value)
@@ -96,7 +96,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, suffix):
     assert 'bad' in str(error.value) and '\n' not in str(error.value)
 
 
-def test_files_and_indices_that_are_not_there(tmp_path):
+def test_missing_files_and_indices_are_refused(tmp_path):
     file = put(tmp_path / 'a.npy', motion())
     for call, words in ((lambda: own_kernels(None), '--blur_type file needs --kernels'),
                         (lambda: own_kernels(file, '1,3'), '--kernel_index 3'),

@@ -1,4 +1,4 @@
-"""The report of a run: one valid, self-contained page of what is in the run folder, whatever things are called."""
+"""The report of a run: one valid, self-contained page with the content of the run folder, for any names."""
 import base64
 import importlib
 import json
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 
 def put_run(folder, data, names=('d', 'e'), stage=4, **changes):
-    """A run folder as training and a test with --save_results leave it; the images are of random pixels."""
+    """A run folder as after training and a test with --save_results; the images have random pixels."""
     flags = ['--stage', str(stage), '--scale', '2', '--dir_data', str(data), '--data_test', 'Set2', '--n_blocks', '2']
     run = Run(folder, stage)
     run.open(config_text(parse(flags)))
@@ -98,7 +98,7 @@ def views(found):
     return [attributes for attributes in found.all('img') if attributes.get('class') in ('before', 'after', 'truth')]
 
 
-def test_the_page_is_whole_and_asks_for_nothing(run):
+def test_page_is_valid_and_self_contained(run):
     text, found = made(run)
     assert text.startswith('<!DOCTYPE html>') and found.all('html') == [{'lang': 'en'}] and found.all('title')
     ids = [attributes['id'] for _, attributes in found.elements if 'id' in attributes]
@@ -115,7 +115,7 @@ def test_the_page_is_whole_and_asks_for_nothing(run):
     assert all('aria-label' in attributes for attributes in found.all('input'))
 
 
-def test_what_the_run_holds_is_shown(run):
+def test_page_shows_the_content_of_the_run(run):
     _, found = made(run)
     text = ' '.join(found.text)
     assert 'Report of mine' in text and 'Stage 4, MRDA: the student' in text and '2 starts' in text
@@ -124,7 +124,7 @@ def test_what_the_run_holds_is_shown(run):
     labels = [attributes['alt'] for attributes in found.all('img') if 'class' not in attributes]
     assert labels == ['Training loss over 3 epochs; at the end: loss 0.02, KL 0.001, SR 0.02',
                       'PSNR after each epoch over 3 epochs; at the end: Set2 27.5']
-    assert 'n_blocks' in text and 'Other than the stage sets them' in text
+    assert 'n_blocks' in text and 'Different from the stage' in text
 
 
 def test_the_best_epoch_is_shown(run):
@@ -133,7 +133,7 @@ def test_the_best_epoch_is_shown(run):
     assert f'Best epoch: 2, {NASTY} PSNR 24.25' in ' '.join(made(run)[1].text)
 
 
-def test_published_numbers_stand_beside_ours(run):
+def test_published_results_are_shown_beside_ours(run):
     blurs = degradations('gaussian8', bicubic(4))
     scores = {'Set5': [(blur, {'psnr_y': 30 + i, 'ssim_y': 0.9}) for i, blur in enumerate(blurs)],
               'Mine': [(blur, {'psnr_y': math.inf, 'ssim_y': 1.0}) for blur in blurs]}
@@ -152,7 +152,7 @@ def test_published_numbers_stand_beside_ours(run):
     assert 'Set14 published PSNR' in ' '.join(made(run)[1].text)
 
 
-def test_names_are_text_whatever_they_hold(tmp_path):
+def test_names_are_escaped(tmp_path):
     name = NASTY.replace('/', '')
     folder = put_run(tmp_path / 'experiment' / name, tmp_path / 'data', names=(name, 'b$title'),
                      psnr_y={NASTY: [20.0, 21.0]})
@@ -163,14 +163,14 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     assert '<script>alert' not in text
 
 
-def test_the_policy_allows_this_style_and_script_only(run):
+def test_policy_allows_only_the_page_style_and_script(run):
     _, found = made(run)
     policy = next(each['content'] for each in found.all('meta') if 'http-equiv' in each)
     assert "default-src 'none'" in policy and 'unsafe' not in policy and 'img-src data:' in policy
     assert len(re.findall("'sha256-[^']{44}'", policy)) == 2
 
 
-def test_without_states_images_or_truth_the_rest_is_shown(run, capsys, tmp_path):
+def test_page_without_checkpoints_images_or_ground_truth(run, capsys, tmp_path):
     shutil.rmtree(tmp_path / 'data')
     _, found = made(run)
     assert 'left out' in capsys.readouterr().out and '--dir_data' in ' '.join(found.text)
@@ -183,12 +183,12 @@ def test_without_states_images_or_truth_the_rest_is_shown(run, capsys, tmp_path)
     assert [each['alt'] for each in made(run)[1].all('img')] == ['loss over the epochs']
 
 
-def test_the_truth_is_found_where_it_has_moved(run, tmp_path):
+def test_moved_ground_truth_is_found(run, tmp_path):
     (tmp_path / 'data').rename(tmp_path / 'moved')
     assert len(views(made(run, '--dir_data', tmp_path / 'moved')[1])) == 6
 
 
-def test_a_set_that_is_gone_hides_no_other(run, tmp_path):
+def test_missing_set_hides_no_other(run, tmp_path):
     config = run / 'config.txt'
     config.write_text(config.read_text().replace('data_test: Set2', 'data_test: Gone+Set2'))
     assert len(views(made(run)[1])) == 6
@@ -211,7 +211,7 @@ def test_runs_of_an_extension_are_reported_with_and_without_its_file(run, capsys
     assert 'OWN' in made(run)[0] and 'own.py: no such Python file' in capsys.readouterr().out
 
 
-def test_the_file_stays_small(run, capsys, monkeypatch):
+def test_size_of_the_file_is_limited(run, capsys, monkeypatch):
     assert 'Images' not in made(run, '--images', 0)[1].text
     small, found = made(run, '--images', 1)
     assert len(views(found)) == 3
@@ -221,7 +221,7 @@ def test_the_file_stays_small(run, capsys, monkeypatch):
     assert 'images: 1 only' in capsys.readouterr().out
 
 
-def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
+def test_large_images_are_cropped_where_they_differ_most(tmp_path, monkeypatch):
     folder = put_run(tmp_path / 'run', tmp_path / 'data', names=('d',))
     monkeypatch.setattr(make_report, 'CROP', (30, 40))
     _, found = made(folder)
@@ -229,7 +229,7 @@ def test_large_images_are_cut_where_they_tell(tmp_path, monkeypatch):
     assert 'Shown: 40x30 of 64x48 pixels' in ' '.join(found.text)
 
 
-def test_scores_are_in_the_order_of_their_numbers(tmp_path):
+def test_scores_are_sorted_numerically(tmp_path):
     sigmas = [2.0, 1.8, 10.0, 2.2]
     for sigma in sigmas:
         degradation = classic(IsoGaussian(sigma), 2)
@@ -238,7 +238,7 @@ def test_scores_are_in_the_order_of_their_numbers(tmp_path):
     assert found == [f'sigma {sigma:g}, noise 0' for sigma in sorted(sigmas)]
 
 
-def test_images_are_spread_over_what_was_tested():
+def test_images_are_spread_over_all_tests():
     sets = [record.Scored(f'S{i}', '', {}, {}, {f'{i}{name}': None for name in 'abc'}) for i in range(4)]
     assert [name for _, name in make_report.spread(sets[:2], 5)] == ['0a', '1a', '0b', '1b', '0c']
     assert [name[0] for _, name in make_report.spread(sets, 2)] == ['0', '3']
@@ -282,11 +282,11 @@ def test_charts_are_the_same_bytes_every_time():
 
 @pytest.mark.parametrize(('spoil', 'words'), [
     (lambda run: (run / 'config.txt').unlink(), 'config.txt'),
-    (lambda run: (run / 'config.txt').write_text('nothing\n'), 'notes no start'),
+    (lambda run: (run / 'config.txt').write_text('nothing\n'), 'records no start'),
     (lambda run: (run / 'config.txt').write_bytes(b'\xff\xfe'), 'cannot be read'),
     (lambda run: (run / 'results' / 'protocol_single.json').write_text('{'), 'damaged'),
-    (lambda run: (run / 'results' / 'protocol_single.json').write_text('[]'), 'none of this program'),
-    (lambda run: (run / 'results' / 'Set2_sigma_1.2_noise_5.csv').write_text('a,b\n1,2\n'), 'no table'),
+    (lambda run: (run / 'results' / 'protocol_single.json').write_text('[]'), 'another format'),
+    (lambda run: (run / 'results' / 'Set2_sigma_1.2_noise_5.csv').write_text('a,b\n1,2\n'), 'not a table'),
     (lambda run: (run / 'model' / 'state_3.pt').write_bytes(b'x' * 99), 'damaged')])
 def test_mistakes_are_one_line(run, spoil, words, capsys):
     spoil(run)
@@ -309,13 +309,13 @@ def test_a_real_test_is_reported(cli, library):
 @pytest.mark.slow
 @pytest.mark.skipif(None in programs(), reason='chromium and chromedriver are not installed')
 def test_in_a_browser(run, tmp_path):
-    """In a real browser: sliders follow mouse, touch and keys; nothing is fetched, nothing complained of."""
+    """In a real browser: sliders follow mouse, touch and keys; no requests, no errors on the console."""
     made(run)
     clip = "return getComputedStyle(document.querySelector('.before')).clipPath"
     right = re.compile(r'inset\(0px calc\(100% - ([\d.]+)%\) 0px 0px\)|inset\(0px ([\d.]+)% 0px 0px\)')
 
     def share(browser):
-        """How much of the bicubic image is seen, in percent."""
+        """Visible part of the bicubic image, in percent."""
         plain, computed = right.fullmatch(browser.run(clip)).groups()
         return float(plain) if plain else 100 - float(computed)
 

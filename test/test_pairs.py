@@ -1,4 +1,4 @@
-"""Training on given pairs of LR and HR images: crops lie on each other, names match, sizes are checked, runs resume."""
+"""Training on given LR/HR pairs: crops are aligned, names are matched, sizes are checked, runs resume."""
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ FLAGS = ['--model', 'kdsr', '--n_resblocks', 1, '--stage', 3]
 
 @pytest.fixture
 def lr(cli, library):
-    """A folder of LR images for the library's training photos, named in three ways; of every second pixel."""
+    """A folder of LR images for the library's training photos: every second pixel; named in three ways."""
     for path, name in zip(sorted((library / 'Photos' / 'HR').iterdir()), ('{}', '{}x2', '{}_x2'), strict=True):
         image = read_rgb(path)
         height, width = (side // 2 * 2 for side in image.shape[:2])
@@ -33,8 +33,8 @@ def weights(run):
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
 @pytest.mark.parametrize('augment', [False, True])
-def test_both_crops_are_of_one_place_and_turned_alike(tmp_path, scale, augment):
-    """Where HR is LR with every pixel repeated, both halves of an item are equal; LR has no two equal pixels."""
+def test_hr_and_lr_crops_are_aligned_and_augmented_alike(tmp_path, scale, augment):
+    """If HR is LR with every pixel repeated, both halves of an item are equal; all pixels of LR differ."""
     rng = np.random.default_rng(scale)
     small = rng.permutation(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
     images = {Path('hr'): np.pad(small.repeat(scale, 0).repeat(scale, 1), [(0, 1), (0, 1), (0, 0)]), Path('lr'): small}
@@ -45,7 +45,7 @@ def test_both_crops_are_of_one_place_and_turned_alike(tmp_path, scale, augment):
 
 
 @pytest.mark.parametrize('number', [1, 2, 3, 4])
-def test_every_stage_learns_from_the_given_lr_images(lr, library, number):
+def test_every_stage_trains_on_the_given_lr_images(lr, library, number):
     args = parse([*SMALL, '--stage', str(number), '--train_lr', str(lr), '--task_iter', '1'])
     stage = STAGES[number](args)
     hr, seen = torch.rand(4, 3, 24, 24), []
@@ -58,7 +58,7 @@ def test_every_stage_learns_from_the_given_lr_images(lr, library, number):
         assert torch.equal(lq, repeated[..., ::2, ::2]) and up.shape == hr.shape and torch.equal(up, quantize(up))
 
 
-def test_a_training_on_pairs_resumes_bit_for_bit_and_remembers_its_images(cli, lr, capsys):
+def test_training_on_pairs_resumes_bit_for_bit_and_checks_its_images(cli, lr, capsys):
     assert cli(*FLAGS, '--train_lr', lr, '--save', 'whole') == 0
     assert cli(*FLAGS, '--train_lr', lr, '--save', 'parts', '--epochs_sr', 1) == 0
     assert cli(*FLAGS, '--train_lr', lr, '--save', 'parts', '--n_threads', 1) == 0
@@ -85,7 +85,7 @@ def test_pairs_of_the_wrong_size_are_refused_before_training(cli, lr, capsys):
     assert not Path('experiment').exists()
 
 
-def test_names_without_a_partner_and_with_two_are_refused(cli, lr, capsys):
+def test_names_without_a_unique_match_are_refused(cli, lr, capsys):
     (lr / 'bx2.png').rename(lr / 'other.png')
     assert cli(*FLAGS, '--train_lr', lr) == 2
     assert 'no LR image for 1 of 3 HR images' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""LPIPS and DISTS through torchmetrics: said in one line where package or weights are missing; random weights here."""
+"""LPIPS and DISTS by torchmetrics, here with random weights; a missing package or weights are one line."""
 import math
 import sys
 
@@ -16,7 +16,7 @@ NAMES = list(perceptual.NETWORKS)
 
 @pytest.fixture(autouse=True)
 def fresh():
-    """No network is left from another test."""
+    """Clear the networks cached by other tests."""
     perceptual.network.cache_clear()
     yield
     perceptual.network.cache_clear()
@@ -24,7 +24,7 @@ def fresh():
 
 @pytest.fixture
 def features(monkeypatch):
-    """Random weights in place of what torchvision would download."""
+    """Random weights instead of those that torchvision would download."""
     from torchvision import models
 
     def state_dict(self, *_, **__):
@@ -38,7 +38,7 @@ def features(monkeypatch):
 def test_distance_is_zero_for_equal_images_and_grows_with_noise(features, name):
     before = torch.get_rng_state()
     perceptual.network(name)
-    assert torch.equal(before, torch.get_rng_state())  # a training draws the same numbers with this metric
+    assert torch.equal(before, torch.get_rng_state())  # the metric does not change the random numbers of a training
     hr = torch.rand(1, 3, 48, 56)
     near, far = ((hr + scale * torch.randn(hr.shape)).clamp(0, 1) for scale in (0.02, 0.3))
     function = METRICS[name].function
@@ -57,13 +57,13 @@ def tested(cli, capsys):
 
 
 @pytest.mark.slow
-def test_lpips_stands_in_the_log_and_the_table(features, tested):
+def test_lpips_is_in_the_log_and_the_table(features, tested):
     status, said = tested('--metrics', 'psnr_y,lpips')
     assert status == 0 and 'LPIPS: 0.' in said.out and 'LPIPS (AlexNet' in said.out
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_missing_weights_are_one_line_before_anything_is_tested(tested, monkeypatch, name):
+def test_missing_weights_are_reported_before_the_test(tested, monkeypatch, name):
     from torchvision import models
 
     def refuse(*_, **__):
@@ -74,7 +74,7 @@ def test_missing_weights_are_one_line_before_anything_is_tested(tested, monkeypa
     assert f'--metrics {name}: its weights are missing (no network); put https://' in said.err
 
 
-def test_a_missing_package_is_one_line_before_anything_is_tested(tested, monkeypatch):
+def test_missing_package_is_reported_before_the_test(tested, monkeypatch):
     for module in 'torchmetrics', 'torchmetrics.image', 'torchmetrics.functional.image.dists':
         monkeypatch.setitem(sys.modules, module, None)
     for name in NAMES:

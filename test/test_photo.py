@@ -1,4 +1,4 @@
-"""Every kind of photo is super-resolved as what it is, and written so that others can read it."""
+"""Photos of every kind are upscaled as the same kind, and written so that other programs can read them."""
 from pathlib import Path
 
 import cv2
@@ -77,11 +77,11 @@ def test_every_kind_of_image_keeps_its_kind(name):
         assert upscale(name, NEAREST).info.get('icc_profile') == large.metadata.icc
 
 
-def test_opaque_and_clear_stay_so_and_tiles_show_no_seams(monkeypatch):
+def test_alpha_stays_exact_and_tiles_have_no_seams(monkeypatch):
     rgba = np.random.RandomState(0).randint(0, 256, (50, 70, 4)).astype(np.uint8)
     whole = Upscaler(Nearest(), 2, 1, torch.device('cpu'))
     expected = whole.array(rgba)
-    monkeypatch.setattr(upscaler, 'TILE', 32)                                         # of transparency, which is whole
+    monkeypatch.setattr(upscaler, 'TILE', 32)                                         # of alpha only
     assert np.array_equal(NEAREST.array(rgba), expected)
     for value in (0, 255):
         rgba[..., 3] = value
@@ -89,12 +89,12 @@ def test_opaque_and_clear_stay_so_and_tiles_show_no_seams(monkeypatch):
 
 
 @pytest.mark.parametrize('white', [1, 255])
-def test_values_are_those_of_the_network(white):
-    """Whatever white is inside the network, and on the way back clipped and rounded."""
+def test_results_equal_the_network(white):
+    """For any data range of the network; clipped and rounded."""
     net = mrda.student(2, 1, rgb_range=white).requires_grad_(False)
     model = Upscaler(net, 2, white, torch.device('cpu'))
     lq = torch.from_numpy(np.pad(RGB, ((4, 4), (4, 4), (0, 0)), 'edge')).permute(2, 0, 1)[None] / 255 * white
-    net.G.tail[1].weight.mul_(30)                                                    # contrast beyond black and white
+    net.G.tail[1].weight.mul_(30)                                                    # values outside the data range
     sr = (net(lq)[0] / white)[0, :, 8:-8, 8:-8].permute(1, 2, 0)
     assert sr.min() < 0 and sr.max() > 1
     assert np.abs(model.array(RGB).astype(int) - (sr.clamp(0, 1) * 255).round().numpy()).max() <= 1
@@ -106,8 +106,8 @@ def test_values_are_those_of_the_network(white):
 @pytest.mark.parametrize('gray', [False, True])
 @pytest.mark.parametrize('alpha', [False, True])
 @pytest.mark.parametrize('depth', [8, 16])
-def test_photo_written_and_read_again(tmp_path, gray, alpha, depth):
-    tall = np.tile(DEEP, (50, 1, 1))                                   # several bands of rows, packed one by one
+def test_photo_round_trip(tmp_path, gray, alpha, depth):
+    tall = np.tile(DEEP, (50, 1, 1))                                   # several bands of rows, compressed one by one
     values = tall if depth == 16 else (tall >> 8).astype(np.uint8)
     icc = SRGB[:16] + (b'GRAY' if gray else b'RGB ') + SRGB[20:]
     photo = Photo(values[..., (0,) * gray or slice(3)], Metadata(icc))
@@ -120,26 +120,26 @@ def test_photo_written_and_read_again(tmp_path, gray, alpha, depth):
     assert np.array_equal(again.colour, (values[..., :1].repeat(3, 2) if gray else values[..., :3])
                           / np.float32(2 ** depth - 1))
     assert np.array_equal(again.alpha, values[..., 3] / np.float32(2 ** depth - 1)) if alpha else again.alpha is None
-    other = cv2.imread(str(tmp_path / 'new folder' / 'p.png'), cv2.IMREAD_UNCHANGED)   # a reader that is not ours
+    other = cv2.imread(str(tmp_path / 'new folder' / 'p.png'), cv2.IMREAD_UNCHANGED)   # another reader
     assert other.dtype == (np.uint8 if depth == 8 else np.uint16)
     with Image.open(tmp_path / 'new folder' / 'p.png') as image:
         assert image.info['icc_profile'] == icc
 
 
-def test_profile_that_does_not_fit_is_not_kept(tmp_path):
-    """A PNG file of RGB pixels must not carry a profile of gray or CMYK."""
+def test_profile_for_other_channels_is_dropped(tmp_path):
+    """A PNG file of RGB pixels must not have a profile for gray or CMYK."""
     save(tmp_path / 'p.png', RGB, icc_profile=SRGB[:16] + b'CMYK' + SRGB[20:])
     photo = read_photo(tmp_path / 'p.png')
     assert photo.metadata.icc is None and photo.notes == ['dropped: a colour profile of other channels']
     for name, profile in (('k.tif', b'no profile'), ('k.jpg', SRGB)):
         Image.fromarray(np.zeros((8, 8, 4), np.uint8), 'CMYK').save(tmp_path / name, icc_profile=profile)
         photo = read_photo(tmp_path / name)
-        assert photo.pixels.min() > 250 and photo.metadata.icc is None and 'not one of CMYK' in photo.notes[0]
+        assert photo.pixels.min() > 250 and photo.metadata.icc is None and 'not for CMYK' in photo.notes[0]
 
 
 @pytest.mark.parametrize('form', ['png', 'jpg', 'webp', 'tif', 'same'])
 @pytest.mark.parametrize('name', kinds())
-def test_what_is_written_can_be_read_by_pillow_opencv_and_this_project(name, form):
+def test_results_can_be_read_by_pillow_opencv_and_this_project(name, form):
     image, options, pixels = kinds()[name]
     if options is None:
         tifffile.imwrite(name, image, photometric='rgb')

@@ -1,4 +1,4 @@
-"""What people's image files have taught: only pixels decide, visible colour stays, and nothing is lost in silence."""
+"""Faults in real image files: damaged metadata is dropped with a note, visible colours are kept."""
 import struct
 import zlib
 from pathlib import Path
@@ -34,7 +34,7 @@ def student():
 @pytest.mark.parametrize('colour', [(255, 255, 255), (230, 40, 30), (0, 255, 0), (128, 128, 128)])
 @pytest.mark.parametrize('channels', [2, 4])
 @pytest.mark.parametrize('hidden', [0, 255])
-def test_a_disc_of_one_colour_stays_it_over_any_background(student, colour, channels, hidden):
+def test_disc_of_one_colour_keeps_it_over_any_background(student, colour, channels, hidden):
     y, x = np.mgrid[:40, :40] - 19.5
     alpha = (16 - np.hypot(x, y)).clip(0, 1)
     disc = np.full((40, 40, channels), hidden, np.uint8)
@@ -48,7 +48,7 @@ def test_a_disc_of_one_colour_stays_it_over_any_background(student, colour, chan
         assert np.abs(seen - wanted).max() <= 3
 
 
-def test_what_is_hidden_under_clear_pixels_changes_nothing(student):
+def test_hidden_colour_of_clear_pixels_has_no_effect(student):
     rgba = np.dstack([SCENE, np.full((48, 64), 255, np.uint8)])
     rgba[10:30, 20:50, 3] = 0
     other = rgba.copy()
@@ -68,7 +68,7 @@ def test_colour_spreads_from_the_nearest_visible_pixel_in_tall_images_too(monkey
     visible = rgba[..., 3] > 0
     assert np.array_equal(filled[..., 3], rgba[..., 3]) and np.array_equal(filled[visible], rgba[visible])
     assert (filled[12:25, :, :3] == (100, 0, 0)).all() and (filled[27:40, :, :3] == (0, 100, 0)).all()
-    assert (filled[70:, :, :3] == (50, 50, 0)).all()                                # none in sight: the mean
+    assert (filled[70:, :, :3] == (50, 50, 0)).all()                                # no visible pixel nearby: the mean
     floats = colour.spread((rgba / 255).astype(np.float32))
     assert np.abs(floats[70:, :, :2] - 50 / 255).max() < 1e-6
 
@@ -95,10 +95,10 @@ def test_gray_in_three_channels_of_a_jpeg_stays_gray(student):
     assert np.ptp(read_photo(save('c.jpg', SCENE)).pixels.astype(int), axis=2).max() > 10
 
 
-# ---- only pixels decide ----
+# ---- damaged metadata ----
 
-def side_data():
-    """{name: (chunk of side data that cannot be used, words of the note)}"""
+def bad_metadata():
+    """{name: (chunk of metadata that cannot be used, text of the note)}"""
     long = zlib.compress(bytes(3 << 20))
     broken = png_chunk(b'pHYs', struct.pack('>2IB', 3000, 3000, 1))[:-1] + b'\0'
     return {
@@ -107,7 +107,7 @@ def side_data():
         'broken iTXt': (png_chunk(b'iTXt', b'note\0\1\0\0\0nothing'), "text 'note'"),
         'broken iCCP': (png_chunk(b'iCCP', b'p\0\0nothing'), 'a damaged colour profile'),
         'iCCP of CMYK': (png_chunk(b'iCCP', b'p\0\0' + zlib.compress(SRGB[:16] + b'CMYK' + SRGB[20:])),
-                         'a colour profile of other channels'),
+                         'a colour profile for other channels'),
         'broken EXIF': (png_chunk(b'eXIf', b'garbage!!garbage'), 'EXIF data'),
         'text that looks like EXIF': (png_chunk(b'tEXt', b"exif\0b'Exif'"), "text 'exif'"),
         'wrong CRC of pHYs': (broken, 'damaged pHYs chunk'),
@@ -117,9 +117,9 @@ def side_data():
 
 
 @pytest.mark.parametrize('deep', [False, True])
-@pytest.mark.parametrize('name', side_data())
-def test_side_data_of_png_files_refuses_no_pixels(name, deep):
-    chunk, said = side_data()[name]
+@pytest.mark.parametrize('name', bad_metadata())
+def test_damaged_metadata_of_png_does_not_prevent_reading(name, deep):
+    chunk, said = bad_metadata()[name]
     pixels = SCENE.astype(np.uint16) * 257 + np.arange(3, dtype=np.uint16) if deep else SCENE
     data = png_16(Path('deep.png'), pixels, 2).read_bytes() if deep else None
     path = with_chunks('a.png', chunk, data=data)
@@ -134,7 +134,7 @@ def test_side_data_of_png_files_refuses_no_pixels(name, deep):
         assert dict(image.getexif()) == {}
 
 
-def test_what_follows_the_end_of_a_png_file_is_no_part_of_it():
+def test_data_after_the_end_of_a_png_file_is_ignored():
     Path('a.png').write_bytes(save('plain.png', SCENE).read_bytes() + b'a preview, as some phones append it')
     photo = read_photo('a.png')
     assert np.array_equal(photo.pixels, SCENE) and photo.notes == []
@@ -142,7 +142,7 @@ def test_what_follows_the_end_of_a_png_file_is_no_part_of_it():
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.webp', 'a.png', 'a.tif'])
 @pytest.mark.parametrize('content', [b'garbage!!garbage', b'MM\0*\0\0\0\x08\xff\xff', b'II*\0\xff\xff\xff\xff'])
-def test_broken_exif_refuses_no_pixels(name, content):
+def test_damaged_exif_does_not_prevent_reading(name, content):
     save(name, SCENE, exif=b'Exif\0\0' + content) if name != 'a.tif' else save(name, SCENE, tiffinfo={34665: 5_000_000})
     photo = read_photo(name)
     assert photo.pixels.shape == (48, 64, 3) and images.read_size(name) == (48, 64)
@@ -158,8 +158,8 @@ def test_a_16_bit_png_with_a_chunk_above_8_megabytes_is_read():
 
 
 @pytest.mark.parametrize('deep', [False, True])
-def test_the_default_image_of_an_animation_counts(deep):
-    """Not the first frame, where the default image is no part of the animation."""
+def test_default_image_of_an_animation_is_read(deep):
+    """The default image, not the first frame, if it is not part of the animation."""
     shown, frame = SCENE.astype(np.uint16) * 257, np.zeros_like(SCENE)
     if deep:
         png_16(Path('a.png'), shown, 2)
@@ -189,14 +189,14 @@ def test_a_jpeg_without_its_end_marker_is_read(progressive):
         read_photo('b.jpg')
 
 
-def test_a_flipped_byte_in_a_jpeg_is_noted():
+def test_flipped_byte_in_a_jpeg_is_reported():
     data = bytearray(save('a.jpg', SCENE, quality=95).read_bytes())
     assert read_photo('a.jpg').notes == []
     noted, start = 0, data.index(b'\xff\xda') + 20
     for position in range(start, len(data) - 10, (len(data) - start) // 20):
         Path('b.jpg').write_bytes(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1:])
         notes = read_photo('b.jpg').notes
-        assert not notes or notes[0].startswith('its pixels are damaged, as far as libjpeg can tell: ')
+        assert not notes or notes[0].startswith('libjpeg reports damaged pixels: ')
         noted += bool(notes)
     assert noted >= 2
 

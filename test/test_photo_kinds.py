@@ -1,4 +1,4 @@
-"""What a file is decides how it is read, whatever its name; from Python as from the command line."""
+"""Files are read by their content, not their name, from Python and from the command line."""
 import sys
 from pathlib import Path
 
@@ -28,9 +28,9 @@ def student():
     return mixing_student()
 
 
-# ---- what a file is ----
+# ---- kinds of files ----
 
-def test_float_and_other_tiff_files_are_read_or_named():
+def test_unusual_tiff_files_are_read_or_refused():
     floats = SCENE.astype(np.float32) / 255
     for name, array, options in (('rgb.tif', floats, {}), ('gray.tif', floats[..., 0], {}),
                                  ('double.tif', floats.astype(np.float64), {}),
@@ -56,8 +56,8 @@ def test_float_and_other_tiff_files_are_read_or_named():
 @pytest.mark.parametrize('head, said', [
     (b'8BPS\0\1' + bytes(40), 'a Photoshop file'), (b'\0\0\0\x20ftypheic' + bytes(40), 'HEIC'),
     (b'%PDF-1.7' + bytes(40), 'a PDF file'), (b'\0\0\0\x20ftypisom' + bytes(40), 'a video'),
-    (b'<html>' + bytes(40), 'a web page'), (b'garbage' + bytes(40), 'damaged, or no image of a known kind')])
-def test_the_reason_names_what_the_file_is(head, said, monkeypatch):
+    (b'<html>' + bytes(40), 'a web page'), (b'garbage' + bytes(40), 'damaged, or not an image of a supported kind')])
+def test_error_names_the_kind_of_file(head, said, monkeypatch):
     Path('a.jpg').write_bytes(head)
     images._formats.cache_clear()
     monkeypatch.setitem(sys.modules, 'pillow_heif', None)
@@ -68,7 +68,7 @@ def test_the_reason_names_what_the_file_is(head, said, monkeypatch):
     images._formats.cache_clear()
 
 
-def test_the_preview_in_a_camera_raw_file_is_not_taken_for_the_photo():
+def test_preview_in_a_camera_raw_file_is_refused():
     tifffile.imwrite('a.dng', SCENE, photometric='rgb', subfiletype=1)
     Path('b.tif').write_bytes(b'II*\0\x10\0\0\0CR\2\0' + bytes(90))
     for name in 'a.dng', 'b.tif':
@@ -78,7 +78,7 @@ def test_the_preview_in_a_camera_raw_file_is_not_taken_for_the_photo():
 
 
 @pytest.mark.parametrize('form', ['GIF', 'AVIF', 'JPEG2000', 'HEIF'])
-def test_the_content_decides_and_not_the_name(form):
+def test_content_matters_and_not_the_name(form):
     if form == 'HEIF':
         pytest.importorskip('pillow_heif').register_heif_opener()
     Image.init()
@@ -109,13 +109,13 @@ def every_kind():
 
 
 @pytest.mark.parametrize('name, write', list(every_kind()), ids=lambda value: value if isinstance(value, str) else '')
-def test_an_opened_image_gives_what_its_file_gives(name, write, student):
+def test_opened_image_equals_its_file(name, write, student):
     write(name)
     expected = np.array(upscale(name, student))
     with Image.open(name) as image:
         assert np.array_equal(np.array(upscale(image, student)), expected)
         image.load()
-        if name not in ('deep.png', 'deep.tif', 'float.tif'):                       # Pillow has other pixels by now
+        if name not in ('deep.png', 'deep.tif', 'float.tif'):                       # Pillow's pixels have been changed
             assert np.array_equal(np.array(upscale(image, student)), expected)
 
 
@@ -128,7 +128,7 @@ def test_values_outside_the_range_are_refused(wrong, said):
         upscale(wrong, NEAREST)
 
 
-def test_a_state_dict_is_taken_as_weights():
+def test_state_dict_can_be_given_as_weights():
     net = mrda.student(2, 1)
     assert upscale(RGB, net.state_dict()).shape == (28, 20, 3) and load(net.state_dict(), 'cpu').scale == 2
     for wrong in ({}, {'a': 1}, {'a': torch.zeros(3)}):

@@ -1,4 +1,4 @@
-"""What a photo says besides its pixels is kept where the result can hold it, and named where it cannot."""
+"""Metadata of a photo is kept if the format of the result can hold it, otherwise reported."""
 import struct
 import tracemalloc
 import zlib
@@ -35,7 +35,7 @@ def student():
 
 @pytest.fixture
 def camera():
-    """A JPEG file as a phone writes it, upright only when turned."""
+    """A JPEG file as a phone writes it, upright only after EXIF rotation."""
     exif = Image.Exif()
     exif.update({274: 6, 271: 'Canon', 306: '2020:01:02 03:04:05', 256: 64, 257: 48})
     exif.get_ifd(0x8769).update({0xa002: 64, 0xa003: 48, 0x829a: 0.01})
@@ -82,7 +82,7 @@ def test_text_and_colour_chunks_of_png_files_are_kept():
 
 @pytest.mark.parametrize('chunk, said', [(png_chunk(b'cICP', bytes([9, 16, 0, 1])), r'HDR \(PQ\)'),
                                          (png_chunk(b'gAMA', struct.pack('>I', 100_000)), 'gamma 1')])
-def test_colours_that_only_png_can_say_are_refused_elsewhere(chunk, said):
+def test_colour_encodings_that_only_png_supports_are_refused_elsewhere(chunk, said):
     photo = read_photo(with_chunks('a.png', chunk))
     with pytest.raises(UserError, match=said):
         Output(2, 'jpg').prepare(photo, '.jpg')
@@ -110,7 +110,7 @@ def test_hdr_of_avif_and_heic_files_is_kept_in_png_and_refused_elsewhere(form):
         run('a.avif', form='jpg')
 
 
-def test_a_profile_that_no_png_reader_takes_is_converted_to_srgb():
+def test_too_large_profile_is_converted_to_srgb():
     icc = SRGB + bytes(1_200_000)
     icc = struct.pack('>I', len(icc)) + icc[4:]
     save('a.jpg', SCENE, icc_profile=icc)
@@ -123,29 +123,29 @@ def test_a_profile_that_no_png_reader_takes_is_converted_to_srgb():
     assert read_photo(path).metadata.icc == icc and len(lines) == 1
     with_chunks('b.png', png_chunk(b'gAMA', struct.pack('>I', 60_000)),
                 png_chunk(b'iCCP', b'p\0\0' + zlib.compress(icc)))
-    path, lines = run('b.png')                                                      # its gamma is of the profile
+    path, lines = run('b.png')                                                      # its gamma is that of the profile
     assert 'converted to sRGB' in lines[0] and not read_photo(path).metadata.colour
 
 
 # ---- large photos ----
 
-def test_the_limit_of_pixels_is_an_option():
+def test_max_pixels_is_an_option():
     save('a.png')
     with pytest.raises(UserError, match='10x14 is more than 100 pixels'):
         read_photo('a.png', 100)
     assert read_photo('a.png', 140).pixels.shape == (14, 10, 3)
 
 
-def test_a_result_too_large_for_its_format_is_refused_before_anything_is_computed():
+def test_result_too_large_for_its_format_is_refused_first():
     photo = Photo(np.zeros((4, 9000, 3), np.uint8))
-    with pytest.raises(UserError, match='18000x8 is larger than the 16,383 pixels'):
+    with pytest.raises(UserError, match='18000x8 exceeds the 16,383 pixels'):
         Output(2, 'webp').prepare(photo, '.webp')
     assert Output(2, 'png').prepare(photo, '.png').pixels.shape == (4, 9000, 3)
-    with pytest.raises(UserError, match='larger than a TIFF file can be'):
+    with pytest.raises(UserError, match='too large for a TIFF file'):
         Output(2, 'tif', outscale=400).prepare(photo, '.tif')
 
 
-def test_bands_equal_the_whole_result(student):
+def test_bands_equal_the_whole_image(student):
     tiles = Upscaler(student.student, 2, 1, torch.device('cpu'), tile=32)
     rgba = np.random.RandomState(0).randint(0, 256, (90, 70, 4)).astype(np.uint8)
     bands = list(tiles.bands(rgba))
@@ -154,12 +154,12 @@ def test_bands_equal_the_whole_result(student):
 
 
 def test_memory_does_not_grow_with_the_result(monkeypatch):
-    monkeypatch.setattr(inference, 'represent', lambda *_: None)                     # NEAREST would look at all at once
+    monkeypatch.setattr(inference, 'represent', lambda *_: None)                     # NEAREST would process all at once
     photo = Photo(np.random.RandomState(0).randint(0, 256, (3000, 900, 3)).astype(np.uint8))
     for name in 'a.png', 'a.tif':
         tracemalloc.start()
         write_bands(Path(name), NEAREST.bands(photo.pixels), 6000, 1800, Metadata())
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < photo.pixels.nbytes                                            # its result has four times as many
+        assert peak < photo.pixels.nbytes                                            # the result has four times as many
         assert cv2.imread(name).shape == (6000, 1800, 3)

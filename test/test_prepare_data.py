@@ -1,4 +1,4 @@
-"""Data sets are brought, joined and checked by one command, as training finds them."""
+"""Data sets are downloaded, joined and checked by one command, in the way training finds them."""
 import hashlib
 import os
 import shutil
@@ -17,7 +17,7 @@ from utility import UserError
 
 # ---- downloading ----
 
-def test_everything_by_one_command(prepare, mirror):
+def test_one_command_prepares_everything(prepare, mirror):
     status, out, err = prepare('download')
     assert (status, err.count('error')) == (0, 0), out + err
     assert [path.name for path in find_images('data', 'DF2K', True)] == [
@@ -32,13 +32,13 @@ def test_everything_by_one_command(prepare, mirror):
     assert prepare('check')[0] == 0
 
 
-def test_only_what_is_named(prepare, mirror):
+def test_only_named_sets_are_downloaded(prepare, mirror):
     assert prepare('download', 'set5', 'BSD100')[0] == 0
     assert [name for name, _ in mirror.asked] == ['SHA256SUMS', 'benchmark.tar']
     assert {Path(file).parts[1] for file in files('data')} == {'Set5', 'B100'}
 
 
-def test_archives_are_kept_where_asked_and_then_used(prepare, mirror):
+def test_kept_archives_are_used_again(prepare, mirror):
     assert prepare('download', 'Set5', '--keep')[0] == 0
     assert Path('data/benchmark.tar').exists()
     shutil.rmtree('data/benchmark')
@@ -47,7 +47,7 @@ def test_archives_are_kept_where_asked_and_then_used(prepare, mirror):
     assert not Path('data/benchmark.tar').exists()
 
 
-def test_a_damaged_image_is_found_and_mended(prepare, mirror):
+def test_damaged_image_is_found_and_replaced(prepare, mirror):
     prepare('download', 'DIV2K')
     broken = Path('data/DIV2K/DIV2K_train_HR/0002.png')
     broken.write_bytes(b'')
@@ -70,7 +70,7 @@ def test_full_decodes(prepare, mirror):
 
 
 @pytest.mark.parametrize('name', ['Manga109', 'MANGA109'])
-def test_what_must_be_applied_for_is_said(prepare, mirror, name):
+def test_set_on_request_is_explained(prepare, mirror, name):
     status, out, _ = prepare('download', name)
     assert status == 2 and sources.MANGA109 in out and 'data/benchmark/Manga109/HR' in out and not mirror.asked
     prepare('download')
@@ -125,7 +125,7 @@ def test_link(prepare, unpacked, monkeypatch, lacks, way):
     assert prepare('check', 'DF2K', root='moved')[0] == 0  # symbolic links are relative
 
 
-def test_link_takes_what_was_renewed(prepare, unpacked):
+def test_link_updates_replaced_images(prepare, unpacked):
     prepare('link')
     source = Path('data/DIV2K/DIV2K_train_HR/0001.png')
     source.unlink()
@@ -140,7 +140,7 @@ def test_link_finds_div2k_in_other_layouts_and_leaves_validation_out(prepare, un
     assert prepare('link')[0] == 0 and joined() == NAMES
 
 
-def test_damaged_copies_are_made_anew(prepare, unpacked, monkeypatch):
+def test_damaged_copies_are_replaced(prepare, unpacked, monkeypatch):
     prepare('link')
     copy = Path('data/DF2K/HR/DIV2K_0001.png')
     copy.unlink()
@@ -162,7 +162,7 @@ def test_df2k_alone_is_enough(prepare, mirror):
     assert prepare('download', 'DF2K')[0] == 0 and not mirror.asked
 
 
-def test_link_says_what_is_missing(prepare, unpacked):
+def test_link_reports_missing_images(prepare, unpacked):
     Path('data/Flickr2K/Flickr2K_HR/000002.png').unlink()
     status, _, err = prepare('link')
     assert status == 2 and '2 of 3 images in data/Flickr2K/Flickr2K_HR; 1 missing: 000002' in err
@@ -170,11 +170,11 @@ def test_link_says_what_is_missing(prepare, unpacked):
     assert not Path('data/DF2K').exists()
 
 
-def test_link_leaves_a_foreign_df2k_alone(prepare, unpacked):
+def test_link_does_not_change_an_unknown_df2k(prepare, unpacked):
     fill('data', 'DF2K/HR', [f'x{i}.png' for i in range(7)])
     before = files('data')
     status, out, _ = prepare('link')
-    assert status == 0 and 'holds 7 images already' in out and files('data') == before
+    assert status == 0 and 'already holds 7 images' in out and files('data') == before
     Path('data/DF2K/HR/x0.png').unlink()
     status, _, err = prepare('link')
     assert status == 2 and 'holds 6 images of other names (x1.png' in err
@@ -182,13 +182,13 @@ def test_link_leaves_a_foreign_df2k_alone(prepare, unpacked):
 
 # ---- checking ----
 
-def test_check_of_nothing(prepare, small_sets):
+def test_check_of_an_empty_folder(prepare, small_sets):
     status, out, _ = prepare('check')
     assert status == 2 and all(f'{name}: none of {count} images' in out for name, count in SMALL_SETS.items())
     assert 'python tools/prepare_data.py download Urban100 --dir_data data' in out
 
 
-def test_check_sees_what_training_sees(prepare, unpacked):
+def test_check_finds_the_same_images_as_training(prepare, unpacked):
     status, out, _ = prepare('check', 'DF2K')
     assert status == 0 and 'DF2K: 7 of 7 images in data/DIV2K/DIV2K_train_HR + data/Flickr2K/Flickr2K_HR' in out
     fill('data', 'DF2K/HR', ['1.png'])
@@ -207,7 +207,7 @@ def test_odd_folders_are_quoted(prepare, small_sets):
 
 
 @pytest.mark.parametrize('words, said', [
-    (['download', 'Set6'], "'Set6' is no set"), (['check', 'x'], 'known are DIV2K'),
+    (['download', 'Set6'], "'Set6' is not a known data set"), (['check', 'x'], 'choose from DIV2K'),
     (['unknown'], "invalid choice: 'unknown'"), (['check', '--fill'], 'unrecognized arguments: --fill')])
 def test_mistakes_are_one_line(prepare, words, said):
     status, _, err = prepare(*words)
@@ -230,7 +230,7 @@ def test_the_table_is_complete():
 
 
 @pytest.mark.slow
-def test_full_counts_from_a_mirror(prepare, monkeypatch):
+def test_full_number_of_images_from_a_mirror(prepare, monkeypatch):
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # 4,000 of them would take a minute
     with Mirror(archives()) as mirror:
         mirror.files['SHA256SUMS'] = sums(mirror.files)
@@ -239,7 +239,7 @@ def test_full_counts_from_a_mirror(prepare, monkeypatch):
     assert 'DF2K: 3,450 of 3,450 images in data/DF2K/HR' in out
 
 
-def test_cache_shows_and_removes_what_is_of_no_further_use(tmp_path, capsys):
+def test_cache_command_removes_stale_entries(tmp_path, capsys):
     cache = PixelCache(tmp_path / 'cache')
     for name in 'ab':
         write_rgb(tmp_path / f'{name}.png', np.zeros((10, 20, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Where the first weights of a stage come from: named files, shipped names, and networks of the other role."""
+"""The initial weights of a stage: files, shipped names, and networks of the other role."""
 import pytest
 import torch
 from conftest import SMALL
@@ -35,8 +35,8 @@ def write(name, number, model='mrda', **more):
 
 
 @pytest.mark.parametrize('model', ['mrda', 'kdsr'])
-def test_student_and_teacher_start_from_each_others_sr_network(model):
-    """The encoder, which sees something else, starts afresh."""
+def test_student_and_teacher_can_start_from_each_others_sr_network(model):
+    """The encoder, whose input differs, keeps its initial weights."""
     student, teacher = write('student.pt', 4, model), write('teacher.pt', 3, model)
     meta = []
     if model == 'mrda':
@@ -49,7 +49,7 @@ def test_student_and_teacher_start_from_each_others_sr_network(model):
         stage, before, log = started(number, *flags, *meta, model=model)
         for key, tensor in stage.trained.state_dict().items():
             assert torch.equal(tensor, before[key] if key.startswith(encoder) else given[key]), key
-        assert 'starts afresh' in log
+        assert 'keeps its initial weights' in log
 
 
 @pytest.mark.parametrize('flags, said', [
@@ -58,7 +58,7 @@ def test_student_and_teacher_start_from_each_others_sr_network(model):
     ((4, '--pre_train_ST', 'teacher.pt', '--test_only'), 'but a KDSR student is needed'),
     ((3, '--pre_train_TA', 'student.pt', '--n_blocks', 2), '--n_blocks 1 instead of 2'),
     ((3, '--pre_train_TA', 'nothing'), r'--pre_train_TA nothing: no such file or shipped weights; shipped are')])
-def test_frozen_and_tested_networks_start_from_their_own_role_alone(flags, said):
+def test_frozen_and_tested_networks_need_weights_of_their_own_role(flags, said):
     write('student.pt', 4, 'kdsr')
     write('teacher.pt', 3, 'kdsr')
     with pytest.raises(UserError, match=said) as error:

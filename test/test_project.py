@@ -1,4 +1,4 @@
-"""The project's own files: one version, shown where something is written; licence, citation, workflow."""
+"""The project's own files: a single version number, licence, citation, workflow."""
 import re
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_no_other_file_states_the_version():
     assert f'\n## {VERSION}\n' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
 
 
-def test_checkpoint_and_report_show_the_version_and_a_later_one_is_noted(cli, monkeypatch, capsys):
+def test_checkpoint_and_report_record_the_version(cli, monkeypatch, capsys):
     assert cli('--stage', '1') == 0
     run = Path('experiment/stage1_x2_bicubic_iso')
     assert load_checkpoint(run / 'model' / 'state_2.pt')['version'] == VERSION
@@ -38,10 +38,10 @@ def test_checkpoint_and_report_show_the_version_and_a_later_one_is_noted(cli, mo
     capsys.readouterr()
     monkeypatch.setattr(session, 'VERSION', '9.0')
     assert cli('--stage', '1', '--epochs_sr', '3', without=['--epochs_sr']) == 0
-    assert f'The checkpoint is of version {VERSION}, this is 9.0.' in capsys.readouterr().out
+    assert f'The checkpoint was written by version {VERSION}; this is 9.0.' in capsys.readouterr().out
 
 
-def test_continuous_integration_runs_the_two_commands_of_the_first_page():
+def test_workflow_runs_the_commands_of_the_readme():
     page, workflow = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', '.github/workflows/test.yml'))
     commands = re.findall(r'^    (sh \S+) ', page.split('## Two commands')[1].split('##')[0], re.M)
     assert commands == re.findall(r'- run: (sh .*)$', workflow, re.M)
@@ -49,13 +49,13 @@ def test_continuous_integration_runs_the_two_commands_of_the_first_page():
     assert f"'{oldest}'" in workflow and f'Python {oldest}' in page
 
 
-def test_citation_names_both_papers_as_the_first_page_does():
+def test_citation_matches_the_readme():
     page, citation = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'CITATION.cff'))
     titles = [' '.join(title.split()) for title in re.findall(r'\btitle += \{(.+?)\}', page, re.S)]
     assert len(titles) == 2 and all(title in citation for title in titles)
 
 
 @pytest.mark.parametrize('name', sorted(index()))
-def test_cards_say_that_weights_have_terms_of_their_own(name):
+def test_cards_state_the_terms_of_the_weights(name):
     card = ' '.join((ROOT / 'zoo' / f'{name}.md').read_text(encoding='utf-8').split())
     assert ship_weights.TERMS in card

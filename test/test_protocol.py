@@ -1,4 +1,4 @@
-"""The protocols are the published ones, number by number; the published results stand where a reader looks for them."""
+"""The protocols equal the published ones in every number; published results are shown where they belong."""
 from dataclasses import replace
 
 import cv2
@@ -28,12 +28,12 @@ def degradations(name, scale):
     return protocol.degradations(name, bicubic(scale))
 
 
-def test_single_is_the_given_degradation():
+def test_single_is_the_degradation_of_the_options():
     given = classic(IsoGaussian(1.3, 15), 3, 4.0, 's-fold')
     assert protocol.degradations('single', given) == [given]
 
 
-def test_kernel_size_and_downsampling_are_those_of_the_options():
+def test_kernel_size_and_downsampling_follow_the_options():
     single = classic(AnisoGaussian(3.0, 1.0, 0.2, 15), 4, 4.0, 's-fold')
     for name in 'gaussian8', 'dasr9', 'mrda9':
         assert {each.setting for each in protocol.degradations(name, single)} == {'15x15 kernel, s-fold x1/4'}
@@ -54,7 +54,7 @@ def test_gaussian8(scale):
     assert all(isinstance(each.steps[0], IsoGaussian) for each in made)
 
 
-def test_gaussian8_at_x2_is_even_from_0_80_to_1_60():
+def test_gaussian8_at_x2_is_evenly_spaced_from_0_80_to_1_60():
     sigmas = [each.steps[0].sigma for each in degradations('gaussian8', 2)]
     torch.testing.assert_close(torch.tensor(sigmas), torch.linspace(0.8, 1.6, 8))
 
@@ -67,7 +67,7 @@ def test_nine_kernels_at_each_noise_level(name, kernels, levels):
 
 
 @pytest.mark.parametrize('name, scale', [('dasr9', 2), ('dasr9', 3), ('mrda9', 2), ('mrda9', 3), ('gaussian8', 8)])
-def test_what_is_not_defined_is_refused(name, scale):
+def test_undefined_scale_is_refused(name, scale):
     with pytest.raises(UserError, match=f'--protocol {name} .*--scale {scale}'):
         degradations(name, scale)
 
@@ -100,7 +100,7 @@ def test_no_published_number_was_mistyped():
         'DASR': 689.76, 'MRDA_S': 701.42, 'KDSR_S': 703.97}
 
 
-def test_published_knows_the_names_of_sets():
+def test_published_results_are_found_under_any_name_of_a_set():
     expected = protocol.published('gaussian8', 4, 'B100')
     assert all(protocol.published('gaussian8', 4, name) == expected for name in ('BSD100', 'BSDS100', 'b100'))
     assert protocol.published('gaussian8', 4, 'MANGA109') == protocol.published('gaussian8', 4, 'Manga109')
@@ -108,11 +108,11 @@ def test_published_knows_the_names_of_sets():
 
 @pytest.mark.parametrize('case', [('gaussian8', 2, 'Set5'), ('gaussian8', 4, 'Mine'), ('mrda9', 4, 'Set5'),
                                   ('dasr9', 4, 'Set14'), ('single', 4, 'Set5')])
-def test_nothing_is_published_for_other_settings(case):
+def test_no_published_results_for_other_settings(case):
     assert protocol.published(*case) == []
 
 
-def test_mrda9_is_recovered_from_the_figure():
+def test_mrda9_is_marked_as_recovered_from_the_figure():
     assert ['recovered from the figure' in protocol.label(name) for name in protocol.PROTOCOLS] == [
         0, 0, 0, 1]
 
@@ -128,7 +128,7 @@ def test_kernels_are_drawn_and_printed(name, scale, tmp_path, capsys):
     assert cv2.imread(str(out)).std() > 30
 
 
-def test_the_drawn_ellipse_lies_along_the_kernel(monkeypatch):
+def test_drawn_ellipse_is_aligned_with_the_kernel(monkeypatch):
     drawn = []
     monkeypatch.setattr(draw_kernels, 'Ellipse', lambda *args, **options: drawn.append((args, options)) or
                         Ellipse(*args, **options))
@@ -145,6 +145,6 @@ def test_the_drawn_ellipse_lies_along_the_kernel(monkeypatch):
         torch.testing.assert_close(spread.float(), torch.stack([xx, xy]), rtol=0.02, atol=0.02)
 
 
-def test_drawing_refuses_in_one_line(tmp_path, capsys):
+def test_drawing_errors_are_one_line(tmp_path, capsys):
     assert draw_kernels.main(['--protocol', 'mrda9', '--scale', '2', '--out', str(tmp_path / 'k.png')]) == 2
     assert capsys.readouterr().err.count('\n') == 1 and not list(tmp_path.iterdir())

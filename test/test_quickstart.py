@@ -1,4 +1,4 @@
-"""The quickstart ends with its table and its picture; here with hardly any training."""
+"""The quickstart writes its table and its figures; here with hardly any training."""
 import importlib.util
 from pathlib import Path
 

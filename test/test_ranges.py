@@ -1,4 +1,4 @@
-"""Every number on the command line has a range; training works at its ends, and beyond them is one line."""
+"""Every number on the command line has a range; training works at its ends; beyond them is an error of one line."""
 import shlex
 
 import pytest
@@ -30,7 +30,7 @@ EDGES = {  # least, just below, most, just above
 
 
 @pytest.mark.parametrize('name', NUMBERS)
-def test_no_number_without_bounds(name):
+def test_every_number_has_bounds(name):
     for text in ('nan', 'inf', '-inf', '1e300', '-1e300', '9' * 5000, '', 'x', '0x10', '1;2'):
         with pytest.raises(UserError) as caught:
             parse(f"--stage 4 '--{name}={text}'")
@@ -38,7 +38,7 @@ def test_no_number_without_bounds(name):
 
 
 @pytest.mark.parametrize('name', EDGES)
-def test_the_range_of_a_number_holds_its_ends_and_no_more(name):
+def test_ranges_include_their_ends_and_nothing_beyond(name):
     low, below, high, above = EDGES[name]
     for value in (low, high):
         assert getattr(parse(f'--stage 2 --model mrda --{name}={value}'), name) in (value, 0)  # 0: encoder epochs
@@ -55,7 +55,7 @@ def test_training_at_the_ends_of_ranges(cli, flag):
 
 
 @pytest.mark.parametrize('flag', ['--lr_sr=1e30', '--lr_task=1e30'])
-def test_a_rate_that_is_far_too_high_is_one_line(cli, flag, capsys):
+def test_too_high_learning_rate_is_one_line(cli, flag, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli('--stage', 2, '--epochs_sr', 1, flag) == 2
     error, = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""What the product computes fast equals what reference/ computes as the papers write it."""
+"""The optimised implementation equals the direct one in reference/."""
 import pytest
 import torch
 
@@ -33,7 +33,7 @@ def copy_of(network, made):
 
 
 def plain_gradients(args, stage, hr, encoder_only):
-    """{name: gradient} of the trained network after the same step as reference/method.py takes it; and the loss."""
+    """{name: gradient} of the trained network after the same step in reference/method.py, and the loss."""
     draw = torch.Generator().manual_seed(7)
 
     def degrade(hr):
@@ -60,7 +60,7 @@ def plain_gradients(args, stage, hr, encoder_only):
 @pytest.mark.parametrize('model, stage, encoder_only', [
     *((model, stage, False) for model, stages in FAMILIES.items() for stage in stages),
     ('mrda', 4, True), ('kdsr', 4, True)])
-def test_losses_and_gradients_of_a_step(model, stage, encoder_only):
+def test_losses_and_gradients_equal_the_reference(model, stage, encoder_only):
     for scale in (2, 3, 4):
         args, ours = build(stage, model, scale)
         ours.encoder_only = encoder_only
@@ -70,7 +70,7 @@ def test_losses_and_gradients_of_a_step(model, stage, encoder_only):
         expected, gradients = plain_gradients(args, ours, hr, encoder_only)
         torch.testing.assert_close(loss.detach(), expected, rtol=1e-10, atol=0)
         learns = {name: p.grad for name, p in ours.trained.named_parameters() if p.grad is not None}
-        # In the encoder's epochs the plain way computes the SR network too and throws it away: its gradient is zero.
+        # In the encoder's epochs the reference computes the SR network, too, without using it: its gradient is zero.
         moved = {name for name, gradient in gradients.items() if gradient is not None and gradient.any()}
         assert learns.keys() == moved
         assert all(name.startswith('E_st.') for name in learns) if encoder_only else learns.keys() == gradients.keys()
@@ -81,7 +81,7 @@ def test_losses_and_gradients_of_a_step(model, stage, encoder_only):
 @pytest.mark.parametrize('model', FAMILIES)
 @pytest.mark.parametrize('scale', [2, 3, 4])
 @torch.no_grad()
-def test_the_student_within_one_grey_level(model, scale):
+def test_student_equals_the_reference_within_one_8_bit_level(model, scale):
     args = parse([*SMALL, '--stage', '4', '--model', model, '--scale', str(scale), '--test_only'])
     stage = STAGES[4](args).place(torch.device('cpu'))
     lq = torch.rand(1, 3, 13, 17)
@@ -92,7 +92,7 @@ def test_the_student_within_one_grey_level(model, scale):
 
 
 @pytest.mark.parametrize('blur', [IsoGaussian(2.6), AnisoGaussian(3.5, 1.5, 0.35)], ids=str)
-def test_degraded_images_within_one_grey_level(blur):
+def test_degraded_images_equal_the_reference_within_one_8_bit_level(blur):
     hr = torch.rand(2, 3, 48, 64)
     isotropic = isinstance(blur, IsoGaussian)
     kernel = plain.gaussian(*([blur.sigma] * 2 + [0] if isotropic else [blur.lambda_1, blur.lambda_2, blur.theta]))
@@ -120,13 +120,13 @@ def test_stage_4_computes_nothing_that_is_not_used(model, encoder_only):
     stage.losses(torch.rand(4, 3, 32, 32, dtype=torch.double), torch.Generator(), 'sr')
     assert calls.count('student.G') == (not encoder_only)
     assert 'teacher.G' not in calls and calls.count('teacher.encoder') == 1 and 'teacher.encoder' not in graphs
-    if stage.mln:  # the pass after the last adaptation step needs the body only, and no graph
+    if stage.mln:  # the pass after the last adaptation step needs the body only, without a graph
         assert calls.count('mln.tail') == args.test_iter == calls.count('mln.body') - 1
         assert graphs.count('mln.body') == args.test_iter
 
 
 @pytest.mark.parametrize('model', FAMILIES)
-def test_of_a_block_only_its_input_is_kept_for_the_gradient(model):
+def test_only_the_input_of_a_block_is_kept_for_the_gradient(model):
     _, stage = build(4, model)
     width, kept = stage.student.G.head[0].out_channels, []
     x = torch.rand(2, width, 8, 8, dtype=torch.double, requires_grad=True)
@@ -138,7 +138,7 @@ def test_of_a_block_only_its_input_is_kept_for_the_gradient(model):
 
 @pytest.mark.parametrize('precision', [name for name, kind in ROUNDED.items() if kind])
 @pytest.mark.parametrize('stage', [1, 2, 3, 4])
-def test_gradients_in_16_bits_point_the_same_way(stage, precision):
+def test_bf16_gradients_have_the_same_direction(stage, precision):
     gradients = []
     for flags in ([], ['--precision', precision]):
         args = parse([*SMALL, '--stage', str(stage), *flags])

@@ -1,4 +1,4 @@
-"""A replica of DataParallel holds its weights as plain tensors with a graph to the original's; nothing may mind."""
+"""Replicas of DataParallel, whose weights are plain tensors with a graph to the original's, work like the original."""
 import goldens
 import pytest
 import torch
@@ -10,7 +10,7 @@ from stages import STAGES
 
 
 def replicate(net):
-    """What nn.DataParallel makes of a module on each GPU, here on the CPU."""
+    """A replica of a module as of nn.DataParallel on a GPU, here on the CPU."""
     replica = net._replicate_for_data_parallel()
     for name, module in net._modules.items():
         setattr(replica, name, replicate(module))
@@ -19,7 +19,7 @@ def replicate(net):
     return replica
 
 
-def test_a_data_parallel_replica_adapts_and_learns_as_its_original():
+def test_replica_adapts_and_trains_like_its_original():
     up, hr = (goldens.smooth(name, (2, 3, 48, 64)) for name in ('up', 'hr'))
     pair = goldens.smooth('lr', (2, 3, 12, 16)), up, hr
     mln = adaptable(MLN(8, 4))
@@ -32,7 +32,7 @@ def test_a_data_parallel_replica_adapts_and_learns_as_its_original():
 
 
 @pytest.mark.parametrize('stage', [1, 2, 3, 4])
-def test_a_step_on_a_replica_is_the_originals(stage):
+def test_step_on_a_replica_equals_the_original(stage):
     args = parse(['--stage', str(stage), '--n_feats', '6', '--n_blocks', '2', '--task_iter', '2', '--test_iter', '2',
                   '--meta_batch_size', '2', '--device', 'cpu'])
     original = STAGES[stage](args).place(torch.device('cpu'))

@@ -1,4 +1,4 @@
-"""The table of a run says the same in every format: each degradation, the means, what was published, how scored."""
+"""The table of a test is the same in every format: degradations, means, published results, protocol."""
 import csv
 import io
 import json
@@ -73,7 +73,7 @@ def test_means_are_the_means_of_the_rows():
                 assert value == pytest.approx(fmean(each[metric] for _, each in part), abs=1e-12)
 
 
-def test_published_means_stand_in_marked_rows():
+def test_published_means_are_in_marked_rows():
     tested = run('gaussian8', 4, ('Mine', 'Set14'))
     row = next(row for row in csv_rows(tested) if row['blur'] == 'published: MRDA_S')
     assert (row['Mine psnr_y'], float(row['Set14 psnr_y']), float(row['Set14 ssim_y'])) == ('', 28.42, 0.7671)
@@ -84,7 +84,7 @@ def test_published_means_stand_in_marked_rows():
         'Mine': {'psnr_y': None, 'ssim_y': None}, 'Set14': {'psnr_y': 22.79, 'ssim_y': 0.6032}}
 
 
-def test_published_rows_stand_in_marked_columns():
+def test_published_scores_per_degradation_are_in_marked_columns():
     tested = run('mrda9', 4, ('Set14',))
     rows = csv_rows(tested)
     assert [float(row['Set14 published PSNR MRDA_S']) for row in rows[9:12]] == [25.66, 25.81, 25.90]
@@ -95,7 +95,7 @@ def test_published_rows_stand_in_marked_columns():
 
 
 @pytest.mark.parametrize('name, shown', [('gaussian8', True), ('mrda9', True), ('dasr9', False), ('single', False)])
-def test_the_notes(name, shown):
+def test_notes_below_the_table(name, shown):
     tested = run(name, 4, ('Set14',))
     for make in (table.table_text, table.table_markdown):
         assert make(tested).rstrip().endswith(f'Protocol: {LINE}')
@@ -105,12 +105,12 @@ def test_the_notes(name, shown):
 
 
 @pytest.mark.parametrize('make', [table.table_text, table.table_markdown, table.table_csv, table.table_json])
-def test_mrda9_is_recovered_from_the_figure_everywhere(make):
+def test_mrda9_is_marked_as_recovered_in_every_format(make):
     assert 'recovered from the figure' in make(run('mrda9'))
 
 
 @pytest.mark.parametrize('name', ['gaussian8', 'dasr9', 'mrda9'])
-def test_text_fits_a_terminal_and_loses_no_column(name):
+def test_text_fits_a_terminal_and_has_every_column(name):
     tested = run(name, 4, protocol.SETS)
     text = table.table_text(tested)
     *lines, note = text.rstrip('\n').splitlines()
@@ -129,7 +129,7 @@ def test_columns_are_aligned():
     assert underline.rindex(' ') + 1 == heading.index('a set')
 
 
-def test_no_number_breaks_a_format():
+def test_extreme_numbers_keep_the_format():
     degradation = bicubic(4)
     for psnr, ssim in ((math.inf, 1.0), (math.nan, math.nan)):
         tested = table.TestRun('single', 4, LINE, {'a|b': [(degradation, {'psnr_y': psnr, 'ssim_y': ssim})]})

@@ -1,4 +1,4 @@
-"""Weights as .safetensors files: read and written wherever weights are, damage and foreign files refused."""
+"""Weights as .safetensors files: read and written by every command, damaged and other files refused."""
 import convert_weights
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def about(path):
         return file.metadata()
 
 
-def test_both_ways_and_wrapped():
+def test_conversion_in_both_directions_and_wrapped():
     student = mrda.student(2, 1).state_dict()
     save_weights('a.pt', student)
     assert convert_weights.main(['a.pt', 'b.safetensors', '--about', 'licence=CC0-1.0']) == 0
@@ -41,7 +41,7 @@ def test_both_ways_and_wrapped():
     assert convert_weights.main(['b.safetensors', 'd.safetensors']) == 0 and about('d.safetensors') == said
 
 
-def test_photos_are_upscaled_with_them():
+def test_photos_can_be_upscaled_with_safetensors():
     student = mrda.student(2, 1)
     save_weights('w.safetensors', student)
     save_weights('w.pt', student)
@@ -50,7 +50,7 @@ def test_photos_are_upscaled_with_them():
 
 
 @pytest.mark.parametrize('damage', ['bit', 'cut', 'header', 'longer', 'pickle', 'empty', 'gone'])
-def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, damage):
+def test_damaged_and_other_files_are_refused_in_one_line(tmp_path, damage):
     path = tmp_path / 'w.safetensors'
     save_weights(path, MLN(4, 2))
     data = bytearray(path.read_bytes())
@@ -73,8 +73,8 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, damage):
     assert '\n' not in str(error.value)
 
 
-def test_files_of_others_load_and_their_text_is_not_trusted():
-    """No checksum of ours; the text says another scale: the tensors decide."""
+def test_metadata_of_other_programs_is_not_trusted():
+    """Without our checksum and with a wrong scale in the metadata: the tensors decide."""
     from safetensors.torch import save_file
     save_file(mrda.student(2, 1).state_dict(), 'other.safetensors', {'scale': '4', 'family': 'kdsr'})
     _, facts, _ = load_student('other.safetensors')
@@ -83,7 +83,7 @@ def test_files_of_others_load_and_their_text_is_not_trusted():
 
 @pytest.mark.parametrize('words, said', [
     (['none.pt', 'b.pt'], 'neither a file nor shipped'), (['a.pt', 'a.pt'], 'exists already'),
-    (['a.pt', 'b.bin'], 'ends in none of'), (['a.pt', 'b.safetensors', '--wrap', 'params'], '--wrap is for'),
+    (['a.pt', 'b.bin'], 'must end in'), (['a.pt', 'b.safetensors', '--wrap', 'params'], '--wrap is for'),
     (['a.pt', 'b.pt', '--about', 'x=y'], '--about for'), (['a.pt', 'b.safetensors', '--about', 'x'], 'NAME=TEXT')])
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, words, said, capsys):
     save_weights('a.pt', MLN(4, 2))

@@ -1,4 +1,4 @@
-"""No file, however damaged or hostile, does more than be refused in words or yield exactly what was written."""
+"""A damaged or malicious file is refused with an error, or gives exactly what was written."""
 import ast
 import builtins
 import hashlib
@@ -32,7 +32,7 @@ PICKLING = {'pickle', '_pickle', 'cPickle', 'cloudpickle', 'marshal', 'shelve', 
 
 
 def refused(load, path):
-    """The text of the UserError of load(path), None if there is none; whatever else it raises fails the test."""
+    """The text of the UserError of load(path), None if there is none; any other exception fails the test."""
     try:
         load(path)
     except UserError as error:
@@ -64,7 +64,7 @@ def widened(data, rng):
 
 
 def headed(data, rng):
-    """Another byte in one of the headers of a zip file, which no checksum protects."""
+    """Change a byte in one of the headers of a zip file, which have no checksum."""
     kind = rng.choice([kind for kind in RECORDS if kind in data])
     starts = [place for place in range(len(data)) if data.startswith(kind, place)]
     place = min(rng.choice(starts) + rng.randrange(64), len(data) - 1)
@@ -80,7 +80,7 @@ def weights(tmp_path_factory):
 
 
 @pytest.mark.parametrize('mutate, count', [(flipped, 1000), (zeroed, 500), (cut, 300), (widened, 400), (headed, 800)])
-def test_damaged_weights_are_refused_or_exact(weights, tmp_path, mutate, count):
+def test_damaged_weights_are_refused_or_loaded_exactly(weights, tmp_path, mutate, count):
     data, wanted = weights
     path, rng, refusals = tmp_path / 'w.pt', random.Random(mutate.__name__), 0
     for _ in range(count):
@@ -101,7 +101,7 @@ def test_a_flipped_bit_of_a_tensor_is_found(weights, tmp_path):
     place = data.index(wanted['body.0.bias'].numpy().tobytes())
     path = tmp_path / 'w.pt'
     path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])
-    with pytest.raises(UserError, match=r'w\.pt: damaged \(its checksum does not fit\)'):
+    with pytest.raises(UserError, match=r'w\.pt: damaged \(checksum mismatch\)'):
         load_weights(path)
 
 
@@ -110,7 +110,7 @@ def test_damaged_checkpoints_are_refused(tmp_path, mutate, count):
     check_rot_is_found(tmp_path / 'state.pt', mutate, count)
 
 
-def test_a_saver_without_checksum_is_caught(tmp_path, monkeypatch):
+def test_missing_checksum_is_detected_by_this_test(tmp_path, monkeypatch):
     same = SimpleNamespace(digest=lambda: bytes(tensors.DIGEST))
     monkeypatch.setattr(tensors.hashlib, 'sha256', lambda payload: same)
     with pytest.raises(AssertionError, match='damage was not seen'):
@@ -118,7 +118,7 @@ def test_a_saver_without_checksum_is_caught(tmp_path, monkeypatch):
 
 
 def check_rot_is_found(path, mutate, count):
-    """Each of `count` mutated states is refused, by its checksum."""
+    """Each of `count` mutated checkpoints is refused because of its checksum."""
     rng = random.Random(mutate.__name__)
     save_checkpoint(path, {'epoch': 3, 'model': MLN(4, 2).state_dict(), 'history': {'loss': [0.5]}})
     data = path.read_bytes()
@@ -129,8 +129,8 @@ def check_rot_is_found(path, mutate, count):
             assert 'checksum mismatch' in (refused(load_checkpoint, path) or ''), 'not detected by the checksum'
 
 
-def test_a_record_marked_as_a_folder_is_refused(weights, tmp_path):
-    """zipfile reads such a record, torch takes whatever its memory held before."""
+def test_zip_record_marked_as_a_folder_is_refused(weights, tmp_path):
+    """zipfile reads such a record, torch leaves its memory uninitialised."""
     data = bytearray(weights[0])
     starts = [place for place in range(len(data)) if data.startswith(b'PK\1\2', place)]
     path = tmp_path / 'w.pt'
@@ -141,7 +141,7 @@ def test_a_record_marked_as_a_folder_is_refused(weights, tmp_path):
         data[start + 38] ^= 0x10
 
 
-# ---- foreign and hostile files ----
+# ---- malicious files ----
 
 class Call:
     """Pickled as the call of a function, which unpickling carries out."""
@@ -173,7 +173,7 @@ def saved(content, **options):
 
 
 def signed(payload):
-    """A state file whose checksum is right, whatever it holds."""
+    """A checkpoint file with any content and a correct checksum."""
     return payload + hashlib.sha256(payload).digest()
 
 
@@ -193,7 +193,7 @@ def test_malicious_pickles_are_not_executed(tmp_path, monkeypatch, name, form):
     assert [entry.name for entry in tmp_path.iterdir()] == ['w.pt']
 
 
-def test_the_malicious_pickles_would_work(tmp_path, monkeypatch):
+def test_malicious_pickles_work_with_plain_pickle(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for call in CALLS.values():
         pickle.loads(pickle.dumps(call))
@@ -201,10 +201,11 @@ def test_the_malicious_pickles_would_work(tmp_path, monkeypatch):
         (tmp_path / 'executed').unlink()
 
 
-def test_the_old_format_is_named(tmp_path):
+def test_format_before_torch_1_6_is_refused(tmp_path):
     path = tmp_path / 'w.pt'
     path.write_bytes(saved({'a': torch.zeros(2)}, _use_new_zipfile_serialization=False))
-    assert 'old torch.save format' in refused(load_weights, path) and 'save it again' in refused(load_weights, path)
+    text = refused(load_weights, path)
+    assert 'torch.save before torch 1.6' in text and 'save it again' in text
 
 
 @pytest.mark.parametrize('content', [
@@ -221,7 +222,7 @@ def test_other_contents_are_refused(tmp_path, content):
         assert 'no dict' in refused(load_checkpoint, path)
 
 
-def test_foreign_bytes_with_a_right_checksum_are_no_checkpoint(tmp_path):
+def test_arbitrary_bytes_with_a_correct_checksum_are_refused(tmp_path):
     path, rng = tmp_path / 'state.pt', random.Random(1)
     good = saved({'epoch': 1, 'w': torch.arange(40)})
     for data in (b'', b'text', zipped({}), zipped({'data.pkl': b'.'}), *(flipped(good, rng) for _ in range(200))):
@@ -230,7 +231,7 @@ def test_foreign_bytes_with_a_right_checksum_are_no_checkpoint(tmp_path):
             assert torch.equal(load_checkpoint(path)['w'], torch.arange(40))
 
 
-def test_what_is_plain_is_read(tmp_path):
+def test_plain_contents_are_loaded(tmp_path):
     path, tensor = tmp_path / 'w.pt', torch.arange(6.).reshape(2, 3)
     path.write_bytes(saved(OrderedDict(a=torch.nn.Parameter(tensor), b=tensor.T, c=tensor.half(), d=torch.empty(0))))
     found = load_weights(path)
@@ -241,7 +242,7 @@ def test_what_is_plain_is_read(tmp_path):
 # ---- sizes that are only declared ----
 
 def peak():
-    """Most memory in bytes that this process ever held."""
+    """Peak memory of this process in bytes."""
     resource = pytest.importorskip('resource')  # absent on Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
@@ -250,7 +251,7 @@ def bombs(data):
     """Weights files whose records claim to be, or unpack to, far more than the file holds."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive, archive.open('archive/data.pkl', 'w') as record:
-        for _ in range(512):  # in pieces: the most memory held shall be what reading takes
+        for _ in range(512):  # in pieces, so that the peak memory is that of reading
             record.write(bytes(2 ** 20))
     yield buffer.getvalue()
     entry = data.index(b'PK\1\2')
@@ -263,7 +264,7 @@ def bombs(data):
     yield first.replace(struct.pack('<2I', 2 ** 20, 2 ** 20), struct.pack('<2I', 2 ** 31, 2 ** 31))
 
 
-def test_declared_sizes_are_not_believed(weights, tmp_path):
+def test_declared_sizes_do_not_allocate_memory(weights, tmp_path):
     files = list(bombs(weights[0]))
     path, before = tmp_path / 'w.pt', peak()
     for data in files:
@@ -309,7 +310,7 @@ def encoded(form, mode, **options):
 
 
 @pytest.mark.parametrize('suffix, data', list(huge_images()), ids=lambda value: value if isinstance(value, str) else '')
-def test_huge_images_are_refused_unseen(tmp_path, suffix, data):
+def test_huge_images_are_refused_without_decoding(tmp_path, suffix, data):
     path, before = tmp_path / f'huge.{suffix}', peak()
     path.write_bytes(data)
     for read in (read_rgb, read_photo):
@@ -324,7 +325,7 @@ IMAGES = [('PNG', 'RGB', {}), ('PNG', 'P', {}), ('PNG', 'LA', {}), ('PNG', 'I;16
 
 @pytest.mark.filterwarnings('ignore::UserWarning')  # Pillow warns of damaged tags
 @pytest.mark.parametrize('form, mode, options', IMAGES)
-def test_damaged_images_are_arrays_or_refused(tmp_path, form, mode, options):
+def test_damaged_images_are_decoded_or_refused(tmp_path, form, mode, options):
     if mode == 'I;16':
         buffer = io.BytesIO()
         Image.fromarray(np.arange(480, dtype=np.uint16).reshape(24, 20) * 100).save(buffer, form)
@@ -403,7 +404,7 @@ def _dangers_of_call(call):
         yield f'line {call.lineno}: np.load without allow_pickle=False'
 
 
-def test_no_source_executes_what_it_reads():
+def test_no_source_executes_file_contents():
     paths = list(sources())
     assert ROOT / 'store' / 'tensors.py' in paths and ROOT / 'data' / 'images.py' in paths
     found = [f'{path.relative_to(ROOT)} {what}' for path in paths for what in dangers(path.read_text('utf-8'))]
@@ -415,12 +416,12 @@ def test_no_source_executes_what_it_reads():
     'eval("1")', 'exec("1")', 'os.system("ls")', 'os.popen("ls")', 'subprocess.run("ls", shell=True)',
     'torch.load(f)', 'torch.load(f, weights_only=False)', 'torch.load(f, weights_only=flag)', 'np.load(f)',
     'np.load(f, allow_pickle=True)'])
-def test_dangers_are_seen(text):
+def test_dangerous_code_is_detected(text):
     assert list(dangers(text))
 
 
 @pytest.mark.parametrize('text', [
     'net.eval()', 'subprocess.run(["ls"])', 'subprocess.run(["ls"], shell=False)', 'torch.load(f, weights_only=True)',
     'np.load(f, allow_pickle=False)'])
-def test_harmless_code_is_not_accused(text):
+def test_harmless_code_is_not_reported(text):
     assert not list(dangers(text))

@@ -1,4 +1,4 @@
-"""Patches are random crops that depend on seed, epoch and position alone; every image comes once a shuffle."""
+"""Patches are random crops that depend on seed, epoch and position alone; every image occurs once per shuffle."""
 import numpy as np
 import pytest
 import torch
@@ -27,7 +27,7 @@ def turns(image):
             for turn in (flip, flip.swapaxes(1, 2))]
 
 
-def test_a_patch_is_a_turned_crop(files):
+def test_patch_is_an_augmented_crop(files):
     image = read_rgb(files[2])
     crops = {turn.tobytes() for top in range(image.shape[0] - 15) for left in range(image.shape[1] - 15)
              for turn in turns(image[top:top + 16, left:left + 16])}
@@ -37,13 +37,13 @@ def test_a_patch_is_a_turned_crop(files):
     assert len({patch.numpy().tobytes() for patch in patches}) > 150
 
 
-def test_epoch_position_and_seed_all_matter(files):
+def test_patches_depend_on_epoch_position_and_seed(files):
     keys = [(epoch, position, 2) for epoch in range(1, 4) for position in range(4)]
     patches = {PatchDataset(files, 16, seed)[key].numpy().tobytes() for seed in (1, 2) for key in keys}
-    assert len(patches) > 20                              # of 24; there are 560 that can be drawn
+    assert len(patches) > 20                              # of 24; there are 560 possible ones
 
 
-def test_all_eight_turns_equally_often(tmp_path):
+def test_all_eight_augmentations_are_equally_frequent(tmp_path):
     write_rgb(tmp_path / 'a.png', noise(8, 8))
     turned = [turn.tobytes() for turn in turns(read_rgb(tmp_path / 'a.png'))]
     dataset = PatchDataset([tmp_path / 'a.png'], 8, 3)
@@ -58,7 +58,7 @@ def test_every_corner_is_reached(tmp_path):
     assert corners == {(y, x) for y in range(4) for x in range(3)}
 
 
-def test_no_augment_turns_nothing(files):
+def test_no_augment_keeps_the_orientation(files):
     dataset = PatchDataset(files, 16, 1, augment=False)
     image = read_rgb(files[0])
     crops = {image[y:y + 16, x:x + 16].transpose(2, 0, 1).tobytes() for y in range(5) for x in range(15)}
@@ -74,7 +74,7 @@ def test_patch_has_its_own_memory(files, tmp_path):
     assert torch.equal(PatchDataset(files, 16, 1, augment=False)[1, 0, 0], before)
 
 
-def test_every_image_once_a_shuffle():
+def test_every_image_occurs_once_per_shuffle():
     sampler = EpochSampler(7, 10, 4, 1)
     keys = [key for batch in sampler for key in batch]
     assert [key[:2] for key in keys] == [(1, k) for k in range(40)]

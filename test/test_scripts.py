@@ -1,4 +1,4 @@
-"""The shell scripts run from anywhere, hand main.py the published values and find or make a Python by themselves."""
+"""The shell scripts run from any folder, pass the published values to main.py, and find or set up Python."""
 import json
 import os
 import shutil
@@ -20,7 +20,7 @@ MAIN = 'import json, os, sys\nprint(json.dumps([os.getcwd(), sys.executable, sys
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the scripts, in a folder with spaces, whose main.py prints how it was called."""
+    """A copy of the scripts, in a folder with spaces, with a main.py that prints its arguments."""
     root = tmp_path / "it's a folder"
     shutil.copytree(ROOT / 'scripts', root / 'scripts')
     for file in (*ROOT.glob('requirements*.txt'), ROOT / '.ci/run'):
@@ -31,13 +31,13 @@ def tree(tmp_path):
 
 
 def call(root, script, *arguments, shell='sh', **environment):
-    """Run a script from another folder, with nothing of our own environment but the PATH, and no network for pip."""
+    """Run a script from another folder, with only PATH in the environment and no network for pip."""
     return subprocess.run([shutil.which(shell), root / script, *arguments], cwd=root.parent, capture_output=True,
                           text=True, env={'PATH': os.environ['PATH'], **OFFLINE, **environment})
 
 
 def handed(root, script, *arguments, **environment):
-    """The arguments that main.py gets from a script."""
+    """The arguments that a script passes to main.py."""
     run = call(root, f'scripts/{script}.sh', *arguments, PYTHON=sys.executable, **environment)
     assert run.returncode == 0 and not run.stderr, run.stderr
     folder, _, argv = json.loads(run.stdout)
@@ -57,14 +57,14 @@ def test_scripts_are_plain_sh(script):
 
 
 @pytest.mark.parametrize('stage', [1, 2, 3, 4])
-def test_training_scripts_say_what_the_stage_sets_anyway(tree, stage):
+def test_training_scripts_equal_the_stage_defaults(tree, stage):
     argv = handed(tree, f'main_stage{stage}')
     assert values(argv) == values(['--stage', str(stage)])
     assert set(MRDA[stage]) <= option.parse(argv).given  # researchers read and edit the numbers here
 
 
 @pytest.mark.parametrize('stage', [2, 3, 4])
-def test_aniso_changes_the_degradation_and_the_run_only(tree, stage):
+def test_aniso_changes_only_the_degradation_and_the_run(tree, stage):
     plain, aniso = handed(tree, f'main_stage{stage}'), handed(tree, f'main_stage{stage}', 'aniso', '--seed', '5')
     changed = {name: value for name, value in values(aniso).items() if value != values(plain)[name]}
     name = f'anisonoise_stage{stage}'
@@ -81,13 +81,13 @@ def test_test_scripts(tree, script, expected):
     expected |= {'stage': 4, 'test_only': True, 'data_test': 'Set14', 'n_feats': 128, 'run_name': script}
     assert {name: args[name] for name in expected} == expected
     chosen = ['aniso'] if 'aniso' in script else []
-    run = option.parse(handed(tree, 'main_stage4', *chosen))  # its weights are what the test reads by default
+    run = option.parse(handed(tree, 'main_stage4', *chosen))  # its weights are the default of the test
     kind = run.blur_type.removesuffix('_gaussian')
     assert args['pre_train_ST'] == f'experiment/{run.run_name}_x4_bicubic_{kind}/model/model_ST_last.pt'
     assert '--pre_train_ST my.pt' in ' '.join(handed(tree, script, PRE_TRAIN_ST='my.pt'))
 
 
-def test_flags_and_environment_win(tree):
+def test_flags_and_environment_override_the_scripts(tree):
     chosen = {'DIR_DATA': '/my data', 'N_GPUS': '3', 'CDPATH': '/', 'PRE_TRAIN_META': 'a b.pt', 'PRE_TRAIN_TA': 'c.pt',
               'PRE_TRAIN_ST': 'd.pt'}
     args = option.parse(handed(tree, 'main_stage4', '--batch-size=6', '--save', 'my run', **chosen))
@@ -106,7 +106,7 @@ def test_running_the_tests(tree, script, shell):
 
 @pytest.fixture
 def bare(tmp_path):
-    """A PATH with the tools of every system and no Python."""
+    """A PATH with the usual tools and no Python."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     for tool in ('cat', 'dirname', 'grep', 'sh', 'tail'):
@@ -124,7 +124,7 @@ def refusal(run):
     return run.stderr.splitlines()[-1]
 
 
-def test_a_missing_or_old_python_is_named(tree, bare):
+def test_missing_or_old_python_is_reported(tree, bare):
     script = 'scripts/main_stage1.sh'
     assert refusal(call(tree, script, PYTHON='/no/python')) == 'error: PYTHON=/no/python: there is no such program'
     assert refusal(call(tree, script, PATH=str(bare))).startswith('error: Python 3.10 or newer is needed')
@@ -132,7 +132,7 @@ def test_a_missing_or_old_python_is_named(tree, bare):
     assert refusal(call(tree, script, PATH=str(bare))).endswith('python3 is: Python 3.8.18')
 
 
-def test_the_active_python_is_taken_if_it_has_everything(tree, bare):
+def test_active_python_is_used_if_it_has_all_packages(tree, bare):
     put(bare, 'python3', f'exec "{sys.executable}" "$@"')
     run = call(tree, 'scripts/main_stage1.sh', PATH=str(bare))
     assert run.returncode == 0 and not run.stderr and json.loads(run.stdout)[1] == sys.executable
@@ -151,7 +151,7 @@ def wheel(folder, name, module, text):
 
 
 @pytest.mark.slow
-def test_a_virtual_environment_is_made_completed_and_kept(tree, bare, tmp_path):
+def test_virtual_environment_is_created_completed_and_kept(tree, bare, tmp_path):
     put(bare, 'python3', f'exec "{sys.executable}" "$@"')
     (tree / 'requirements.txt').write_text('absent-here>=2.10\nopencv-python>=4.7\n')
     shelf = tmp_path / 'wheels'
@@ -175,7 +175,7 @@ def test_a_virtual_environment_is_made_completed_and_kept(tree, bare, tmp_path):
     assert fourth.returncode == 0 and 'Setting up .venv' in fourth.stderr
 
 
-def test_an_opencv_that_cannot_load_is_explained(tree, bare):
+def test_opencv_that_cannot_load_is_explained(tree, bare):
     put(bare, 'python3', f'[ "$2" != "import cv2" ] || {{ echo ImportError: libGL.so.1 >&2; exit 1; }}\n'
                          f'exec "{sys.executable}" "$@"')
     line = refusal(call(tree, 'scripts/main_stage1.sh', PATH=str(bare)))

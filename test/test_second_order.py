@@ -1,5 +1,5 @@
-"""The degradation of real-world training: kernels equal the published ones, noise and JPEG do what they say, draws
-follow the published probabilities, every stage trains on it."""
+"""The degradation of real-world training: kernels equal the published ones, noise and JPEG are correct, sampling
+follows the published probabilities, every stage trains on it."""
 import json
 import math
 from collections import Counter
@@ -35,7 +35,7 @@ KINDS = {'iso': lambda a, b, t, _, n: IsoGaussian(a, n), 'aniso': lambda a, b, t
 
 
 def named(key):
-    """The blur that a golden is named after."""
+    """The blur in the name of a golden."""
     if key.startswith('sinc'):
         _, cutoff, size = key.split('_')
         return Sinc(float(cutoff), int(size))
@@ -53,7 +53,7 @@ def smooth(side=64, n=1):
 
 
 @pytest.mark.parametrize('key', GOLDEN)
-def test_kernel_golden(key):
+def test_kernels_match_golden(key):
     kernels = named(key).kernels()
     assert kernels.dtype == torch.float64 and kernels.sum().item() == pytest.approx(1)
     assert goldens.close(kernels[0], GOLDEN[key])
@@ -82,7 +82,7 @@ def test_gaussian_noise(gray):
 
 @pytest.mark.parametrize('gray', [False, True])
 @pytest.mark.parametrize('rgb_range', [1, 255])
-def test_poisson_noise_has_the_variance_of_photons(gray, rgb_range):
+def test_poisson_noise_has_poisson_variance(gray, rgb_range):
     levels = torch.tensor([32.0, 160.0]).repeat(100, 100)                           # two levels: v = 2
     image = (levels / 255)[None, None].repeat(1, 3, 1, 1) * rgb_range
     noise = (PoissonNoise(0.5, gray)(image, context(image, 1, rgb_range)) - image) / rgb_range
@@ -93,14 +93,14 @@ def test_poisson_noise_has_the_variance_of_photons(gray, rgb_range):
         assert torch.corrcoef(part)[0, 1].item() == pytest.approx(float(gray), abs=0.04)
 
 
-def test_poisson_noise_counts_the_levels_of_each_image():
+def test_poisson_noise_depends_on_the_levels_of_each_image():
     image = torch.stack([torch.full((3, 64, 64), 0.5), torch.linspace(0, 1, 64).expand(3, 64, 64)])
     noise = PoissonNoise(1.0)(image, context(image)) - image
     assert noise[0].var().item() == pytest.approx(0.5, rel=0.05)                    # one level: v = 1
     assert noise[1].var().item() == pytest.approx(0.5 / 64, rel=0.05)               # 64 levels
 
 
-def test_jpeg_loses_more_at_lower_quality_and_keeps_the_scale():
+def test_jpeg_error_grows_at_lower_quality_and_the_data_range_is_kept():
     image = smooth()
     losses = [(JPEG(quality)(image, context(image)) - image).abs().mean().item() for quality in (30.0, 60.0, 95.0)]
     assert losses == sorted(losses, reverse=True) and 0 < losses[2] < losses[0] < 0.05
@@ -111,7 +111,7 @@ def test_jpeg_loses_more_at_lower_quality_and_keeps_the_scale():
     assert torch.equal(JPEG(50.0)(batch, context(batch))[1:], JPEG(50.0)(batch[1:], context(batch)))
 
 
-def test_resize_is_relative_to_the_first_image():
+def test_resize_is_relative_to_the_hr_size():
     image = torch.rand(1, 3, 20, 30)
     given = Context(None, 1, 64, 96)
     for mode in 'area', 'bilinear', 'bicubic':
@@ -119,7 +119,7 @@ def test_resize_is_relative_to_the_first_image():
     assert Resize(0.001, 'area')(image, given).shape == (1, 3, 1, 1)
 
 
-def test_draws_follow_the_published_table():
+def test_sampling_follows_the_published_probabilities():
     random, draw, count = second_order(4), generator('cpu', 'table'), 4000
     found, firsts, seconds = Counter(), [], []
     for _ in range(count):
@@ -151,7 +151,7 @@ def test_draws_follow_the_published_table():
         assert lowest <= factors.min() < lowest + 0.02 and highest - 0.02 < factors.max() <= highest
 
 
-def test_blurs_are_drawn_from_their_ranges():
+def test_blur_parameters_are_in_their_ranges():
     random, draw = RandomBlur((0.2, 3.0)), generator('cpu', 'ranges')
     blurs = [random.draw(draw)[0] for _ in range(4000)]
     assert {each.size for each in blurs} == set(range(7, 22, 2))
@@ -165,20 +165,20 @@ def test_blurs_are_drawn_from_their_ranges():
             assert -math.pi <= each.theta <= math.pi and min(each.lambda_1, each.lambda_2) >= 0.2
 
 
-def test_images_of_a_batch_share_a_draw_or_have_their_own():
+def test_images_of_a_batch_share_a_degradation_or_have_their_own():
     flat, random = torch.full((4, 3, 64, 64), 0.4), second_order(4)
     hr = flat + 0.2 * smooth()
     lq, up = random(hr, generator('cpu', 3), per_sample=True)
     assert lq.shape == (4, 3, 16, 16) and up.shape == hr.shape
     alone = [random(each[None], draw) for draw in [generator('cpu', 3)] for each in hr]
-    assert all(torch.equal(lq[i:i + 1], alone[i][0]) for i in range(4))  # one after the other, each anew
+    assert all(torch.equal(lq[i:i + 1], alone[i][0]) for i in range(4))  # one after the other, each sampled anew
     shared, _ = random(hr, generator('cpu', 3))
     drawn = random.draw(generator('cpu', 3))
     assert shared.shape == lq.shape and str(random) == 'second_order' and 'jpeg' in str(drawn)
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_the_same_seed_makes_the_same_images_of_every_size(scale):
+def test_same_seed_gives_the_same_images_at_every_size(scale):
     random = second_order(scale)
     for side in scale, 4 * scale, 9 * scale:
         hr = torch.rand(2, 3, side, 2 * side, generator=generator('cpu', side))
@@ -199,7 +199,7 @@ def test_autocast_changes_nothing():
         assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
-def test_dicts_of_random_and_drawn_pipelines_are_exact():
+def test_dicts_of_random_and_sampled_pipelines_are_exact():
     random = second_order(4)
     assert Pipeline.from_dict(json.loads(json.dumps(random.to_dict()))) == random
     hr = smooth()

@@ -1,4 +1,4 @@
-"""Weights are trained within a given time, measured, and shipped with a card that says so."""
+"""Weights are trained within a given time, tested, and shipped with a model card."""
 import json
 
 import pytest
@@ -35,11 +35,11 @@ def place(library, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_trained_measured_and_shipped(place, tmp_path, capsys):
+def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys):
     assert train_zoo.main(['small', '--minutes', '0.001', '--name', 'tiny', *place]) == 0
     plan = (tmp_path / 'experiment/tiny/plan.json').read_text()
     assert capsys.readouterr().out.count('epochs of 1\n') == 4 and json.loads(plan)['minutes'] == 0.001
-    assert train_zoo.main(['small', '--minutes', '9', '--name', 'tiny', *place]) == 0  # all is done: the plan stays
+    assert train_zoo.main(['small', '--minutes', '9', '--name', 'tiny', *place]) == 0  # finished: the plan is kept
     assert (tmp_path / 'experiment/tiny/plan.json').read_text() == plan
     assert 'nothing is left to do' in capsys.readouterr().out
 

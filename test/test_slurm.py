@@ -13,11 +13,11 @@ from slurm import hostnames, put
 from survival import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-NODES = '127.0.0.[1-2]'  # names that lead to this machine
+NODES = '127.0.0.[1-2]'  # names that resolve to this machine
 
 
 def submit(folder, *flags, **environment):
-    """The script as Slurm runs it: a copy in a folder of its own, told by the environment what the job is."""
+    """Run the script as Slurm does: a copy in another folder, with the job described by environment variables."""
     spool = folder / 'spool'
     spool.mkdir(exist_ok=True)
     shutil.copy(ROOT / 'scripts/cluster/train_slurm.sh', spool / 'slurm_script')
@@ -56,7 +56,7 @@ def test_how_torchrun_is_called(job):
 
 
 @pytest.mark.slow
-def test_stopped_job_is_resumed_by_the_next(library, job):
+def test_next_job_resumes_a_stopped_one(library, job):
     flags = [*SMALL, '--dir_data', str(library), '--stage', '1', '--test_every', '40', '--epochs_sr', '1']
     log = job / 'repository/experiment/stage1_x2_bicubic_iso/log.txt'
     chosen = {'OMP_NUM_THREADS': '1', 'XDG_CACHE_HOME': 'cache'}

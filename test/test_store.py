@@ -1,4 +1,4 @@
-"""Weights and checkpoints on disk: whole or not at all, any damage found, foreign files refused."""
+"""Weights and checkpoints on disk: atomic writes, damage is detected, other files are refused."""
 import os
 import pickle
 
@@ -21,7 +21,7 @@ def test_weights_round_trip(tmp_path):
     assert plain.keys() == net.state_dict().keys()
 
 
-def test_ctrl_c_in_the_middle_of_a_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+def test_ctrl_c_during_a_write_keeps_the_old_file(tmp_path, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
     write_bytes(tmp_path / 'f', b'old')
@@ -31,7 +31,7 @@ def test_ctrl_c_in_the_middle_of_a_write_leaves_the_old_file_alone(tmp_path, mon
     assert os.listdir(tmp_path) == ['f'] and (tmp_path / 'f').read_bytes() == b'old'
 
 
-def test_logs_that_cannot_be_written_name_their_file(tmp_path):
+def test_error_about_a_log_names_its_file(tmp_path):
     (tmp_path / 'log.txt').mkdir()
     with pytest.raises(UserError, match=r'log\.txt: cannot write 4 characters \(Is a directory\)'):
         append_text(tmp_path / 'log.txt', 'text')
@@ -49,7 +49,7 @@ class Evil:
 
 
 @pytest.mark.parametrize('content', ['text', 'pickle', 'tensor', 'nothing', 'folder'])
-def test_files_that_are_no_weights(tmp_path, monkeypatch, content):
+def test_files_without_weights_are_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / 'w.pt'
     if content == 'pickle':
@@ -77,7 +77,7 @@ def test_checkpoint_is_read_back_or_refused(tmp_path):
             load_checkpoint(path)
 
 
-def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / 'file'
     write_bytes(path, b'old')
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or gone end no program, and lose no result without a word."""
+"""Standard streams that are closed, full or gone do not end a program, and lost output is reported."""
 import importlib
 import os
 import subprocess
@@ -22,7 +22,7 @@ def program(request, tmp_path, monkeypatch):
 
 
 @FULL
-def test_help_for_a_full_disk_is_an_error(program, capsys, monkeypatch):
+def test_help_to_a_full_disk_is_an_error(program, capsys, monkeypatch):
     with suppress(OSError), open('/dev/full', 'w') as full:
         monkeypatch.setattr('sys.stdout', full)
         assert program(['--help']) == 2
@@ -32,7 +32,7 @@ def test_help_for_a_full_disk_is_an_error(program, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('stream', ['closed', 'full', 'gone'])
-def test_a_mistake_that_nobody_can_read_is_status_2(program, stream, capsys, monkeypatch):
+def test_error_that_cannot_be_printed_is_status_2(program, stream, capsys, monkeypatch):
     if stream == 'full' and not Path('/dev/full').exists():
         pytest.skip('this system has no /dev/full')
     read, write = os.pipe()
@@ -67,7 +67,7 @@ def test_training_needs_no_standard_stream(library, tmp_path):
 
 
 @FULL
-def test_a_table_for_a_full_disk_is_an_error_but_trains_on(library, tmp_path):
+def test_table_to_a_full_disk_is_an_error_but_training_continues(library, tmp_path):
     flags = ['--dir_data', library, '--stage', 1, '--epochs_sr', 1]
     status, error = run(tmp_path, '> /dev/full', *flags)
     assert (status, error.count('\n')) == (2, 1) and 'standard output: No space left' in error

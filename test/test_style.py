@@ -1,4 +1,4 @@
-"""The style that readers rely on: ruff, annotations, short files, and rooms that import each other in one direction."""
+"""Style: ruff, annotations, short files, and rooms that import each other in one direction."""
 import ast
 import subprocess
 import sys
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 300  # lines of a file
 FILES = sorted(path for path in ROOT.rglob('*.py')
                if not path.relative_to(ROOT).parts[0].startswith(('.', 'test', 'experiment', 'shared')))
-# Who may import main.py: hubconf.py and what runs the command line, as a user does.
+# Rooms that may import main.py: hubconf.py and those that run the command line.
 MAIN = {'hubconf.py', 'tools', 'benchmark'}
 
 
@@ -59,7 +59,7 @@ def test_files_are_short():
 
 
 def imports(path):
-    """The rooms that a file imports, its own left out."""
+    """The rooms that a file imports, except its own."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom):
             names = [node.module] if not node.level else []

@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped, damaged, started twice or denied the disk lose nothing and end bit-identical."""
+"""Trainings that are killed, stopped, damaged, started twice or hit a full disk lose nothing and end bit-identical."""
 import errno
 import os
 import re
@@ -17,7 +17,7 @@ STEPS = ['--save_every_min', '0', '--test_every', '2']  # a checkpoint after eve
 
 @pytest.fixture(scope='module')
 def one(library):
-    """Flags of a training of stage 1 with a moving average of its weights, that saves after each of its batches."""
+    """Flags of a training of stage 1 with a moving average, which saves after each batch."""
     return ['--dir_data', str(library), '--stage', '1', '--lr_sr', '1e-3', '--ema', '0.5', '--warmup', '3', *STEPS]
 
 
@@ -30,14 +30,14 @@ def whole(one, tmp_path_factory):
 
 
 def survives(folder, flags, whole, points, **how):
-    """A fault at each of `points`, then to the end, all in turn in folders of their own."""
+    """A fault at each of `points`, then a run to the end, each in its own folder."""
     reference, _ = whole
     for point in points:
         place = folder / str(point)
         place.mkdir()
         status = finish(place, flags, point, **how)
         printed = (place / 'printed').read_text()
-        # Cached images that cannot be written cost speed only, and a picture may fail.
+        # A failing write of a cache entry only costs speed, and a figure may fail.
         spared = re.search('decoded for every patch|could not be drawn', printed)
         assert status in (-signal.SIGKILL, 2) or spared, printed
         check_nothing_lost(place)
@@ -46,7 +46,7 @@ def survives(folder, flags, whole, points, **how):
 
 
 @pytest.mark.slow
-def test_killed_at_write_points(one, whole, tmp_path, request):
+def test_training_survives_kills_at_every_write(one, whole, tmp_path, request):
     survives(tmp_path, one, whole, range(1, whole[1] + 1, 1 if request.config.getoption('--sweep') else 9))
 
 
@@ -62,13 +62,13 @@ def test_failed_write_is_one_line_and_loses_nothing(one, whole, tmp_path, reques
 @pytest.mark.slow
 @pytest.mark.parametrize('broken, how', [('not atomic', 'damaged'), ('deletes first', 'was saved'),
                                          ('forgets the optimizer', 'differs'), ('off by one', 'differs')])
-def test_broken_saver_is_caught(one, whole, tmp_path, broken, how):
+def test_broken_saver_is_detected_by_this_test(one, whole, tmp_path, broken, how):
     with pytest.raises((AssertionError, UserError), match=how):
         survives(tmp_path, one, whole, range(20, whole[1], 5), broken=broken)
 
 
 @pytest.mark.slow
-def test_random_kills_across_the_stages(library, tmp_path, request):
+def test_training_survives_random_kills_in_all_stages(library, tmp_path, request):
     if not request.config.getoption('--sweep'):
         pytest.skip('takes minutes: --sweep')
     flags = ['--dir_data', str(library), '--stage', 'all', '--epochs_encoder', '1', *STEPS]
@@ -116,18 +116,18 @@ def test_second_training_in_a_folder_is_refused_until_the_first_ends(one, tmp_pa
 
 # ---------------------------------------------------------------- in this process
 
-def states(run='stage1'):
+def checkpoints(run='stage1'):
     return Path('experiment', f'{run}_x2_bicubic_iso', 'model')
 
 
 def test_damaged_checkpoint_is_skipped_with_a_warning(cli, capsys):
     assert cli('--stage', 1) == 0
-    last, before = states() / 'state_2.pt', (states() / 'state_2.pt').read_bytes()
+    last, before = checkpoints() / 'state_2.pt', (checkpoints() / 'state_2.pt').read_bytes()
     last.write_bytes(before[:1000] + b'!' + before[1001:])
     assert cli('--stage', 1, '--resume', 2) == 2 and 'checksum' in capsys.readouterr().err
     assert cli('--stage', 1) == 0
     assert 'taking state_1.pt instead' in capsys.readouterr().out
-    for state in states().glob('state_*.pt'):
+    for state in checkpoints().glob('state_*.pt'):
         state.write_bytes(b'')
     assert cli('--stage', 1) == 2 and 'every checkpoint is damaged' in capsys.readouterr().err
 
@@ -138,14 +138,14 @@ def test_options_that_change_the_result_are_refused_by_name(cli, library, tmp_pa
     said = capsys.readouterr().err
     assert '--weight_decay was 0.0, is now 0.1' in said and '--beta1 was 0.9, is now 0.8' in said
     assert cli('--stage', 1, '--data_range', '1-2/1-2') == 2 and 'images was 3 images' in capsys.readouterr().err
-    assert cli('--stage', 1, '--sig_max', '3', '--sig', '0.7') == 0        # stage 1 knows no blur
+    assert cli('--stage', 1, '--sig_max', '3', '--sig', '0.7') == 0        # stage 1 has no blur
     assert '--sig was 1.2, is now 0.7' in capsys.readouterr().out
     assert cli('--stage', 1, '--weight_decay', '0.1', '--epochs_sr', 3, '--accept_changes') == 0
 
 
-def test_two_newest_checkpoints_stay_at_least(cli):
+def test_at_least_two_newest_checkpoints_are_kept(cli):
     assert cli('--stage', 1, '--save_every_min', 0, '--keep_states', 2, '--epochs_sr', 3) == 0
-    assert {path.name for path in states().glob('state_*')} == {'state_2.pt', 'state_3.pt', 'state_3_3.pt'} - {
+    assert {path.name for path in checkpoints().glob('state_*')} == {'state_2.pt', 'state_3.pt', 'state_3_3.pt'} - {
         'state_3_3.pt'} | {'state_2_3.pt'}
 
 
@@ -155,11 +155,11 @@ def test_closed_stdout_does_not_stop_a_training(cli, monkeypatch):
     with suppress(BrokenPipeError), os.fdopen(write, 'w') as gone:
         monkeypatch.setattr('sys.stdout', gone)
         assert cli('--stage', 1, '--epochs_sr', 1) == 0
-    assert (states() / 'state_1.pt').exists()
+    assert (checkpoints() / 'state_1.pt').exists()
 
 
-def test_half_written_files_are_removed(cli):
+def test_partial_files_are_removed(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
-    (states() / '.writing.x').write_bytes(b'half')
+    (checkpoints() / '.writing.x').write_bytes(b'half')
     assert cli('--stage', 1) == 0
-    assert not list(states().glob('.writing*'))
+    assert not list(checkpoints().glob('.writing*'))

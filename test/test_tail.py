@@ -1,4 +1,4 @@
-"""The collapsed tail is the tail as written: values, gradients, borders, dtypes, ways to be called, and its price."""
+"""The fused tail equals the separate layers: values, gradients, borders, dtypes, ways of calling, and its cost."""
 import copy
 
 import pytest
@@ -14,7 +14,7 @@ from utility import UserError
 
 
 def make(scale=4, n_feats=6, size=(5, 6), dtype=torch.float64):
-    """A tail, features and a gradient for its output; the biases are enlarged, so that a wrong one shows."""
+    """A tail, features and a gradient for its output; biases are scaled up, so that an error is visible."""
     torch.manual_seed(scale)
     tail = Tail(n_feats, scale).to(dtype)
     for name, parameter in tail.named_parameters():
@@ -36,7 +36,7 @@ def relative_errors(ours, truth):
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
 @pytest.mark.parametrize('size', [(3, 3), (3, 7), (5, 4), (6, 3), (12, 16)])
-def test_equals_plain(scale, size):
+def test_fused_tail_equals_the_layers(scale, size):
     tail, x, grad = make(scale, size=size)
     (ours, *our_grads) = outcome(tail, x, grad, tail.parameters())
     (plain, *plain_grads) = outcome(tail.plain, x, grad, tail.parameters())
@@ -45,14 +45,14 @@ def test_equals_plain(scale, size):
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_float32(scale):
+def test_float32_error_is_small(scale):
     tail, x, grad = make(scale, n_feats=32, size=(8, 9), dtype=torch.float32)
     ours, plain = (outcome(f, x, grad, tail.parameters()) for f in (tail, tail.plain))
     assert max(relative_errors(ours, plain)) < 1e-5
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_middle_kernel_alone_is_wrong_on_exactly_the_frame(scale):
+def test_middle_kernel_alone_is_wrong_exactly_at_the_border(scale):
     tail, x, _ = make(scale)
     fused = tail.fuse()
     middle = F.conv2d(x, fused.kernels[1][1], fused.biases[1][1], padding=2)
@@ -78,7 +78,7 @@ def test_tiny_images(size):
     assert torch.equal(tail(x, tail.fuse()), tail.plain(x))
 
 
-def test_fused_once(monkeypatch):
+def test_frozen_tail_is_fused_once(monkeypatch):
     tail, x, grad = make()
     with torch.no_grad():
         fused = tail.fuse()
@@ -131,7 +131,7 @@ def test_functional_call():
     torch.testing.assert_close([x_grad, *weights_grad.values()], ours[1:])
 
 
-def test_weights_that_are_plain_attributes():
+def test_weights_can_be_plain_attributes():
     """As in the replicas of DataParallel."""
     tail, x, grad = make()
     expected = outcome(tail.plain, x, grad, tail.parameters())
@@ -147,7 +147,7 @@ def test_weights_that_are_plain_attributes():
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_bfloat16(scale):
-    """Under autocast no farther from the truth than the layers as written are; with weights in bf16, about as close."""
+    """Under autocast at least as accurate as the separate layers; with weights in bf16 about as accurate."""
     tail, x, grad = make(scale, n_feats=32, size=(8, 9), dtype=torch.float32)
     exact = copy.deepcopy(tail).double()
     truth = outcome(exact.plain, x.double(), grad.double(), exact.parameters())
@@ -189,8 +189,8 @@ def test_other_scales_are_refused(scale):
 
 
 @pytest.mark.parametrize('scale, gain', [(2, 15), (3, 15), (4, 19)])
-def test_price(scale, gain):
-    """Counted, not timed: an image of 64x64 at C = 128."""
+def test_number_of_multiply_adds(scale, gain):
+    """FLOPs for an image of 64x64 at C = 128."""
     tail = Tail(128, scale).to('meta')
     x = torch.empty(1, 128, 64, 64, device='meta')
 

@@ -1,4 +1,4 @@
-"""Which photos a command line names, and what their results are called."""
+"""The photos of a command line, and the names of their results."""
 import os
 from pathlib import Path
 
@@ -53,12 +53,12 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         find_photos(tmp_path)
 
 
-def test_the_home_of_nobody():
+def test_unknown_home_folder_is_refused():
     with pytest.raises(UserError, match='~no-such-user/x: no such user'):
         find_photos('~no-such-user/x')
 
 
-def test_alike_names_have_results_of_their_own():
+def test_equal_names_get_different_results():
     reds = {}
     for i, name in enumerate(('p/x.png', 'q/x.png', 'q/x.bmp', 'p/y.png', 'p/y.bmp', 'q/z.png', 'p/Z.png')):
         save(name, np.full((4, 4, 3), 30 * i, np.uint8))
@@ -73,7 +73,7 @@ def test_alike_names_have_results_of_their_own():
     assert found[Path('p/y.png')] == Path('out/y.png_x2.png')
 
 
-def test_no_result_lies_outside_the_folder():
+def test_results_are_inside_the_folder():
     for name in ('../one/x.png', '../two/x.png', 'x.png'):
         save(name)
     found = targets(['../one', '../two/*.png', 'x.png'], Path('out'), X2)
@@ -81,22 +81,22 @@ def test_no_result_lies_outside_the_folder():
                                                                     'out/where/x_x2.png']
 
 
-def test_names_that_cannot_be_told_apart_are_refused():
+def test_indistinguishable_names_are_refused():
     for name in ('p/x.png', 'q/x.png', 'in/p/x.png'):
         save(name)
     with pytest.raises(UserError, match=r'x\.png and .*x\.png would have one result'):
         targets(['p', 'q', 'in'], Path('out'), X2)
 
 
-def test_only_results_beside_their_photos_are_left_out():
+def test_results_beside_their_photos_are_left_out():
     for name in ('a.png', 'a_x2.png', 'a_x2.jpg', 'out/b_x2.png'):
         save(name)
     assert targets(['a.png', 'a_x2.png'], Path('out'), X2).keys() == {Path('a.png'), Path('a_x2.png')}
     assert targets(['*.png', '*.jpg'], Path('.'), X2).keys() == {Path('a.png'), Path('a_x2.jpg')}
-    assert Path('out/b_x2.png') not in targets(['**/*.png'], Path('out'), X2)     # a glob looks into out/ too
+    assert Path('out/b_x2.png') not in targets(['**/*.png'], Path('out'), X2)     # a glob also matches in out/
 
 
-def test_kept_endings_may_meet_another_stem():
+def test_kept_suffix_may_equal_another_stem():
     for name in ('a.jpg', 'a.png', 'a.jpg.png'):
         save(f'in/{name}')
     assert {path.name for path in targets(['in'], Path('out'), X2).values()} == {

@@ -1,4 +1,4 @@
-"""Named protocols, written test sets and the metrics command: all of them score the same pixels the same way."""
+"""Protocols, written test sets and the metrics command score the same pixels in the same way."""
 import importlib.util
 import json
 import os
@@ -57,8 +57,8 @@ def test_gaussian8_is_the_mean_of_eight_single_tests(tested):
     assert 'gaussian8' in json.dumps(table)
 
 
-def test_noise_is_the_images_own(tested, library, tmp_path, monkeypatch):
-    """A set with one image less: the noise, and so the score, of the other is what it was."""
+def test_noise_depends_on_the_image_alone(tested, library, tmp_path, monkeypatch):
+    """In a set with one image less, the noise, and so the score, of the other image is the same."""
     tested('--noise', 20)
     alone = tmp_path / 'alone' / 'benchmark' / 'Set2' / 'HR'
     alone.mkdir(parents=True)
@@ -69,7 +69,7 @@ def test_noise_is_the_images_own(tested, library, tmp_path, monkeypatch):
     assert rows.read_text().splitlines() == [both[0], both[2]]
 
 
-def test_a_written_test_set_scores_as_on_the_fly(tested, library):
+def test_written_test_set_gives_the_same_scores(tested, library):
     flags = ['--blur_type', 'iso_gaussian', '--noise', 10]
     expected = tested(*flags)
     assert script('make_testset', *SMALL, '--dir_data', library, '--stage', 4, '--dir_out', 'lr', *flags) == 0
@@ -79,8 +79,8 @@ def test_a_written_test_set_scores_as_on_the_fly(tested, library):
 
 @pytest.mark.parametrize('names', ['{}', '{}x2', '{}_x2', '{}_x2_SR'])
 @pytest.mark.parametrize('place', ['given', 'given/Set2'])
-def test_given_lr_images_are_matched_by_name_and_said_in_every_result(tested, library, capsys, names, place):
-    """Whatever the options say of a degradation, the table, the CSV and the log say where LR came from."""
+def test_given_lr_images_are_matched_by_name_and_recorded_in_every_result(tested, library, capsys, names, place):
+    """The table, the CSV and the log name the source of LR, independent of the degradation of the options."""
     assert script('make_testset', *SMALL, '--dir_data', library, '--stage', 4, '--dir_out', 'lr') == 0
     for path in Path('lr/Set2_sigma_1.2_noise_0').iterdir():
         target = Path(place) / f'{names.format(path.stem)}.png'
@@ -98,7 +98,7 @@ def test_given_lr_images_are_matched_by_name_and_said_in_every_result(tested, li
     assert scores == tested('--sig', 1.2)
 
 
-def test_of_two_files_for_one_image_the_one_of_its_very_name_is_taken(tested, library):
+def test_exact_name_is_preferred_among_matching_files(tested, library):
     assert script('make_testset', *SMALL, '--dir_data', library, '--stage', 4, '--dir_out', 'lr') == 0
     expected = tested('--test_lr', 'lr/Set2_sigma_1.2_noise_0')
     for path in sorted(Path('lr/Set2_sigma_1.2_noise_0').iterdir()):
@@ -115,7 +115,7 @@ def test_wrong_test_sets_are_refused(cli, tested, capsys, library):
         assert said in capsys.readouterr().err
 
 
-def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path):
+def test_all_files_of_a_written_set_are_checked_before_the_test(tmp_path):
     series = [classic(IsoGaussian(sigma), 2) for sigma in (1.2, 2.4)]
     for name in 'abc':
         write_rgb(tmp_path / 'hr' / f'{name}.png', np.zeros((41, 30, 3), np.uint8))
@@ -137,7 +137,7 @@ def test_all_files_of_a_written_set_are_looked_at_before_the_first_test(tmp_path
         assert re.search(part, text)
 
 
-def test_names_that_utf8_cannot_hold_are_written_as_escapes(tmp_path):
+def test_non_utf8_names_are_escaped(tmp_path):
     name = os.fsdecode(b'caf\xe9')
     scores = SetScores(name, classic(IsoGaussian(1.2), 2), [[Score(name, {'psnr_y': 30., 'ssim_y': .9})]])
     write_csv(tmp_path, scores)
@@ -146,12 +146,12 @@ def test_names_that_utf8_cannot_hold_are_written_as_escapes(tmp_path):
         assert r'caf\udce9' in path.read_text(encoding='utf-8')
 
 
-def test_a_protocol_that_is_not_defined_at_a_scale_is_refused(cli, tested, capsys):
+def test_protocol_undefined_at_a_scale_is_refused(cli, tested, capsys):
     assert cli(*TEST, '--protocol', 'mrda9') == 2
     assert '--scale 2' in capsys.readouterr().err and not Path('experiment').exists()
 
 
-def test_the_metrics_command_refuses_what_it_cannot_pair_or_score(tmp_path, monkeypatch, capsys):
+def test_metrics_command_refuses_unmatched_or_unsuitable_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ('sr/a_x2.png', 'hr/a.png', 'more/a_x2.png', 'more/a.png', 'twice/a.png', 'twice/a.bmp',
                  'deep/x/a.png'):
@@ -162,14 +162,14 @@ def test_the_metrics_command_refuses_what_it_cannot_pair_or_score(tmp_path, monk
                         ('sr', 'deep', 'no partner in the other folder for a_x2, x/a'),
                         ('sr', 'hr', '--border', -1, 'is not a whole number from 0'),
                         ('sr', 'hr', '--max_pixels', 399, '20x20 is more than 399 pixels; raise --max_pixels'),
-                        ('sr', 'hr', '--border', 5, 'too few for the 11x11 window')):
+                        ('sr', 'hr', '--border', 5, 'too small for --border 5')):
         capsys.readouterr()
         assert script('metrics', *argv) == 2
         error = capsys.readouterr().err
         assert said in error and error.count('\n') == 1
 
 
-def test_the_metrics_command_pairs_by_relative_path(tmp_path, monkeypatch, capsys):
+def test_metrics_command_matches_by_relative_path(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for level, folder in enumerate(('.', 'sub', 'sub/deep')):
         write_rgb(Path('hr', folder, 'a.png'), np.full((20, 20, 3), 100, np.uint8))
@@ -178,12 +178,12 @@ def test_the_metrics_command_pairs_by_relative_path(tmp_path, monkeypatch, capsy
     scores = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
     assert [name for name, *_ in scores] == ['a', 'sub/a', 'sub/deep/a']
     assert [round(float(psnr), 1) for _, psnr, _ in scores] == [49.5, 43.4, 39.9]
-    assert script('metrics', 'sr/sub/a_x4_SR.png', 'hr/a.png') == 0  # two files, whatever they are called
+    assert script('metrics', 'sr/sub/a_x4_SR.png', 'hr/a.png') == 0  # two files with any names
     assert float(capsys.readouterr().out.splitlines()[1].split()[1]) == pytest.approx(43.4, abs=0.05)
     assert script('metrics', 'sr/*.png', 'hr/*.png', '--metrics', 'psnr_rgb') == 0
 
 
-def test_the_metrics_command_takes_metrics_of_an_extension(tmp_path, monkeypatch, capsys):
+def test_metrics_command_supports_extensions(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_rgb(Path('a.png'), np.zeros((20, 20, 3), np.uint8))
     Path('own.py').write_text('from report.metric import METRICS, Metric\n'
@@ -198,11 +198,11 @@ def test_the_metrics_command_takes_metrics_of_an_extension(tmp_path, monkeypatch
 @pytest.mark.parametrize(('name', 'own'), [
     ('a', 'a'), ('ax4', 'a'), ('a_x4', 'a'), ('a_SR', 'a'), ('a_x4_SR', 'a'), ('s/ax2', 's/a'), ('boxx3', 'boxx3'),
     ('box4', 'box4'), ('box4x4', 'box4'), ('a_x10', None), ('x4', None), ('b', None)])
-def test_names_of_lr_and_super_resolved_images_lead_to_one_ground_truth(name, own):
+def test_names_of_lr_and_sr_images_match_the_ground_truth(name, own):
     assert partner(name, {'a', 's/a', 'box4', 'boxx3'}) == own
 
 
-def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):
+def test_metrics_command_agrees_with_test_only(tested, library, capsys):
     psnr, ssim = tested('--save_results')
     restored = 'experiment/stage4_x2_bicubic_iso/results/Set2_sigma_1.2_noise_0'
     truth = library / 'benchmark' / 'Set2' / 'HR'
@@ -211,11 +211,11 @@ def test_the_metrics_command_agrees_with_the_test(tested, library, capsys):
     assert mean[0] == 'mean' and [float(value) for value in mean[1:]] == [psnr, ssim]
     next(Path(restored).iterdir()).unlink()
     assert script('metrics', restored, truth) == 2
-    assert 'no partner' in capsys.readouterr().err
+    assert 'no matching file' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('unbuffered, status', [('', 0), ('1', 1)])  # told at the end, or at once
-def test_a_program_whose_output_nobody_reads_ends_without_a_word(library, unbuffered, status):
+@pytest.mark.parametrize('unbuffered, status', [('', 0), ('1', 1)])  # reported at the end, or at once
+def test_closed_pipe_ends_a_program_silently(library, unbuffered, status):
     read, write = os.pipe()
     os.close(read)
     truth = library / 'benchmark' / 'Set2' / 'HR'

@@ -1,4 +1,4 @@
-"""The four stages through the command line, on real photos with small networks: they learn, write, resume, refuse."""
+"""The four stages by the command line, on real photos with small networks: training, files, resuming, errors."""
 import csv
 import math
 import re
@@ -44,7 +44,7 @@ def test_all_stages_then_test_and_own_photos(cli, library, capsys):
             'log.txt', 'log.jsonl', 'config.txt', 'model', 'results',
             *(f'{name}.{kind}' for name in ('loss', 'psnr', 'ssim', 'lr') for kind in ('png', 'pdf'))}
         assert len(re.findall(r'^Set2 PSNR: \d+\.\d{3} SSIM: \d\.\d{4}$', log_of(f'stage{stage}'), re.M)) == 2
-    assert 'stage1_x2_bicubic_iso/model/model_last.pt' in printed          # says which file it took
+    assert 'stage1_x2_bicubic_iso/model/model_last.pt' in printed          # logs which file was loaded
     assert "the teacher's SR network" in printed
     assert 'after 0 adaptation steps' in printed and 'after 2 adaptation steps' in printed
     trained = weights('stage4', 'model_ST_last')
@@ -59,11 +59,11 @@ def test_all_stages_then_test_and_own_photos(cli, library, capsys):
     assert cli('--stage', 4, '--test_only', '--dir_demo', library / 'Photos' / 'HR', '--dir_out', 'out') == 0
     assert sorted(path.name for path in Path('out').iterdir()) == ['a_x2.png', 'b_x2.png', 'c_x2.png']
     assert cli('--stage', 4, '--test_only', '--dir_demo', library / 'Photos' / 'HR', '--dir_out', 'out') == 0
-    assert '3 there already' in capsys.readouterr().out
+    assert '3 already there' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('stage', [1, 2, 3, 4])
-def test_a_resumed_run_equals_an_uninterrupted_one(cli, stage):
+def test_resume_is_bit_identical(cli, stage):
     for earlier in range(1, stage):
         assert cli('--stage', earlier, '--epochs_sr', 1) == 0
     extra = ['--stage', stage, '--epochs_encoder', 1] if stage == 4 else ['--stage', stage]
@@ -84,13 +84,13 @@ def test_16_bits_train_test_and_resume(cli, precision):
     for stage, name in enumerate(('model', 'model_meta', 'model_TA', 'model_ST'), 1):
         parts, whole = (weights(f'{save}_stage{stage}', f'{name}_last') for save in ('parts', 'whole'))
         assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in whole.values())
-        if stage == 1:  # the later stages of `parts` had other weights to start from
+        if stage == 1:  # the later stages of `parts` started from other weights
             assert equal(parts, whole)
     scale = load_checkpoint('experiment/whole_stage4_x2_bicubic_iso/model/state_2.pt')['updates']['sr']['scaler']
     assert (scale['_growth_tracker'] == 6) if precision == 'half' else scale == {}
 
 
-def test_a_gradient_that_overflows_in_half_precision_is_left_out(cli, monkeypatch):
+def test_step_with_overflow_in_half_precision_is_skipped(cli, monkeypatch):
     monkeypatch.setattr(torch.amp, 'GradScaler', partial(torch.amp.GradScaler, init_scale=2.0**40))
     assert cli('--stage', 1, '--epochs_sr', 1, '--precision', 'half') == 0
     state = load_checkpoint('experiment/stage1_x2_bicubic_iso/model/state_1.pt')
@@ -98,7 +98,7 @@ def test_a_gradient_that_overflows_in_half_precision_is_left_out(cli, monkeypatc
     assert update['scaler']['scale'] == 2.0**37 and update['optimizer']['state'] == {}   # none of three steps taken
 
 
-def test_saved_weights_lie_in_planes_and_the_wait_for_data_is_logged(cli):
+def test_saved_weights_are_contiguous_and_data_wait_is_logged(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert all(tensor.is_contiguous() for tensor in weights('stage1', 'model_last').values())
     assert len(re.findall(r'^\[./3\] .* \d+% of the time waiting for data ', log_of('stage1'), re.M)) == 3
@@ -106,7 +106,7 @@ def test_saved_weights_lie_in_planes_and_the_wait_for_data_is_logged(cli):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
-def test_compiled_blocks_train_alike(cli, capsys):
+def test_compiled_blocks_train_equally(cli, capsys):
     if torch.__version__.startswith('2.3.'):
         assert cli('--stage', 'all', '--compile') == 2 and 'PyTorch 2.3' in capsys.readouterr().err
         return
@@ -156,7 +156,7 @@ def test_resume_0_n_and_reset(cli, capsys):
     (['--stage', 4, '--test_only'], 'stage4'),
     (['--stage', 4, '--test_only', '--dir_demo', 'nowhere'], 'nowhere'),
 ])
-def test_bad_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
+def test_wrong_input_is_one_line_and_writes_nothing(cli, capsys, flags, said):
     if '--device' in flags and torch.cuda.is_available():
         pytest.skip('needs a machine without CUDA')
     assert cli(*flags) == 2
@@ -175,7 +175,7 @@ def test_weights_of_another_stage_width_or_scale_are_refused(cli, capsys):
     assert [path.name for path in Path('experiment').iterdir()] == ['stage1_x2_bicubic_iso']
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_epoch(cli, capsys):
+def test_non_finite_loss_stops_training_and_keeps_the_last_epoch(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     good = weights('stage1', 'model_last')
     assert cli('--stage', 1, '--lr_sr', '1e30', '--accept_changes') == 2
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_epoch(cli, 
     assert equal(weights('stage1', 'model_last'), good)
 
 
-def test_weights_that_are_not_finite_at_the_end_of_an_epoch_replace_no_good_ones(cli, capsys):
+def test_non_finite_weights_do_not_replace_good_ones(cli, capsys):
     flags = ['--test_every', 1, '--optimizer', 'SGD', '--weight_decay', '1e30']
     assert cli('--stage', 1, '--epochs_sr', 1, '--lr_sr', '1e-30', *flags) == 0
     good = weights('stage1', 'model_last')
@@ -193,7 +193,7 @@ def test_weights_that_are_not_finite_at_the_end_of_an_epoch_replace_no_good_ones
     assert equal(weights('stage1', 'model_last'), good)
 
 
-def test_settings_of_the_optimiser_that_were_accepted_count(cli):
+def test_accepted_changes_of_the_optimiser_take_effect(cli):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     assert cli('--stage', 1, '--weight_decay', '0.5', '--beta1', '0.5', '--accept_changes') == 0
     state = load_checkpoint('experiment/stage1_x2_bicubic_iso/model/state_2.pt')
@@ -203,7 +203,7 @@ def test_settings_of_the_optimiser_that_were_accepted_count(cli):
     assert optimizer['state'][0]['step'] == 6                            # the moments were kept
 
 
-def test_a_refused_command_deletes_and_renames_nothing(cli, capsys):
+def test_refused_command_changes_no_files(cli, capsys):
     assert cli('--stage', 1) == 0
     model = Path('experiment/stage1_x2_bicubic_iso/model')
     before = {path.name: path.read_bytes() for path in model.iterdir()}
@@ -216,7 +216,7 @@ def test_a_refused_command_deletes_and_renames_nothing(cli, capsys):
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
-def test_load_goes_on_with_an_existing_run_only(cli, capsys):
+def test_load_resumes_existing_runs_only(cli, capsys):
     assert cli('--stage', 1, '--epochs_sr', 1) == 0
     for name in ('typo', '../elsewhere', ''):
         assert cli('--stage', 1, '--load', name) == 2
@@ -228,7 +228,7 @@ def test_load_goes_on_with_an_existing_run_only(cli, capsys):
     assert 'Resuming after epoch 1' in log_of('stage1')
 
 
-def test_with_stage_all_each_stage_starts_from_the_one_before(cli):
+def test_stage_all_starts_each_stage_from_the_one_before(cli):
     assert cli('--stage', 1, '--save', 'first', '--epochs_sr', 1) == 0
     file = 'experiment/first_x2_bicubic_iso/model/model_last.pt'
     assert cli('--stage', 'all', '--epochs_sr', 1, '--epochs_encoder', 0, '--pre_train', file) == 0
@@ -236,12 +236,12 @@ def test_with_stage_all_each_stage_starts_from_the_one_before(cli):
     assert 'stage1_x2_bicubic_iso/model/model_last.pt' in log_of('stage2')
 
 
-def test_a_file_that_a_late_stage_lacks_is_told_before_the_first_one_starts(cli, capsys):
+def test_missing_file_of_a_later_stage_is_reported_first(cli, capsys):
     assert cli('--stage', 'all', '--pre_train_TA', 'nowhere.pt', '--reset') == 2
     assert 'nowhere.pt' in capsys.readouterr().err and not Path('experiment').exists()
 
 
-def test_an_old_pytorch_is_named_when_a_foreign_file_is_loaded(cli, monkeypatch, capsys):
+def test_unsafe_pytorch_gives_a_warning_for_files_of_others(cli, monkeypatch, capsys):
     save_weights('student.pt', mrda.student(2, n_blocks=1))
     for version, warned in (('2.9.1+cpu', True), ('2.10.0', False)):
         monkeypatch.setattr(torch, '__version__', version)
@@ -249,7 +249,7 @@ def test_an_old_pytorch_is_named_when_a_foreign_file_is_loaded(cli, monkeypatch,
         assert ('CVE-2025-32434' in capsys.readouterr().out) == warned
 
 
-def test_losses_and_scores_stand_at_their_epochs(cli):
+def test_losses_and_scores_are_at_their_epochs(cli):
     for stage in (1, 2, 3):
         assert cli('--stage', stage, '--epochs_sr', 1) == 0
     assert cli('--stage', 4, '--epochs_sr', 3, '--epochs_encoder', 1, '--start_epoch', 1) == 0
@@ -258,13 +258,13 @@ def test_losses_and_scores_stand_at_their_epochs(cli):
     assert len(series) == 6 and all(len(values) == 3 and math.isnan(values[0]) for values in series)
 
 
-def test_photos_of_one_name_and_of_16_bits(cli):
+def test_photos_with_equal_names_and_with_16_bits(cli):
     save_weights('student.pt', mrda.student(2, n_blocks=1))
     deep = np.arange(24 * 20 * 3, dtype=np.uint16).reshape(24, 20, 3) * 40
     for name in ('in/a.png', 'in/a.tif', 'in/deeper/a.png'):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(name, deep)
-    for _ in range(2):                     # the results of the first time are no photos of the second
+    for _ in range(2):                     # results of the first call are not photos of the second
         assert cli('--stage', 4, '--pre_train_ST', 'student.pt', '--dir_demo', 'in', '--dir_out', 'in/out',
                    '--overwrite', '--chop') == 0
         results = sorted(path.relative_to('in/out').as_posix() for path in Path('in/out').rglob('*.png'))
@@ -273,7 +273,7 @@ def test_photos_of_one_name_and_of_16_bits(cli):
     assert large.dtype == np.uint16 and large.shape == (48, 40, 3)
 
 
-def test_weights_lost_in_a_kill_come_back_from_the_state(cli):
+def test_weights_lost_in_a_kill_are_restored_from_the_checkpoint(cli):
     assert cli('--stage', 1) == 0
     file = Path('experiment/stage1_x2_bicubic_iso/model/model_last.pt')
     before = weights('stage1', 'model_last')
@@ -282,7 +282,7 @@ def test_weights_lost_in_a_kill_come_back_from_the_state(cli):
     assert equal(weights('stage1', 'model_last'), before)
 
 
-def test_photos_enlarged_into_their_own_folder(cli):
+def test_photos_upscaled_into_their_own_folder(cli):
     save_weights('student.pt', mrda.student(2, n_blocks=1))
     clear = np.zeros((12, 10, 4), np.uint8)
     clear[..., 3] = 255
@@ -295,7 +295,7 @@ def test_photos_enlarged_into_their_own_folder(cli):
     assert (cv2.imread('in/a_x2.png', cv2.IMREAD_UNCHANGED)[..., 3] == 255).all()     # opaque stays opaque
 
 
-def test_a_test_set_named_twice_is_refused(cli, capsys):
+def test_test_set_given_twice_is_refused(cli, capsys):
     assert cli('--stage', 1, '--data_test', 'Set2+Set2') == 2 and 'Set2' in capsys.readouterr().err
 
 
@@ -309,7 +309,7 @@ def test_batches_above_the_skip_threshold_are_skipped(cli):
 @pytest.mark.parametrize('error, said', [
     (MemoryError(), 'out of memory'), (RuntimeError("can't allocate memory: 9 bytes"), 'after epoch 1, which is saved'),
     (OSError(2, 'No such file', 'gone.png'), 'gone.png'), (ValueError('a fault'), 'error: ValueError: a fault')])
-def test_an_epoch_is_kept_whatever_goes_wrong_in_its_test(cli, monkeypatch, capsys, error, said):
+def test_epoch_is_saved_before_its_test(cli, monkeypatch, capsys, error, said):
     assert cli('--stage', 1, '--save', 'whole') == 0
     with monkeypatch.context() as patch:
         def failing(*_):
@@ -324,7 +324,7 @@ def test_an_epoch_is_kept_whatever_goes_wrong_in_its_test(cli, monkeypatch, caps
     assert same(whole['history'], parts['history']) and same(whole['networks'], parts['networks'])
 
 
-def test_an_error_within_an_epoch_leaves_a_checkpoint_of_what_was_trained(cli, monkeypatch, capsys):
+def test_error_within_an_epoch_leaves_a_checkpoint(cli, monkeypatch, capsys):
     losses, calls = Stage1.losses, []
 
     def failing(*args):

@@ -1,4 +1,4 @@
-"""Two machines, network namespaces joined by a cable, train as scripts/cluster/train_two_nodes.sh starts them."""
+"""Two machines, simulated by connected network namespaces, train as scripts/cluster/train_two_nodes.sh starts them."""
 import os
 import shutil
 import signal
@@ -22,7 +22,7 @@ def ip(*arguments):
 
 
 class Machine:
-    """Number `rank`; what runs on it has no network but the cable."""
+    """Machine number `rank`; its only network is the connection to the other one."""
 
     def __init__(self, rank):
         self.rank, self.name, self.address = rank, f'mrda-{os.getpid()}-{rank}', f'10.0.0.{rank + 1}'
@@ -34,7 +34,7 @@ class Machine:
         ip('-n', self.name, 'address', 'add', f'{self.address}/24', 'dev', 'cable')
 
     def train(self, folder, library, *flags):
-        """Start its part of a small training in a folder of its own, which holds the repository."""
+        """Start its part of a small training in its own folder with a copy of the repository."""
         folder = folder / str(self.rank)
         folder.mkdir(parents=True, exist_ok=True)
         for name in 'scripts', 'main.py':
@@ -48,7 +48,7 @@ class Machine:
             return subprocess.Popen([*command, *flags], stdout=said, stderr=said, env=os.environ | own)
 
     def kill(self):
-        """End whatever runs on it, at once."""
+        """Kill all its processes."""
         for pid in map(int, ip('netns', 'pids', self.name).split()):
             os.kill(pid, signal.SIGKILL)
 
@@ -74,7 +74,7 @@ def two_machines():
 
 
 def why_not():
-    """Why this machine cannot play two, or None."""
+    """Why two machines cannot be simulated here, or None."""
     if IP is None:
         return 'needs the program ip (iproute2)'
     try:
@@ -110,5 +110,5 @@ def test_training_resumes_after_a_machine_is_lost(library, tmp_path):
         nodes = [machine.train(parts, *flags) for machine in machines]
         assert [node.wait(240) for node in nodes] == [0, 0], said(parts)
     assert 'Resuming after epoch 0 and' in said(parts)
-    assert not (parts / '1/experiment').exists()  # machine 0 alone writes
+    assert not (parts / '1/experiment').exists()  # only machine 0 writes
     check_equal(parts / '0', whole / '0')

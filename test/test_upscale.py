@@ -1,4 +1,4 @@
-"""One's own photos: every kind of image, by command line and from Python, under names that users expect."""
+"""Upscaling photos: every kind of image, by command line and from Python, with the documented names."""
 import re
 import runpy
 import shlex
@@ -38,7 +38,7 @@ def run(*argv):
     return program.main([*map(str, argv), '--device', 'cpu'])
 
 
-def test_a_folder_with_sub_folders_into_another(capsys):
+def test_folder_with_sub_folders(capsys):
     for name in ('in/a.png', 'in/deep/er/b.jpg', 'in/c.webp', 'in/d.bmp', 'in/e.tif', 'in/F.JPEG'):
         save(name)
     Path('in/notes.txt').write_text('no photo')
@@ -58,7 +58,7 @@ def test_files_folders_and_globs_in_one_call():
     assert files() == ['a_x2.png', 'c_x2.png', 'd_x2.png', 'e_x2.png']
 
 
-def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypatch, capsys):
+def test_unwritable_folder_is_reported_before_the_first_photo(monkeypatch, capsys):
     save('a.png')
     monkeypatch.setattr(program, 'upscale_files', None)
     assert run('a.png', '-o', 'a.png/x') == 2
@@ -69,7 +69,7 @@ def test_a_folder_that_takes_no_results_is_known_before_the_first_photo(monkeypa
 @pytest.mark.parametrize('argv, said', [
     ([], 'arguments are required: photos; python upscale.py --help lists the flags'),
     (['nowhere'], 'nowhere: no such file'), (['empty'], 'empty: holds no image'),
-    (['a.png', '-o', 'b.png'], '--out b.png: a folder is needed'), (['a.png', '-o', 'file'], 'a folder is needed'),
+    (['a.png', '-o', 'b.png'], '--out b.png: not a folder'), (['a.png', '-o', 'file'], 'not a folder'),
     (['a.png', '--weights', 'x'], 'small (x2)'), (['a.png', '--scale', '4'], '--scale 4'),
     (['a.png', '--scale', '5'], '2, 3 or 4'), (['a.png', '--tile', '8'], '32 or more'),
     (['a.png', '--tiles', '64'], '--tiles'), (['a.png', '--size', '9y'], 'not a size such as 3840x2160'),
@@ -92,7 +92,7 @@ def test_mistakes_are_one_line(capsys, argv, said):
 
 
 @pytest.mark.parametrize('outscale, taken', [(1.5, 2), (2, 2), (2.5, 4), (4, 4), (6, 4)])
-def test_outscale_takes_the_next_shipped_scale(outscale, taken, capsys):
+def test_outscale_uses_the_next_larger_shipped_scale(outscale, taken, capsys):
     zoo.ship('four', mrda.student(4, 1).state_dict(), {})
     save('a.png')
     assert run('a.png', '--outscale', outscale) == 0
@@ -101,12 +101,12 @@ def test_outscale_takes_the_next_shipped_scale(outscale, taken, capsys):
 
 
 @pytest.mark.parametrize('pattern', ['pics [2020]/*.png', 'pics [2020]/a*', '**/*.png'])
-def test_what_exists_is_no_pattern(pattern):
+def test_existing_path_is_not_a_pattern(pattern):
     save('pics [2020]/a.png')
     assert run(pattern) == 0 and files() == ['a_x2.png']
 
 
-def test_results_are_those_of_the_network_resampled_once():
+def test_outscale_resamples_the_network_output_once():
     """Against Pillow's own Lanczos on the whole result, whose bands agree with it within a level."""
     image = np.ascontiguousarray(photos.astronaut()[:300, :200])
     save('a.png', image)
@@ -118,8 +118,8 @@ def test_results_are_those_of_the_network_resampled_once():
         path.unlink()
 
 
-def test_from_any_folder_with_a_file_of_weights(tmp_path):
-    """As users call it: a process of its own, the zoo not in the working folder."""
+def test_command_runs_from_any_folder_with_a_weights_file(tmp_path):
+    """As a user does: in a separate process, with zoo/ not in the current folder."""
     save('in/a.png')
     save_weights('own.pt', mrda.student(3, 1))
     done = subprocess.run([sys.executable, ROOT / 'upscale.py', 'in/a.png', '--weights', 'own.pt', '--tile', '32',
@@ -130,15 +130,15 @@ def test_from_any_folder_with_a_file_of_weights(tmp_path):
     assert sorted(path.name for path in Path().iterdir()) == ['upscaled', 'in', 'own.pt']
 
 
-def test_without_weights_the_other_program_points_here(cli, library, capsys):
+def test_dir_demo_without_weights_points_to_upscale_py(cli, library, capsys):
     assert cli('--stage', 4, '--dir_demo', library / 'Photos') == 2
     error = capsys.readouterr().err
-    assert 'python upscale.py has shipped weights' in error and error.count('\n') == 1
+    assert 'use python upscale.py, which has shipped weights' in error and error.count('\n') == 1
     assert cli('--stage', 4, '--dir_demo', library / 'Photos', '--pre_train_ST', ROOT / 'main.py') == 2
     assert 'upscale.py' not in capsys.readouterr().err
 
 
-def test_arrays_come_back_as_what_they_were():
+def test_arrays_keep_their_kind():
     expected = np.kron(RGB, np.ones((2, 2, 1), np.uint8))
     for dtype, white in ((np.uint8, 255), (np.uint16, 65535), (np.float16, 1), (np.float32, 1), (np.float64, 1)):
         image = (RGB / 255 * white).round(0 if white > 1 else 9).astype(dtype)
@@ -150,7 +150,7 @@ def test_arrays_come_back_as_what_they_were():
         assert upscale(image[:, ::-1, :1], NEAREST).shape == (28, 20, 1)             # strides of any sign
 
 
-def test_tensors_come_back_as_what_they_were():
+def test_tensors_keep_their_kind():
     image = torch.rand(2, 3, 9, 12, dtype=torch.float64)
     large = upscale(image, NEAREST)
     assert large.dtype == torch.float64 and torch.allclose(large, image.repeat_interleave(2, 2).repeat_interleave(2, 3))
@@ -181,7 +181,7 @@ def test_weights_named_in_a_call_are_loaded_once(monkeypatch):
 
 @pytest.mark.parametrize('wrong', [{'precision': 'double'}, {'tile': 1}, {'tile': 40.5}, {'scale': '2'}, {'scale': 5},
                                    {'device': 'abacus'}, {'weights': 'nowhere'}])
-def test_what_cannot_be_loaded(wrong):
+def test_load_errors(wrong):
     (name, value), = wrong.items()
     with pytest.raises(UserError, match=str(value)) as error:
         load(**wrong)
@@ -195,7 +195,7 @@ def test_what_cannot_be_loaded(wrong):
     (torch.zeros(1, 8, 9), r'\(1, 8, 9\)'),
     (torch.zeros(3, 8, 9, dtype=torch.uint8), 'uint8'), (torch.zeros(8, 9), r'\(8, 9\)'), ([1, 2], 'list'),
     ('nowhere.png', 'nowhere'), (Image.new('F', (3, 3)), 'mode F')])
-def test_what_is_no_image(image, said):
+def test_upscale_errors(image, said):
     with pytest.raises(UserError, match=said) as error:
         upscale(image, NEAREST)
     assert '\n' not in str(error.value)
@@ -208,7 +208,7 @@ def test_tiles_equal_the_whole_image():
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-def test_the_page_for_users_holds_what_works(capsys):
+def test_flags_on_the_photos_page_work(capsys):
     page = (ROOT / 'docs/photos.md').read_text(encoding='utf-8')
     for name in 'mrda_s_x4_anisonoise_small', 'mrda_s_x4_iso_small':
         zoo.ship(name, mrda.student(4, 1).state_dict(), {}, default=True)

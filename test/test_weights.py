@@ -1,4 +1,4 @@
-"""Weights of another network are refused with the reason; published ones fit as they are."""
+"""Weights of another network are refused with the reason; published ones load unchanged."""
 import json
 
 import goldens
@@ -43,7 +43,7 @@ def test_weights_that_are_not_finite_are_refused():
 @pytest.mark.parametrize('needed', NETWORKS)
 @pytest.mark.parametrize('given', NETWORKS)
 @pytest.mark.parametrize('scale', [2, 3])
-def test_only_the_right_network_and_scale_fit(needed, given, scale):
+def test_weights_load_only_into_the_matching_network(needed, given, scale):
     net, weights = NETWORKS[needed](), NETWORKS[given](scale).state_dict()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     if (given, scale) == (needed, 2):
@@ -63,13 +63,13 @@ def test_only_the_right_network_and_scale_fit(needed, given, scale):
     (mrda.student(2, 1), mrda.student(2, 2), '--n_blocks 2 instead of 1'),
     (kdsr.student(2, 4, 1, 1), kdsr.student(2, 4, 1, 2), '--n_resblocks 2 instead of 1'),
     (kdsr.student(2, 4, 1, 1), kdsr.student(2, 6, 1, 1), '--n_feats 6 instead of 4')])
-def test_the_differing_option_is_named(net, other, said):
+def test_error_names_the_differing_option(net, other, said):
     with pytest.raises(UserError, match=said):
         fit_weights(net, other.state_dict(), 'w.pt')
 
 
-def test_what_is_no_network_or_a_damaged_one():
-    with pytest.raises(UserError, match='no network of this project'):
+def test_unknown_or_damaged_weights_are_refused():
+    with pytest.raises(UserError, match='not weights of a network of this project'):
         fit_weights(MLN(4, 2), {'a': torch.zeros(2)}, 'w.pt')
     weights = MLN(4, 2).state_dict()
     del weights['body.0.bias']
@@ -77,14 +77,14 @@ def test_what_is_no_network_or_a_damaged_one():
         fit_weights(MLN(4, 2), weights, 'w.pt')
 
 
-def test_half_precision_becomes_the_networks_own():
+def test_half_precision_weights_are_converted():
     net, weights = MLN(4, 2), {key: value.half() for key, value in MLN(4, 2).state_dict().items()}
     fit_weights(net, weights, 'w.pt')
     assert all(p.dtype == torch.float32 and torch.equal(p, weights[name].float()) for name, p in net.named_parameters())
 
 
 @pytest.mark.parametrize('network', [mrda.student, mrda.teacher, kdsr.student, kdsr.teacher])
-def test_weights_of_another_white_are_refused(network):
+def test_weights_of_another_data_range_are_refused(network):
     ours, others = (network(2, n_blocks=1, rgb_range=white) for white in (1, 255))
     for net, weights, said in ((ours, others, '--rgb_range 255, not 1'), (others, ours, '--rgb_range 1, not 255')):
         before = net.state_dict()['G.head.0.weight'].clone()

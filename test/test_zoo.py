@@ -1,4 +1,4 @@
-"""Weights by name: shipped in half precision, compared with their checksum, refused in one line."""
+"""Shipped weights by name: in half precision, verified by checksum, refused in one line."""
 import hashlib
 from itertools import product
 
@@ -15,7 +15,7 @@ from utility import UserError
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """A zoo of its own, in which two networks of one block lie; returns the networks."""
+    """A temporary zoo/ with two networks of one block; returns the networks."""
     monkeypatch.setattr(zoo, 'ZOO', tmp_path / 'zoo')
     nets = {'two': mrda.student(2, 1), 'four': kdsr.student(4, 8, 1, 2, rgb_range=255)}
     zoo.ship('two', nets['two'].state_dict(), {'trained': 'not at all'})
@@ -29,7 +29,7 @@ def equal(net, weights, exactly=True):
                for key, value in net.state_dict().items())
 
 
-def test_what_was_shipped_comes_back_in_single_precision(shelf):
+def test_shipped_weights_load_in_single_precision(shelf):
     for name, net in shelf.items():
         assert all(tensor.dtype == torch.float16 for tensor in load_weights(zoo.ZOO / f'{name}.safetensors').values())
         found, _, notes = zoo.load_student(name)
@@ -53,7 +53,7 @@ def test_the_default_and_the_scale(shelf, tmp_path):
         zoo.load_student('two', 3)
 
 
-def test_an_unknown_name_is_told_with_those_there_are(shelf):
+def test_unknown_name_is_refused_with_the_shipped_names(shelf):
     with pytest.raises(UserError, match=r'^--weights tow: .*two \(x2\), four \(x4\)') as error:
         zoo.load_student('tow')
     assert '\n' not in str(error.value)
@@ -92,7 +92,7 @@ STUDENTS = {'mrda': lambda scale, white: mrda.student(scale, 2, white),
 @pytest.mark.parametrize('scale', [2, 3, 4])
 @pytest.mark.parametrize('white', [1, 255])
 @pytest.mark.parametrize('half', [False, True])
-def test_a_file_shows_what_it_is_of(shelf, tmp_path, family, scale, white, half):
+def test_family_and_sizes_are_read_from_a_file(shelf, tmp_path, family, scale, white, half):
     net = STUDENTS[family](scale, white)
     weights = {f'module.{key}': value.half() if half else value for key, value in net.state_dict().items()}
     (tmp_path / 'own.pt').write_bytes(serialize(weights))
@@ -106,15 +106,15 @@ def test_a_file_shows_what_it_is_of(shelf, tmp_path, family, scale, white, half)
 
 @pytest.mark.parametrize('content, said', [
     (mrda.teacher(2, 4, 1).state_dict(), 'MRDA teacher'), (MLN(4, 2).state_dict(), 'MRDA MLN'),
-    ({'a': torch.zeros(3)}, 'no student of a known family'), (b'text', 'no readable weights file')])
-def test_files_of_no_student(shelf, tmp_path, content, said):
+    ({'a': torch.zeros(3)}, 'not a student of a known family'), (b'text', 'not a readable weights file')])
+def test_files_without_a_student_are_refused(shelf, tmp_path, content, said):
     (tmp_path / 'own.pt').write_bytes(content if isinstance(content, bytes) else serialize(content))
     with pytest.raises(UserError, match=rf'own\.pt: .*{said}') as error:
         zoo.load_student(tmp_path / 'own.pt')
     assert '\n' not in str(error.value)
 
 
-def test_what_is_not_shipped(shelf):
+def test_unsuitable_weights_are_not_shipped(shelf):
     before = (zoo.ZOO / zoo.INDEX).read_bytes()
     weights = shelf['two'].state_dict()
     large = {key: value * 1e8 if key == 'E_st.mlp.0.weight' else value for key, value in weights.items()}
@@ -127,8 +127,8 @@ def test_what_is_not_shipped(shelf):
     assert (zoo.ZOO / zoo.INDEX).read_bytes() == before and not (zoo.ZOO / 'new.safetensors').exists()
 
 
-def test_what_the_project_ships_is_whole():
-    """Each entry of the index says what its file holds, and has a card; exactly one is the default."""
+def test_shipped_weights_are_complete():
+    """Each entry of the index matches its file and has a card; exactly one is the default."""
     entries = zoo.index()
     assert entries
     for name, facts in entries.items():
@@ -147,8 +147,8 @@ def test_what_the_project_ships_is_whole():
     assert {path.name for path in zoo.ZOO.iterdir()} == {zoo.INDEX, *shipped}
 
 
-def test_plain_areas_stay_plain_up_to_the_corners():
-    """Within 3 levels; without the border repeated around it, white fell by 77 there."""
+def test_flat_areas_stay_flat_up_to_the_corners():
+    """Within 3 levels of 255; without the replicated border, white drops by 77."""
     names = list(zoo.index())
     assert names
     for model in (load(name, device='cpu') for name in names):
