@@ -1,6 +1,6 @@
 #!/bin/sh
-# Measure the product against the method written down plainly. Usage: sh scripts/benchmark.sh [cases] [--paper] [--help]
-# Environment: PYTHON (found or set up by itself).
+# Compare speed and memory with a direct implementation. Usage: sh scripts/benchmark.sh [cases] [--paper] [--help]
+# Environment: PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

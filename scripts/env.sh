@@ -1,6 +1,6 @@
-# Sourced by the scripts, from the repository's root: their common settings and, in $PYTHON, a Python with all it needs.
-# PYTHON, where given, is taken as it is. Otherwise the active python3 if it has all of $REQUIREMENTS, otherwise .venv,
-# which is made here and filled by pip (pip's own settings apply, such as PIP_INDEX_URL for a CPU-only torch).
+# Sourced by the scripts in the repository's root: common settings and, in $PYTHON, a Python with all packages.
+# PYTHON, if given, is used as it is; otherwise the active python3 if it has all of $REQUIREMENTS; otherwise .venv, which
+# is created here and filled by pip (pip's own settings apply, such as PIP_INDEX_URL for a CPU-only torch).
 DIR_DATA=${DIR_DATA:-datasets}
 N_GPUS=${N_GPUS:-1}
 REQUIREMENTS=${REQUIREMENTS:-requirements.txt}
@@ -10,7 +10,7 @@ die() {
     exit 1
 }
 
-# Print what of the requirements file $2 the Python $1 lacks, in one line. Imports nothing large.
+# Print the packages of the requirements file $2 that the Python $1 lacks, in one line, without importing them.
 lacking() {
     "$1" - "$2" <<'END'
 import re
@@ -47,7 +47,7 @@ print(' '.join(lacks(sys.argv[1])))
 END
 }
 
-# Make .venv with the Python $1 and fill it, or complete what an interrupted run left. The stamp says what is installed.
+# Create and fill .venv with the Python $1, or complete it after an interruption. The stamp records what is installed.
 fill_venv() {
     stamp=.venv/installed-$REQUIREMENTS
     [ "$(cat "$stamp" 2>/dev/null)" != "$(cat requirements*.txt)" ] || return 0
@@ -57,7 +57,7 @@ fill_venv() {
     .venv/bin/python -m pip install -r "$REQUIREMENTS" >&2 ||
         die "pip could not install $REQUIREMENTS into .venv (see above); run this again to complete it"
     if grep -q '^opencv-python' requirements.txt && ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
-        # A bare server lacks the system libraries of OpenCV's windows; the build without windows needs none.
+        # Servers may lack the system libraries of OpenCV's GUI; the headless build needs none.
         .venv/bin/python -m pip uninstall -y opencv-python >&2
         .venv/bin/python -m pip install --force-reinstall --no-deps opencv-python-headless >&2 ||
             die "pip could not install opencv-python-headless into .venv (see above)"
@@ -66,7 +66,7 @@ fill_venv() {
 }
 
 if [ -n "$PYTHON" ]; then
-    command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: there is no such program"
+    command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: no such program; give the path of a Python"
 else
     for PYTHON in python3 python3.12 python3.11 python3.10 ''; do
         [ -z "$PYTHON" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 || break
@@ -78,5 +78,5 @@ else
         PYTHON=.venv/bin/python
     fi
     why=$("$PYTHON" -c 'import cv2' 2>&1) || die "$PYTHON cannot load OpenCV ($(echo "$why" | tail -n 1));" \
-        "where a library is missing, apt-get install libgl1 libglib2.0-0 or use opencv-python-headless instead"
+        "if a library is missing, apt-get install libgl1 libglib2.0-0, or use opencv-python-headless"
 fi

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Stage 3 of KDSR, size M: train the teacher, on elongated blurs with noise.
+# Stage 3 of KDSR, size M: train the teacher, on anisotropic blur with noise.
 # Writes experiment/KDSRsMx4_anisonoise_stage3_x4_bicubic_aniso.
-# Usage: sh scripts/main_anisonoise_KDSRsMx4_stage3.sh [flags of main.py, which win over those below]
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (4), PYTHON (found or set up by itself).
+# Usage: sh scripts/main_anisonoise_KDSRsMx4_stage3.sh [flags of main.py, which override those below]
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (4), PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 N_GPUS=${N_GPUS:-4}

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Stage 1: train the meta-learning network on bicubic pairs. Writes experiment/stage1_x4_bicubic_iso.
-# Usage: sh scripts/main_stage1.sh [flags of main.py, which win over those below]
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up by itself).
+# Stage 1: pre-train the meta-learning network (MLN) on bicubic pairs. Writes experiment/stage1_x4_bicubic_iso.
+# Usage: sh scripts/main_stage1.sh [flags of main.py, which override those below]
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Stage 2: meta-learn that network to adapt to any blur in a few steps. Writes experiment/stage2_x4_bicubic_iso.
-# Usage: sh scripts/main_stage2.sh [aniso] [flags of main.py, which win over those below]
-#   aniso: elongated blurs and noise; writes experiment/anisonoise_stage2_x4_bicubic_aniso
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up by itself),
-#   PRE_TRAIN; '.' finds the weights of the earlier stage's run by itself.
+# Stage 2: meta-learn the MLN, so that a few steps adapt it to any blur. Writes experiment/stage2_x4_bicubic_iso.
+# Usage: sh scripts/main_stage2.sh [aniso] [flags of main.py, which override those below]
+#   aniso: anisotropic blur and noise; writes experiment/anisonoise_stage2_x4_bicubic_aniso
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up automatically),
+#   PRE_TRAIN ('.': the weights of the earlier stages' runs, found automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

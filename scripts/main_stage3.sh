@@ -1,9 +1,9 @@
 #!/bin/sh
-# Stage 3: train the teacher on the features of the adapted network. Writes experiment/stage3_x4_bicubic_iso.
-# Usage: sh scripts/main_stage3.sh [aniso] [flags of main.py, which win over those below]
-#   aniso: elongated blurs and noise; writes experiment/anisonoise_stage3_x4_bicubic_aniso
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up by itself),
-#   PRE_TRAIN_META; '.' finds the weights of the earlier stage's run by itself.
+# Stage 3: train the teacher with the features of the adapted MLN. Writes experiment/stage3_x4_bicubic_iso.
+# Usage: sh scripts/main_stage3.sh [aniso] [flags of main.py, which override those below]
+#   aniso: anisotropic blur and noise; writes experiment/anisonoise_stage3_x4_bicubic_aniso
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up automatically),
+#   PRE_TRAIN_META ('.': the weights of the earlier stages' runs, found automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

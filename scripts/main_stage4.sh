@@ -1,9 +1,9 @@
 #!/bin/sh
 # Stage 4: distil the teacher into the student, which needs no adaptation. Writes experiment/stage4_x4_bicubic_iso.
-# Usage: sh scripts/main_stage4.sh [aniso] [flags of main.py, which win over those below]
-#   aniso: elongated blurs and noise; writes experiment/anisonoise_stage4_x4_bicubic_aniso
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up by itself),
-#   PRE_TRAIN_META, PRE_TRAIN_TA, PRE_TRAIN_ST; '.' finds the weights of the earlier stage's run by itself.
+# Usage: sh scripts/main_stage4.sh [aniso] [flags of main.py, which override those below]
+#   aniso: anisotropic blur and noise; writes experiment/anisonoise_stage4_x4_bicubic_aniso
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (1), PYTHON (found or set up automatically),
+#   PRE_TRAIN_META, PRE_TRAIN_TA, PRE_TRAIN_ST ('.': the weights of the earlier stages' runs, found automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Train all four stages in miniature on photos that come with scikit-image, test the student, show what it learnt.
+# Train all four stages in miniature on photos of scikit-image, test the student, and upscale a photo.
 # Usage: sh scripts/quickstart.sh    A second run resumes where the first one stopped; add --reset to start over.
-# Environment: PYTHON (found or set up by itself).
+# Environment: PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the tests in two processes: sh scripts/run_tests.sh [flags of pytest, such as -n 4]. Sets up what is missing first.
-# Environment: PYTHON (a Python to use as it is).
+# Run the tests in two processes: sh scripts/run_tests.sh [flags of pytest, such as -n 4]. Installs missing packages.
+# Environment: PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 REQUIREMENTS=requirements-test.txt

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Test the student of stage 4 on elongated blurs with noise. Writes experiment/test_anisoAnoise_stage4_x4_bicubic_aniso.
-# Usage: sh scripts/test_anisoAnoise_stage4.sh [flags of main.py, which win over those below]
+# Test the student of stage 4 on anisotropic blur with noise. Writes experiment/test_anisoAnoise_stage4_x4_bicubic_aniso.
+# Usage: sh scripts/test_anisoAnoise_stage4.sh [flags of main.py, which override those below]
 # Environment: DIR_DATA (datasets, from the repository's root), PRE_TRAIN_ST (the student's weights), N_GPUS (1), PYTHON.
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/.."

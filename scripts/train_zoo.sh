@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train the weights that zoo/ ships: the four stages on any folder of photos, within a given time.
+# Train the weights of zoo/: the four stages on any folder of HR images, within a given time.
 # Usage: sh scripts/train_zoo.sh [small|grown|full] [--minutes 90] [flags of main.py, for every phase]
 #        sh scripts/train_zoo.sh status NAME [--measure]
 #   small: 8 blocks, for CPUs; grown: 27 blocks, from 8, for CPUs and many hours; full: 27 blocks, for a GPU. Example:

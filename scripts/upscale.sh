@@ -1,7 +1,7 @@
 #!/bin/sh
-# Upscale photos: upscale.py with a Python that has all it needs.
+# Upscale photos by upscale.py, with a Python that has all packages.
 # Usage: sh scripts/upscale.sh photo.jpg photos/ [-o FOLDER] [flags of upscale.py]    Paths are from the current folder.
-# Environment: PYTHON (default: found, or set up in .venv).
+# Environment: PYTHON (found or set up automatically).
 set -e
 here=$PWD
 CDPATH='' cd -- "$(dirname -- "$0")/.."

@@ -100,7 +100,7 @@ def train(model, stage, *flags, steps=1):
     for update in trainer.updates.values():
         assert update.takes_veto
     trainer.begin_epoch(1)
-    for side, method in ((24, 'shrink'), (12, 'enlarge'), (24, 's-fold')):
+    for side, method in ((24, 'downsample'), (12, 'upsample'), (24, 's-fold')):
         _resize_matrix(side, 2, method, META)  # cached by the first step
     with Watch():
         for trainer.batch in range(steps):

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Stage 3 of KDSR, size L: train the teacher, on round blurs without noise.
+# Stage 3 of KDSR, size L: train the teacher, on isotropic blur without noise.
 # Writes experiment/KDSRsLx4_iso_stage3_x4_bicubic_iso.
-# Usage: sh scripts/kdsr/main_iso_KDSRsLx4_stage3.sh [flags of main.py, which win over those below]
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (4), PYTHON (found or set up by itself).
+# Usage: sh scripts/kdsr/main_iso_KDSRsLx4_stage3.sh [flags of main.py, which override those below]
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (4), PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/../.."
 N_GPUS=${N_GPUS:-4}

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Stage 4 of KDSR, size L: distil the teacher into the student, on round blurs without noise.
+# Stage 4 of KDSR, size L: distil the teacher into the student, on isotropic blur without noise.
 # Writes experiment/KDSRsLx4_iso_stage4_x4_bicubic_iso.
-# Usage: sh scripts/kdsr/main_iso_KDSRsLx4_stage4.sh [flags of main.py, which win over those below]
-# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (4), PYTHON (found or set up by itself),
-#   PRE_TRAIN_TA, PRE_TRAIN_ST; '.' finds the weights of the earlier stage's run by itself.
+# Usage: sh scripts/kdsr/main_iso_KDSRsLx4_stage4.sh [flags of main.py, which override those below]
+# Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (4), PYTHON (found or set up automatically),
+#   PRE_TRAIN_TA, PRE_TRAIN_ST ('.': the weights of the earlier stages' runs, found automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/../.."
 N_GPUS=${N_GPUS:-4}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 3 of KDSR, real-world size: train the teacher, on second-order degradation of each image.
 # Writes experiment/KDSRsRx4_real_stage3_x4_second_order.
-# Usage: sh scripts/kdsr/main_real_KDSRsRx4_stage3.sh [flags of main.py, which win over those below]
+# Usage: sh scripts/kdsr/main_real_KDSRsRx4_stage3.sh [flags of main.py, which override those below]
 # Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (8), PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/../.."

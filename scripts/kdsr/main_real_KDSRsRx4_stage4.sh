@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 4 of KDSR, real-world size: distil the teacher into the student, its encoder alone for the first tenth.
 # Writes experiment/KDSRsRx4_real_stage4_x4_second_order.
-# Usage: sh scripts/kdsr/main_real_KDSRsRx4_stage4.sh [flags of main.py, which win over those below]
+# Usage: sh scripts/kdsr/main_real_KDSRsRx4_stage4.sh [flags of main.py, which override those below]
 # Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (8), PYTHON (found or set up automatically),
 #   PRE_TRAIN_TA, PRE_TRAIN_ST ('.': the weights of the earlier stage's run, found automatically).
 set -e

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 5 of KDSR, real-world size: fine-tune the student against a discriminator (KDSR-GAN).
 # Writes experiment/KDSRsRx4_real_stage5_x4_second_order.
-# Usage: sh scripts/kdsr/main_real_KDSRsRx4_stage5.sh [flags of main.py, which win over those below]
+# Usage: sh scripts/kdsr/main_real_KDSRsRx4_stage5.sh [flags of main.py, which override those below]
 #   --sharpen_hr: compare with the sharpened ground truth, as the published V2.
 # Environment: DIR_DATA (datasets, from the repository's root), N_GPUS (8), PYTHON (found or set up automatically),
 #   PRE_TRAIN_TA, PRE_TRAIN_ST ('.': the weights of the earlier stages' runs, found automatically).

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Test KDSR's student of size L on round blurs without noise.
+# Test KDSR's student of size L on isotropic blur without noise.
 # Writes experiment/test_iso_KDSRsLx4_x4_bicubic_iso.
-# Usage: sh scripts/kdsr/test_iso_KDSRsLx4.sh [flags of main.py, which win over those below]
+# Usage: sh scripts/kdsr/test_iso_KDSRsLx4.sh [flags of main.py, which override those below]
 # Environment: DIR_DATA (datasets, from the repository's root), PRE_TRAIN_ST (the student's weights), N_GPUS (1),
-#   PYTHON (found or set up by itself).
+#   PYTHON (found or set up automatically).
 set -e
 CDPATH='' cd -- "$(dirname -- "$0")/../.."
 . scripts/env.sh
