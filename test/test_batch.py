@@ -66,7 +66,7 @@ def test_a_result_that_cannot_be_written_does_not_stop_the_others(monkeypatch, c
         run('in')
     assert files('out') == ['a_x2.png', 'z_x2.png']
     first, second = capsys.readouterr().err.splitlines()
-    assert 'File name too long' in first and second.startswith('error: in/w.png: memory does not suffice')
+    assert 'File name too long' in first and second.startswith('error: in/w.png: out of memory')
 
 
 def test_failures_are_listed_one_per_line(capsys):

@@ -21,7 +21,7 @@ HR = GOLDEN['deg_hr'][:1]
 SR = HR + 0.05 * goldens.noise('n', (1, 3, 48, 64))
 
 
-def grey(level, size=32):
+def gray(level, size=32):
     return torch.full((1, 3, size, size), level / 255)
 
 
@@ -34,8 +34,8 @@ def test_metrics_round_their_input():
     rounded = quantize(SR), quantize(HR)
     for metric in (psnr_y, ssim_y):
         assert metric(SR, HR, 4) == pytest.approx(metric(*rounded, 4), abs=1e-12)
-    assert psnr_y(grey(100) + 0.4 / 255, grey(100), 4) == math.inf
-    assert psnr_y(grey(255) + 0.5, grey(255), 4) == math.inf  # clamped
+    assert psnr_y(gray(100) + 0.4 / 255, gray(100), 4) == math.inf
+    assert psnr_y(gray(255) + 0.5, gray(255), 4) == math.inf  # clamped
 
 
 @pytest.mark.parametrize('metric', [psnr_y, ssim_y])
@@ -50,14 +50,14 @@ def test_equal_images():
 
 def test_psnr_of_one_level_everywhere():
     luma = (65.738 + 129.057 + 25.064) / 256 / 255
-    assert psnr_y(grey(101), grey(100), 4) == pytest.approx(-20 * math.log10(luma), abs=1e-9)
+    assert psnr_y(gray(101), gray(100), 4) == pytest.approx(-20 * math.log10(luma), abs=1e-9)
 
 
 def test_psnr_weighs_the_channels():
     for channel, weight in enumerate((65.738, 129.057, 25.064)):
-        sr = grey(100)
+        sr = gray(100)
         sr[:, channel] += 10 / 255
-        assert psnr_y(sr, grey(100), 0) == pytest.approx(-20 * math.log10(weight / 256 * 10 / 255), abs=1e-9)
+        assert psnr_y(sr, gray(100), 0) == pytest.approx(-20 * math.log10(weight / 256 * 10 / 255), abs=1e-9)
 
 
 @pytest.mark.parametrize('metric', [psnr_y, ssim_y])
@@ -88,9 +88,9 @@ def test_ssim_is_the_mean_over_valid_windows():
 
 
 def test_too_small_images_give_nan():
-    assert ssim_y(grey(1, 11), grey(2, 11), 0) > 0
-    assert math.isnan(ssim_y(grey(1, 18), grey(2, 18), 4))
-    assert math.isnan(psnr_y(grey(1, 8), grey(2, 8), 4)) and math.isnan(ssim_y(grey(1, 3), grey(1, 3), 4))
+    assert ssim_y(gray(1, 11), gray(2, 11), 0) > 0
+    assert math.isnan(ssim_y(gray(1, 18), gray(2, 18), 4))
+    assert math.isnan(psnr_y(gray(1, 8), gray(2, 8), 4)) and math.isnan(ssim_y(gray(1, 3), gray(1, 3), 4))
 
 
 @pytest.mark.parametrize('metric', [psnr_y, ssim_y])
@@ -106,9 +106,9 @@ def test_half_precision_images_can_be_scored():
 def test_psnr_rgb_uses_the_mean_error_over_pixels_and_channels():
     a, b = (np.rint(np.clip(image[0].double().numpy(), 0, 1) * 255)[:, 4:-4, 4:-4] for image in (SR, HR))
     assert psnr_rgb(SR, HR, 4) == pytest.approx(10 * math.log10(255 ** 2 / np.mean((a - b) ** 2)), abs=1e-9)
-    sr = grey(100)
+    sr = gray(100)
     sr[:, 2] = 110 / 255
-    assert psnr_rgb(sr, grey(100), 4) == pytest.approx(-10 * math.log10((10 / 255) ** 2 / 3), abs=1e-9)
+    assert psnr_rgb(sr, gray(100), 4) == pytest.approx(-10 * math.log10((10 / 255) ** 2 / 3), abs=1e-9)
 
 
 @pytest.mark.parametrize('name', sorted(METRICS.keys() - NETWORKS.keys()))  # those: see test_perceptual.py

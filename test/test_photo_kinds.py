@@ -42,8 +42,8 @@ def test_unusual_tiff_files_are_read_or_refused():
     tifffile.imwrite('big.tif', SCENE, bigtiff=True, byteorder='>', photometric='rgb')
     assert np.array_equal(read_photo('big.tif').pixels, SCENE)
     planes = np.moveaxis(SCENE.astype(np.uint16) * 200, 2, 0)
-    tifffile.imwrite('planes.tif', planes, photometric='rgb', planarconfig='separate')
-    assert np.array_equal(read_photo('planes.tif').pixels, SCENE.astype(np.uint16) * 200)
+    tifffile.imwrite('planar.tif', planes, photometric='rgb', planarconfig='separate')
+    assert np.array_equal(read_photo('planar.tif').pixels, SCENE.astype(np.uint16) * 200)
     for array, said in ((floats * 255, '32-bit float TIFF with values from .* to 210; scale'),
                         (np.full((9, 9, 3), np.nan, np.float32), 'nan'),
                         (SCENE.astype(np.uint32), '32-bit integer TIFF; save it with 8 or 16 bits'),
