@@ -108,7 +108,7 @@ def test_missing_weights_or_package_are_reported_in_one_line(monkeypatch, tmp_pa
         raise OSError('Name or service not known')
 
     monkeypatch.setattr(models.VGG19_Weights, 'get_state_dict', no_network)
-    with pytest.raises(UserError, match=r'VGG-19 are missing \(Name.*put https://.*vgg19-dcbb9e9d\.pth into ') as error:
+    with pytest.raises(UserError, match=r'VGG-19 are missing \(Name.*https://.*vgg19-dcbb9e9d\.pth to ') as error:
         Loss('L1+0.1*Perceptual')
     assert '\n' not in str(error.value)
     monkeypatch.setitem(sys.modules, 'torchvision.models', None)

@@ -88,8 +88,8 @@ def test_unsupported_images_are_listed_with_the_reason():
         Path('in', name).write_bytes(b'x')
     lines = run('in')
     assert files('out') == ['a_x2.png', 'b_x2.png', 'c_x2.png', 'd_x2.png']
-    assert lines[:2] == ['left out: in/e.CR2: camera raw, which is not read; develop it to TIFF or JPEG',
-                         'left out: in/f.psd: PSD is not read; save it as PNG or TIFF']
+    assert lines[:2] == ['left out: in/e.CR2: camera raw is not supported; develop it to TIFF or JPEG',
+                         'left out: in/f.psd: PSD is not supported; save it as PNG or TIFF']
     assert lines[-1] == '2 left out, 4 upscaled'
 
 
@@ -133,7 +133,7 @@ def test_photo_computed_by_another_process_is_skipped():
 def test_lock_of_a_killed_process_is_released():
     save('a.png')
     script = ('import os, sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\nfrom photo import batch\n'
-              'with batch._claimed(Path("out/a_x2.png")) as mine:\n    assert mine\n    os._exit(9)')
+              'with batch._locked(Path("out/a_x2.png")) as locked:\n    assert locked\n    os._exit(9)')
     root = str(Path(batch.__file__).parent.parent)
     assert subprocess.run([sys.executable, '-c', script, root], check=False).returncode == 9
     assert len(os.listdir('out')) == 1

@@ -81,10 +81,12 @@ def test_default_criterion_is_the_first_set_and_metric():
     assert criterion(None, *tested) == criterion('A', *tested) == criterion(':psnr_y', *tested) == ('A', 'psnr_y')
     assert criterion('B', *tested) == ('B', 'psnr_y') and criterion('B:ssim_y', *tested) == ('B', 'ssim_y')
     for text in 'C', 'A:psnr_rgb', ':A':
-        with pytest.raises(UserError, match=r'tested are A, B by psnr_y, ssim_y'):
+        with pytest.raises(UserError, match=r'choose from test sets A, B and metrics psnr_y, ssim_y'):
             criterion(text, *tested)
 
 
 def test_wrong_criterion_is_refused_before_training(cli, capsys):
     assert cli('--stage', 1, '--best', 'Set9') == 2
-    assert capsys.readouterr().err == 'error: --best Set9: tested are Set2 by psnr_y, ssim_y\n' and not MODEL.exists()
+    assert capsys.readouterr().err == ('error: --best Set9: not tested; choose from test sets Set2 and metrics psnr_y, '
+                                       'ssim_y\n')
+    assert not MODEL.exists()

@@ -146,7 +146,7 @@ def test_scan_reports_every_fault_at_once(tmp_path):
     text = str(error.value)
     assert text.startswith('5 of 9 images') and '\n' not in text
     for part in ('small.png (50x31 is smaller than 32x32', 'cut.png (cannot be read', 'cut.jpg (cannot be read',
-                 'empty.png (empty', 'dangling.png (link to a file that is missing'):
+                 'empty.png (empty', 'dangling.png (broken link'):
         assert part in text
     assert 'good' not in text and 'whole' not in text
     good = [file for file in files if file.name.startswith(('good', 'whole'))]

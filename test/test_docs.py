@@ -162,7 +162,7 @@ def calls(command, folder):
                          text=True)
     assert run.returncode == 0, f'{command}: {run.stderr}'
     found = [line.split('\0')[:-1] for line in record.read_text().splitlines()]
-    assert found, f'{command}: starts no program that is known here'
+    assert found, f'{command}: starts no known program'
     return found
 
 
@@ -237,7 +237,7 @@ def test_commands_run_elsewhere_have_a_test():
         file, _, name = test.partition('::')
         tree = ast.parse((ROOT / 'test' / file).read_text(encoding='utf-8'))
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, test
-        assert any(command.startswith(beginning) for command in documented), f'{beginning}: in no page any more'
+        assert any(command.startswith(beginning) for command in documented), f'{beginning}: no longer in any page'
 
 
 def anchors(page):

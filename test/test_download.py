@@ -151,7 +151,7 @@ def test_too_small_disk_is_reported_first(prepare, mirror, monkeypatch):
     monkeypatch.setattr(download.shutil, 'disk_usage', lambda folder: Usage(9, 8, 1000))
     status, _, err = prepare('download', 'DIV2K')
     need = 2 * len(mirror.files[TRAIN]) + 2 * len(mirror.files[VALID]) - len(mirror.files[VALID])
-    assert status == 2 and f'data: downloading and unpacking takes {need:,} bytes, 1,000 are free' in err
+    assert status == 2 and f'data: downloading and unpacking needs {need:,} bytes, 1,000 are free' in err
     assert not files('data')
 
 

@@ -136,7 +136,7 @@ def test_disk_that_stops_responding_loses_no_training(cli, monkeypatch, capsys):
 
 def test_workers_that_never_start_time_out(files, monkeypatch):
     monkeypatch.setattr('data.loader._init_worker', asleep)
-    with pytest.raises(Unavailable, match='starting the processes that load training images takes more than 1 s'):
+    with pytest.raises(Unavailable, match='starting the data loader workers takes more than 1 s'):
         list(loader(files, 1, patience=1))
 
 

@@ -90,6 +90,6 @@ def test_names_without_a_unique_match_are_refused(cli, lr, capsys):
     assert cli(*FLAGS, '--train_lr', lr) == 2
     assert 'no LR image for 1 of 3 HR images' in capsys.readouterr().err
     write_rgb(lr / 'a_x2.png', np.zeros((48, 40, 3), np.uint8))
-    with pytest.raises(UserError, match=r'a\.png and a_x2\.png both belong to a'):
+    with pytest.raises(UserError, match=r'a\.png and a_x2\.png both match a'):
         matched([Path('a.png')], lr)
     assert cli(*FLAGS, '--train_lr', 'nowhere') == 2 and 'no such folder' in capsys.readouterr().err

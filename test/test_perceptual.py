@@ -71,7 +71,7 @@ def test_missing_weights_are_reported_before_the_test(tested, monkeypatch, name)
     monkeypatch.setattr(models.WeightsEnum, 'get_state_dict', refuse)
     status, said = tested('--metrics', f'psnr_y,{name}')
     assert status == 2 and said.err.count('\n') == 1 and 'PSNR' not in said.out
-    assert f'--metrics {name}: its weights are missing (no network); put https://' in said.err
+    assert f'--metrics {name}: its weights are missing (no network); download https://' in said.err
 
 
 def test_missing_package_is_reported_before_the_test(tested, monkeypatch):

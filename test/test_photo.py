@@ -130,7 +130,7 @@ def test_profile_for_other_channels_is_dropped(tmp_path):
     """A PNG file of RGB pixels must not have a profile for gray or CMYK."""
     save(tmp_path / 'p.png', RGB, icc_profile=SRGB[:16] + b'CMYK' + SRGB[20:])
     photo = read_photo(tmp_path / 'p.png')
-    assert photo.metadata.icc is None and photo.notes == ['dropped: a colour profile of other channels']
+    assert photo.metadata.icc is None and photo.notes == ['dropped: a colour profile for other channels']
     for name, profile in (('k.tif', b'no profile'), ('k.jpg', SRGB)):
         Image.fromarray(np.zeros((8, 8, 4), np.uint8), 'CMYK').save(tmp_path / name, icc_profile=profile)
         photo = read_photo(tmp_path / name)

@@ -57,7 +57,7 @@ def test_student_and_teacher_can_start_from_each_others_sr_network(model):
     ((3, '--pre_train_TA', 'student.pt', '--test_only'), 'but a KDSR teacher is needed'),
     ((4, '--pre_train_ST', 'teacher.pt', '--test_only'), 'but a KDSR student is needed'),
     ((3, '--pre_train_TA', 'student.pt', '--n_blocks', 2), '--n_blocks 1 instead of 2'),
-    ((3, '--pre_train_TA', 'nothing'), r'--pre_train_TA nothing: no such file or shipped weights; shipped are')])
+    ((3, '--pre_train_TA', 'nothing'), r'--pre_train_TA nothing: no such file or shipped weights; shipped weights')])
 def test_frozen_and_tested_networks_need_weights_of_their_own_role(flags, said):
     write('student.pt', 4, 'kdsr')
     write('teacher.pt', 3, 'kdsr')

@@ -113,7 +113,7 @@ def test_damaged_checkpoints_are_refused(tmp_path, mutate, count):
 def test_missing_checksum_is_detected_by_this_test(tmp_path, monkeypatch):
     same = SimpleNamespace(digest=lambda: bytes(tensors.DIGEST))
     monkeypatch.setattr(tensors.hashlib, 'sha256', lambda payload: same)
-    with pytest.raises(AssertionError, match='damage was not seen'):
+    with pytest.raises(AssertionError, match='not detected by the checksum'):
         check_rot_is_found(tmp_path / 'state.pt', flipped, 100)
 
 

@@ -217,7 +217,7 @@ def test_stages_train_resume_and_test_on_it(cli, capsys, family, stage, per):
     flags = ['--model', family, '--stage', stage, '--degradation', 'second_order', '--degradation_per', per,
              '--n_resblocks', 1]
     assert cli(*flags, '--save', 'whole') == 0
-    assert 'second_order; drawn anew for each image, x1/2' in capsys.readouterr().out
+    assert 'second_order; sampled for each image, x1/2' in capsys.readouterr().out
     assert cli(*flags, '--save', 'parts', '--epochs_sr', 1) == 0 and cli(*flags, '--save', 'parts') == 0
     name = ('model_last', 'model_meta_last', 'model_TA_last')[stage - 1]
     whole, parts = (load_weights(f'experiment/{run}_x2_second_order/model/{name}.pt') for run in ('whole', 'parts'))

@@ -43,13 +43,13 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys):
     assert (tmp_path / 'experiment/tiny/plan.json').read_text() == plan
     assert 'nothing is left to do' in capsys.readouterr().out
 
-    (tmp_path / 'about.md').write_text('What no program knows.\n')
+    (tmp_path / 'about.md').write_text('About these weights.\n')
     assert ship_weights.main(['tiny', '--about', 'about.md', '--default']) == 0, capsys.readouterr().err
     facts = zoo.index()['tiny']
     assert facts['scale'] == 2 and '3 images' in facts['images']
     assert facts['steps'] == {'stage1': 2, 'stage2': 2, 'stage3': 2, 'stage4': 3}
     card = (tmp_path / 'zoo/tiny.md').read_text()
-    assert card.startswith('# tiny\n\nWhat no program knows.\n') and '| **tiny** | ' in card
+    assert card.startswith('# tiny\n\nAbout these weights.\n') and '| **tiny** | ' in card
     assert '`sh scripts/train_zoo.sh small --minutes 0.001' in card and str(tmp_path) not in card
     assert load(device='cpu').scale == 2
 

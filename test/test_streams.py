@@ -28,7 +28,7 @@ def test_help_to_a_full_disk_is_an_error(program, capsys, monkeypatch):
         assert program(['--help']) == 2
         assert sys.stdout is full
     error, = capsys.readouterr().err.splitlines()
-    assert error == 'error: standard output: No space left on device; what was printed is not complete'
+    assert error == 'error: standard output: No space left on device; the output is incomplete'
 
 
 @pytest.mark.parametrize('stream', ['closed', 'full', 'gone'])

@@ -84,7 +84,7 @@ def test_results_are_inside_the_folder():
 def test_indistinguishable_names_are_refused():
     for name in ('p/x.png', 'q/x.png', 'in/p/x.png'):
         save(name)
-    with pytest.raises(UserError, match=r'x\.png and .*x\.png would have one result'):
+    with pytest.raises(UserError, match=r'x\.png and .*x\.png would have the same result'):
         targets(['p', 'q', 'in'], Path('out'), X2)
 
 

@@ -157,9 +157,9 @@ def test_metrics_command_refuses_unmatched_or_unsuitable_images(tmp_path, monkey
                  'deep/x/a.png'):
         write_rgb(Path(name), np.zeros((20, 20, 3), np.uint8))
     assert script('metrics', 'sr', 'hr') == 0
-    for *argv, said in (('more', 'hr', 'more/a.png and more/a_x2.png are both of the image a'),
-                        ('sr', 'twice', 'twice/a.bmp and twice/a.png are both of the image a'),
-                        ('sr', 'deep', 'no partner in the other folder for a_x2, x/a'),
+    for *argv, said in (('more', 'hr', 'more/a.png and more/a_x2.png both match the image a'),
+                        ('sr', 'twice', 'twice/a.bmp and twice/a.png both match the image a'),
+                        ('sr', 'deep', 'no matching file in the other folder for a_x2, x/a'),
                         ('sr', 'hr', '--border', -1, 'is not a whole number from 0'),
                         ('sr', 'hr', '--max_pixels', 399, '20x20 is more than 399 pixels; raise --max_pixels'),
                         ('sr', 'hr', '--border', 5, 'too small for --border 5')):

@@ -62,7 +62,7 @@ def test_unwritable_folder_is_reported_before_the_first_photo(monkeypatch, capsy
     save('a.png')
     monkeypatch.setattr(program, 'upscale_files', None)
     assert run('a.png', '-o', 'a.png/x') == 2
-    said = 'error: a.png/x: cannot hold results (Not a directory); choose another place\n'
+    said = 'error: a.png/x: cannot hold results (Not a directory); choose another folder\n'
     assert capsys.readouterr().err == said
 
 

@@ -35,7 +35,7 @@ def test_weights_that_are_not_finite_are_refused():
     weights = MLN(4, 2).state_dict()
     weights['head.0.bias'][0] = torch.nan
     net = MLN(4, 2)
-    with pytest.raises(UserError, match='w: holds weights that are not finite'):
+    with pytest.raises(UserError, match='w: holds values that are not finite'):
         fit_weights(net, weights, 'w')
     assert all(p.isfinite().all() for p in net.parameters())
 

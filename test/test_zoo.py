@@ -49,7 +49,7 @@ def test_the_default_and_the_scale(shelf, tmp_path):
     assert 'other' in zoo.load_student()[2][0]
     with pytest.raises(UserError, match=r'--scale 3.*two \(x2\), four \(x4\)'):
         zoo.load_student(scale=3)
-    with pytest.raises(UserError, match=r'--scale 3: the weights two .shipped. upscale 2 times'):
+    with pytest.raises(UserError, match=r'--scale 3: the weights two .shipped. are for x2'):
         zoo.load_student('two', 3)
 
 
