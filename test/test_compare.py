@@ -66,9 +66,9 @@ def test_single_method_is_compared_with_the_ground_truth(folders, monkeypatch):
 
 
 @pytest.mark.parametrize(('flags', 'words'), [
-    (['--images', 'z'], 'there are x, y'),
-    (['--side', '69'], 'does not fit'),
-    (['--crop', '60,0,20'], 'does not fit'),
+    (['--images', 'z'], 'choose from x, y'),
+    (['--side', '69'], 'is too large'),
+    (['--crop', '60,0,20'], 'is too large'),
     (['--methods', 'a=a', 'a=b'], 'same name'),
     (['--methods', 'a=gone'], 'no such file')])
 def test_mistakes_are_one_line(folders, flags, words, capsys):

@@ -218,7 +218,7 @@ def test_size_of_the_file_is_limited(run, capsys, monkeypatch):
     monkeypatch.setattr(make_report, 'MOST', len(re.search('<figure class="compare">.*?</figure>', small, re.S)[0]) + 9)
     text, found = made(run)
     assert len(views(found)) == 3 and len(text) == len(small)
-    assert 'images: 1 only' in capsys.readouterr().out
+    assert 'images: only 1,' in capsys.readouterr().out
 
 
 def test_large_images_are_cropped_where_they_differ_most(tmp_path, monkeypatch):

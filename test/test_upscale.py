@@ -68,7 +68,7 @@ def test_unwritable_folder_is_reported_before_the_first_photo(monkeypatch, capsy
 
 @pytest.mark.parametrize('argv, said', [
     ([], 'arguments are required: photos; python upscale.py --help lists the flags'),
-    (['nowhere'], 'nowhere: no such file'), (['empty'], 'empty: holds no image'),
+    (['nowhere'], 'nowhere: no such file'), (['empty'], 'empty: contains no image'),
     (['a.png', '-o', 'b.png'], '--out b.png: not a folder'), (['a.png', '-o', 'file'], 'not a folder'),
     (['a.png', '--weights', 'x'], 'small (x2)'), (['a.png', '--scale', '4'], '--scale 4'),
     (['a.png', '--scale', '5'], '2, 3 or 4'), (['a.png', '--tile', '8'], '32 or more'),
@@ -127,7 +127,7 @@ def test_command_runs_from_any_folder_with_a_weights_file(tmp_path):
     assert done.returncode == 0, done.stderr
     assert Image.open('upscaled/a_x3.png').size == (30, 42)
     assert 'model mrda, scale 3, n_blocks 1' in done.stdout
-    assert sorted(path.name for path in Path().iterdir()) == ['upscaled', 'in', 'own.pt']
+    assert sorted(path.name for path in Path().iterdir()) == ['in', 'own.pt', 'upscaled']
 
 
 def test_dir_demo_without_weights_points_to_upscale_py(cli, library, capsys):
@@ -191,7 +191,7 @@ def test_load_errors(wrong):
 
 @pytest.mark.parametrize('image, said', [
     (np.zeros((3, 3, 3), int), 'int64'), (np.zeros(3, np.uint8), r'\(3,\)'),
-    (np.zeros((3, 8, 9), np.uint8), '4 channels'), (np.zeros((0, 8, 3), np.uint8), r'\(0, 8, 3\)'),
+    (np.zeros((3, 8, 9), np.uint8), 'too many channels'), (np.zeros((0, 8, 3), np.uint8), r'\(0, 8, 3\)'),
     (torch.zeros(1, 8, 9), r'\(1, 8, 9\)'),
     (torch.zeros(3, 8, 9, dtype=torch.uint8), 'uint8'), (torch.zeros(8, 9), r'\(8, 9\)'), ([1, 2], 'list'),
     ('nowhere.png', 'nowhere'), (Image.new('F', (3, 3)), 'mode F')])
