@@ -250,7 +250,7 @@ def test_patches_do_not_depend_on_the_cache(library, capsys):
     assert all(torch.equal(batches[0], other) for other in batches[1:])
     assert not (library / 'x').exists()
     warning, = capsys.readouterr().err.splitlines()    # for the last one only: its folder cannot be created
-    assert 'decoded for every patch' in warning and str(library / 'file/b') in warning
+    assert 'decoding images for every patch' in warning and str(library / 'file/b') in warning
 
 
 def test_bad_images_are_reported_before_training(library, monkeypatch):

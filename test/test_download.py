@@ -69,7 +69,7 @@ def test_server_without_ranges_that_always_disconnects_fails(prepare, mirror):
     assert status == 2 and len([name for name, _ in mirror.asked if name == TRAIN]) == download.TRIES
     line = next(line for line in err.splitlines() if line.startswith('error'))
     assert f'{mirror.url}/{TRAIN}: the connection ended after 100 of' in line
-    assert f'100 bytes are kept in data/{TRAIN}.part, run the same command again' in line
+    assert f'100 bytes are kept in data/{TRAIN}.part; run the same command again' in line
     assert Path(f'data/{TRAIN}.part').stat().st_size == 100
     mirror.ranges, mirror.cuts = True, []
     assert prepare('download', 'DIV2K')[0] == 0
@@ -151,7 +151,7 @@ def test_too_small_disk_is_reported_first(prepare, mirror, monkeypatch):
     monkeypatch.setattr(download.shutil, 'disk_usage', lambda folder: Usage(9, 8, 1000))
     status, _, err = prepare('download', 'DIV2K')
     need = 2 * len(mirror.files[TRAIN]) + 2 * len(mirror.files[VALID]) - len(mirror.files[VALID])
-    assert status == 2 and f'data: downloading and unpacking needs {need:,} bytes, 1,000 are free' in err
+    assert status == 2 and f'data: downloading and unpacking needs {need:,} bytes, only 1,000 are free' in err
     assert not files('data')
 
 
@@ -198,7 +198,7 @@ def test_links_and_special_files_are_not_unpacked(prepare, mirror, small_sets):
     link.type, link.linkname = tarfile.SYMTYPE, '/etc/hostname'
     content = {**images(small_sets['Flickr2K'], 'Flickr2K/'), link.name: link}
     restate(mirror, 'Flickr2K.tar', tarred(content))
-    assert 'it holds 2 images of Flickr2K in Flickr2K_HR/, not 3' in refused(prepare, 'Flickr2K')
+    assert 'it contains 2 images of Flickr2K in Flickr2K_HR/, not 3' in refused(prepare, 'Flickr2K')
     content = images(small_sets['DIV2K'])
     info = zipfile.ZipInfo(next(iter(content)))
     info.external_attr = 0o120777 << 16
@@ -209,7 +209,7 @@ def test_links_and_special_files_are_not_unpacked(prepare, mirror, small_sets):
             archive.writestr(name, data)
     restate(mirror, TRAIN, Path('with_link.zip').read_bytes())
     Path('data/Flickr2K.tar.rejected').unlink()
-    assert 'it holds 3 images of DIV2K' in refused(prepare)
+    assert 'it contains 3 images of DIV2K' in refused(prepare)
 
 
 def test_a_corrupted_zip_is_refused(prepare, mirror):
