@@ -13,7 +13,7 @@ import trainer
 from model import mrda
 from optim import update
 from optim.guard import Guard
-from store.tensors import load_state, save_weights
+from store.tensors import load_checkpoint, save_weights
 from trainer_stage1 import Stage1
 from trainer_stage5 import Stage5
 
@@ -59,7 +59,7 @@ def times(factor):
 def states(name):
     """{file: checkpoint} of a run."""
     folder, = Path('experiment').glob(f'{name}_x2*')
-    return {path.name: load_state(path) for path in (folder / 'model').glob('state_*.pt')}
+    return {path.name: load_checkpoint(path) for path in (folder / 'model').glob('state_*.pt')}
 
 
 def check_equal(count):
