@@ -157,7 +157,7 @@ def bands():
 
 @command_line()
 def main(argv=None):
-    with batch._claimed(Path('out/a_x2.png')):
+    with batch._locked(Path('out/a_x2.png')):
         batch.write_bands(Path('out/a_x2.png'), bands(), 28, 20, Metadata())
 sys.exit(main())
 """
