@@ -236,7 +236,7 @@ def _peek(argv: list[str]) -> tuple[str | None, str]:
     parser = Parser(prog='main.py', add_help=False, allow_abbrev=False)  # or --mode would be --model
     parser.add_argument('--stage')
     parser.add_argument('--model', type=family, default='mrda')
-    parser.add_argument('--is_stage3', nargs='?', const='True')  # how published code asked for stage 3
+    parser.add_argument('--is_stage3', nargs='?', const='True')  # selects stage 3 in published command lines
     parser.add_argument('--save')
     seen, _ = parser.parse_known_args(argv)
     blindsr = 'kdsr' if seen.save in PUBLISHED_KDSR else 'mrda'

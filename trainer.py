@@ -160,7 +160,7 @@ class Trainer:
         """One step on a batch of patches, update by update; returns the outcomes of those steps that are known by now:
         of this one or, on a GPU, of the one before. An update whose loss reaches `threshold` is skipped.
 
-        Raises UserError if a loss or the gradient is not finite, or memory runs out: the weights are then as they were.
+        Raises UserError if a loss or the gradient is not finite, or when out of memory; the weights are then unchanged.
         In half precision a gradient may overflow; the step is then left out, and the next ones are scaled by less.
         """
         self.guard.begin(self.number)

@@ -1,10 +1,11 @@
-"""How fast the product is, and how much memory it takes, against the method written down plainly (reference/).
+"""Compare speed and memory with a direct implementation of the method (reference/).
 
     python -m benchmark                      a table within 10 minutes on two CPU cores
     python -m benchmark --paper              the paper's batch and patches: 35 minutes
     python -m benchmark stage4 student       some cases only
 
-Each side of a case runs in a process of its own; both are called in turn, so that a machine that slows down slows both.
+Both implementations of a case run in separate processes and are called alternately, so that a slowdown of the machine
+affects both.
 """
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What is measured: each case as a call that does its work once, on our side and written down plainly."""
+"""The cases to measure: each as a call that does its work once, in our implementation and in the reference."""
 import itertools
 import math
 from argparse import Namespace
@@ -154,7 +154,7 @@ def plain_degradation(size: Size, isotropic: bool) -> Callable:
 
 
 def our_second_order(size: Size) -> Callable:
-    """Every image of a batch with a draw of its own."""
+    """A batch whose images are degraded independently."""
     random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
     draw = generator(hr.device, 'benchmark')
     return lambda: random(hr, draw, per_sample=True)[1][0, 0, 0, 0].item()

@@ -71,7 +71,7 @@ class Guard:
         self._number, self._parts, self.skipped = number, [], None
 
     def allows(self, update: Update, losses: dict[str, Tensor], threshold: float) -> bool:
-        """Whether the host lets `update` go on to its step, after its backward pass; late it does, and `veto` decides.
+        """Whether the host allows the step of `update` after its backward pass; always if late, where `veto` decides.
 
         losses: {name: scalar}. Raises NotFinite.
         """
