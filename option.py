@@ -8,6 +8,7 @@ from data.protocol import PROTOCOLS
 from model import FAMILIES
 from model.presets import PUBLISHED_KDSR
 from optim.schedule import check_decay, decay
+from process import arguments
 from process.arguments import Help, Parser, amount, boolean, checked, count, folder_name, run_folder, whole, within
 from process.extensions import import_extensions
 from report.metric import DEFAULT, METRICS, metric_names
@@ -56,7 +57,8 @@ OPTIONS = [
     ('precision', 'single', ('single', 'bf16', 'half'),
      'arithmetic: single (float32), bf16 (bfloat16 autocast), half (float16 autocast with loss scaling)'),
     ('compile', False, boolean, 'torch.compile of the SR network, on one GPU or the CPU'),
-    ('recompute', True, boolean, 'gradient checkpointing: less memory; False: about a seventh faster'),
+    ('recompute', True, arguments.automatic,
+     'gradient checkpointing: less memory; False: a seventh faster; auto: by memory'),
     'data',
     ('dir_data', 'datasets', expanded, 'folder of data sets: DF2K/HR/*.png, benchmark/Set5/HR/*.png'),
     ('data_train', 'DF2K', str, 'training set; A+B joins sets'),
@@ -182,7 +184,7 @@ def build_parser(stage: int | str | None = None, model: str = 'mrda') -> Parser:
         name, default, kind, text = row
         if not shown.intersection(STAGES_OF.get(name, shown)):
             text = argparse.SUPPRESS
-        extra = {'nargs': '?', 'const': True} if kind is boolean else {}
+        extra = {'nargs': '?', 'const': True} if kind in (boolean, arguments.automatic) else {}
         if isinstance(kind, tuple | dict):  # of a registry, what it holds by now
             kind, extra = type(next(iter(kind))), {'choices': tuple(kind)}
         group.add_argument(f'--{name}', default=default, type=kind, help=text, **extra)

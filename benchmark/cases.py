@@ -2,7 +2,7 @@
 import itertools
 import math
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -60,9 +60,9 @@ def patches(size: Size) -> torch.Tensor:
     return (torch.nn.functional.interpolate(coarse, (side, side), mode='bicubic').clamp(0, 1) * 255).byte()
 
 
-def our_step(size: Size, number: int, encoder_only: bool = False) -> Callable:
-    """One training step of stage `number` by the product's own trainer."""
-    args = size.options(number, f'--epochs_encoder={int(encoder_only)}')
+def our_step(size: Size, number: int, encoder_only: bool = False, more: Sequence[str] = ()) -> Callable:
+    """One training step of stage `number` by the product's own trainer; more: further flags."""
+    args = size.options(number, f'--epochs_encoder={int(encoder_only)}', *more)
     device = choose_device(size.device)
     stage = STAGES[number](args).place(device)
     trainer = Trainer(args, stage, (), None, None, Process(device, Stopper()))

@@ -60,6 +60,8 @@ def seconds(call: Callable, repeat: int) -> float:
     start = time.perf_counter()
     for _ in range(repeat):
         call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # a training step gives out its work, and does not wait for it
     return (time.perf_counter() - start) / repeat
 
 

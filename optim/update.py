@@ -75,8 +75,8 @@ class Update:
         """Continue from what state_dict() gave. Settings of the optimiser stay as the options have them now."""
         settings = [{key: value for key, value in group.items() if key != 'params'}
                     for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state['optimizer'])
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+        # Before it loads, since a fused optimiser needs its count of steps on the device, where a CPU's is not.
+        groups = [saved | own for saved, own in zip(state['optimizer']['param_groups'], settings, strict=True)]
+        self.optimizer.load_state_dict({**state['optimizer'], 'param_groups': groups})
         if state['scaler'] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state['scaler'])

@@ -37,6 +37,12 @@ def boolean(text: str) -> bool:
     return value
 
 
+def automatic(text: str) -> bool | str:
+    """True, False or 'auto'."""
+    return 'auto' if text.lower() == 'auto' else boolean(text)
+
+
+automatic.wanted = 'True, False, auto'
 whole, count = within(int, 0, LARGE), within(int, 1, LARGE)
 amount, positive = within(float, 0, LARGE), within(float, 1e-9, LARGE)
 run_folder = checked(str, lambda text: fullmatch(r'\.|[^./\\\n][^/\\\n]*', text), 'a folder name in experiment/')

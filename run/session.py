@@ -19,6 +19,7 @@ from report import metric
 from report.evaluation import Evaluator
 from report.table import TestRun, table_text, write_tables
 from report.testing import Tester
+from run.plan import choose_recompute
 from run.pretrained import adopt_sizes, check_named, given, initialise
 from run.starts import config_text
 from stage import Stage
@@ -44,7 +45,7 @@ def run_stages(argv: list[str] | None, args: Namespace, process: Process) -> Non
 
 def run_stage(args: Namespace, process: Process) -> None:
     """Build everything for one stage, then upscale photos, test or train."""
-    notes = adopt_sizes(args)
+    notes = adopt_sizes(args) + choose_recompute(args, process)
     stage = STAGES[args.stage](args)
     run = Run(run_folder(args.run_name, args) if args.load == '.' else loaded_folder(args), args.stage,
               process.group.is_rank0)

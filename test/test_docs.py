@@ -35,6 +35,7 @@ ELSEWHERE = {
     'sh scripts/run_tests.sh': 'test_scripts.py::test_running_the_tests',
     'sh scripts/benchmark.sh': 'test_benchmark.py::test_in_two_processes',
     'python -m benchmark': 'test_benchmark.py::test_in_two_processes',
+    'sh scripts/first_gpu.sh': 'test_first_gpu.py::test_rehearsal',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
     'python main.py --stage 4 --n_blocks 27': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh grown': 'test_ship.py::test_a_grown_student_and_its_status',

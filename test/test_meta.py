@@ -91,6 +91,8 @@ def meta(monkeypatch):
     monkeypatch.setattr(torch, 'autocast', Autocast)
     # A codec writes files, and files are bytes of the host: the one step of a degradation that waits, also on CUDA.
     monkeypatch.setattr(JPEG, '__call__', lambda self, image, context: image.clone())
+    for side, method in ((24, 'downsample'), (12, 'upsample'), (24, 's-fold')):
+        _resize_matrix(side, 2, method, META)  # which the first step copies, and caches
 
 
 def train(model, stage, *flags, steps=1):
@@ -100,8 +102,6 @@ def train(model, stage, *flags, steps=1):
     for update in trainer.updates.values():
         assert update.takes_veto
     trainer.begin_epoch(1)
-    for side, method in ((24, 'downsample'), (12, 'upsample'), (24, 's-fold')):
-        _resize_matrix(side, 2, method, META)  # cached by the first step
     with Watch():
         for trainer.batch in range(steps):
             trainer.step(torch.zeros(4, 3, 24, 24, dtype=torch.uint8), 1e6)
@@ -127,6 +127,20 @@ def test_other_options_stay_on_the_device(stage, flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save('kernels.npy', np.ones((3, 5, 5)) / 25)
     train('mrda', stage, *flags.split(), steps=2)
+
+
+def test_a_checkpoint_of_the_cpu_continues_on_the_device():
+    states = []
+    for device in 'cpu', META:
+        parameter = torch.nn.Parameter(torch.ones(2, device=device))
+        optimizer = optim.update.make_optimizer(parse([*SMALL, '--stage', '1']), [parameter])
+        update = optim.update.Update('sr', [parameter], optimizer, scaled=False)
+        for state in states:
+            update.load_state_dict(state)
+        update.backward(parameter.sum())
+        update.step()
+        states.append(update.state_dict())
+    assert all(value.is_meta for value in states[1]['optimizer']['state'][0].values())
 
 
 D = degradation

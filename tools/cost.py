@@ -1,7 +1,8 @@
-"""What a network costs: parameters, multiply-adds, time and peak memory of one forward pass.
+"""What a network costs: parameters, multiply-adds, time and peak memory of one forward pass; memory of a training step.
 
     python tools/cost.py --stage 4                      the student at a 180x320 lq
     python tools/cost.py --stage 3 --model kdsr --size 64x64
+    python tools/cost.py --stage 3 --batch_size 16      the memory of a training step, planned without running it
 
 --stage says whose network: 1, 2 the MLN, 3 the teacher, 4 the student. Every flag of main.py that shapes it works.
 """
@@ -22,6 +23,7 @@ from model.tail import Tail
 from option import parse
 from process.arguments import Parser, count
 from process.command import command_line
+from run.plan import training_plan
 from store.journal import peak_memory
 from utility import UserError, choose_device, memory_format
 
@@ -72,6 +74,16 @@ def measure(net: torch.nn.Module, images: tuple[torch.Tensor, ...], device: torc
     return statistics.median(times[1:]), peak_memory(device)
 
 
+def plan_text(args: argparse.Namespace, device: torch.device) -> str:
+    """What a training step of the stage is planned to take, as lines."""
+    plan = training_plan(args, device, args.batch_size)
+    mib = [f'{each / 2**20:,.0f} MiB' for each in plan]
+    return (f'training step         batch {args.batch_size} of {args.patch_size}x{args.patch_size} LR pixels, '
+            f'{args.precision}, --recompute {args.recompute}\n'
+            f'  all weights         {mib[0]}\n  learning            {mib[1]}: gradients, moments, average\n'
+            f'  kept activations    {mib[2]}\n  peak of tensors     {mib[3]}')
+
+
 @command_line()
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
@@ -81,6 +93,9 @@ def main(argv: list[str] | None = None) -> None:
     own.add_argument('--runs', type=count, default=5, help='timed passes, after one that warms up (default 5)')
     mine, rest = own.parse_known_args(argv)
     args = parse(rest)
+    if {'batch_size', 'patch_size'} & args.given and args.stage != 'all':
+        print(plan_text(args, choose_device(args.device)))
+        return
     if args.stage == 'all' or not re.fullmatch(r'[1-9]\d*x[1-9]\d*', mine.size):
         raise UserError('cost.py takes one --stage and --size HEIGHTxWIDTH such as 180x320')
     height, width = map(int, mine.size.split('x'))
