@@ -123,37 +123,41 @@ def _loaded(weights: str | Path | None) -> Upscaler:
 
 def build_parser() -> Parser:
     percent = checked(int, lambda n: 1 <= n <= 100, 'a whole number from 1 to 100')
-    parser = Parser(prog='upscale.py', description='Upscale photos.', allow_abbrev=False)
+    parser = Parser(prog='upscale.py', usage='python upscale.py PHOTO ... [-o FOLDER] [flags]', allow_abbrev=False,
+                    description='Upscale photos.')
     parser.add_version()
     parser.add_argument('photos', nargs='+', help='files, folders with their sub-folders, or quoted globs')
-    parser.add_argument('-o', '--out', default='upscaled', metavar='FOLDER',
+    result = parser.add_argument_group('results')
+    result.add_argument('-o', '--out', default='upscaled', metavar='FOLDER',
                         help='folder of the results, <name>_x<scale>.png (default: upscaled/)')
-    parser.add_argument('--weights', metavar='NAME_OR_FILE', help='shipped weights, or a file of your own')
-    parser.add_argument('--extension', metavar='FILE', type=import_files,
-                        help='Python file to import first; it adds the network family of your weights')
-    parser.add_argument('--scale', type=scale, help='2, 3 or 4: use shipped weights of this scale')
-    parser.add_argument('--outscale', type=checked(float, lambda f: 0.1 <= f <= 16, 'a number from 0.1 to 16'),
+    result.add_argument('--outscale', type=checked(float, lambda f: 0.1 <= f <= 16, 'a number from 0.1 to 16'),
                         metavar='F', help="size of results as a factor of the photo's, 0.1 to 16: upscaled by the "
                                           'next larger scale, then resampled (Lanczos)')
-    parser.add_argument('--size', type=_size, metavar='WxH',
+    result.add_argument('--size', type=_size, metavar='WxH',
                         help='size of results in pixels: 3840x2160: the largest that fits; 3840x, x2160: one side')
-    parser.add_argument('--format', choices=(*FORMATS, 'same'), default='png',
+    result.add_argument('--format', choices=(*FORMATS, 'same'), default='png',
                         help="format of results; same: the photo's, else png (default: png)")
-    parser.add_argument('--quality', type=percent, default=95, help='quality of jpg and webp, 1 to 100 (default: 95)')
-    parser.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text) except profiles')
-    parser.add_argument('--max_pixels', metavar='N', default=MAX_PIXELS,
-                        type=checked(float, lambda n: 1 <= n < 1e12, 'a number of pixels'),
-                        help=f'size limit of a photo, in pixels (default: {MAX_PIXELS:,})')
-    parser.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
-                        help='compute in tiles of N x N LR pixels (default: only above a million pixels or when out of '
-                             'memory)')
-    parser.add_argument('--self_ensemble', '--self-ensemble', action='store_true',
-                        help='mean over the 8 flips and rotations; 8 times slower')
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto',
-                        help='auto: CUDA, else MPS, else CPU (default: auto)')
-    parser.add_argument('--precision', choices=tuple(ROUNDED), default='single',
-                        help='arithmetic: single (float32), bf16 or half (default: single)')
-    parser.add_argument('--overwrite', action='store_true', help='replace existing results')
+    result.add_argument('--quality', type=percent, default=95, metavar='N',
+                        help='quality of jpg and webp, 1 to 100 (default: 95)')
+    result.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text) except profiles')
+    result.add_argument('--overwrite', action='store_true', help='replace existing results')
+    network = parser.add_argument_group('network')
+    network.add_argument('--weights', metavar='NAME_OR_FILE', help='shipped weights, or a file of your own')
+    network.add_argument('--scale', type=scale, metavar='N', help='2, 3 or 4: use shipped weights of this scale')
+    network.add_argument('--extension', metavar='FILE', type=import_files,
+                         help='Python file to import first; it adds the network family of your weights')
+    network.add_argument('--self_ensemble', '--self-ensemble', action='store_true',
+                         help='mean over the 8 flips and rotations; 8 times slower')
+    computing = parser.add_argument_group('device and memory')
+    computing.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto',
+                           help='auto: CUDA, else MPS, else CPU (default: auto)')
+    computing.add_argument('--precision', choices=tuple(ROUNDED), default='single',
+                           help='arithmetic: single (float32), bf16 or half (default: single)')
+    computing.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
+                           help='side of tiles, LR pixels (default: only above a million pixels or when out of memory)')
+    computing.add_argument('--max_pixels', metavar='N', default=MAX_PIXELS,
+                           type=checked(float, lambda n: 1 <= n < 1e12, 'a number of pixels'),
+                           help=f'size limit of a photo, in pixels (default: {MAX_PIXELS:,})')
     return parser
 
 
