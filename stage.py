@@ -1,4 +1,4 @@
-"""What the four stages have in common: a stage turns a batch of HR patches into named losses."""
+"""The base class of training stages: a stage turns a batch of HR patches into named losses."""
 from argparse import Namespace
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -13,24 +13,24 @@ from utility import ROUNDED, arithmetic, place, quantize, seeded
 
 
 class Source(NamedTuple):
-    """Where a network's first weights come from: the file of option `flag`, or what `stage` wrote."""
+    """The source of a network's initial weights: the file of option `flag`, or the one that `stage` wrote."""
     flag: str
     network: nn.Module
     stage: int
     required: bool = True
-    takes_other_role: bool = False  # a student's file serves for a teacher, and vice versa: its SR network is taken
+    takes_other_role: bool = False  # also the SR network of a student's file for a teacher, and vice versa
 
 
 class Stage(nn.Module):
-    """One training stage. Subclasses say what is trained, from what, and by which losses.
+    """One training stage. Subclasses define the trained network, its initial weights and the losses.
 
     trained: the network that weights files hold and EMA averages.
-    A step is one or more named updates, each one forward of the stage, so nn.DataParallel and DistributedDataParallel
-    wrap every stage alike: each replica degrades and adapts on its own share of the batch.
+    A step is one or more named updates, each one forward pass of the stage, so nn.DataParallel and
+    DistributedDataParallel wrap every stage in the same way: each replica degrades and adapts on its part of the batch.
     """
     trained: nn.Module
     oracle = False      # whether its tests adapt on the ground truth
-    encoder_epochs = 0  # the first epochs that train the encoder only, at a rate of their own
+    encoder_epochs = 0  # number of first epochs that train the encoder only, with their own learning rate
     encoder_only = False  # whether this is one of them
 
     def __init__(self, args: Namespace) -> None:
@@ -44,27 +44,27 @@ class Stage(nn.Module):
         self.rounded = ROUNDED[args.precision]
 
     def updates(self) -> dict[str, nn.Module]:
-        """{name: what this update moves}, in the order of a step. The first one's losses keep their plain names."""
+        """{name: module to train}, in the order of a step. The losses of the first update keep their names."""
         return {'sr': self.trained}
 
     def optimizer(self, update: str, args: Namespace, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of an update: by default what --optimizer says for all."""
+        """The optimiser of an update, by default that of --optimizer."""
         return make_optimizer(args, parameters)
 
     def rate(self, update: str, scheduled: float) -> float:
-        """The learning rate of an update where the schedule of the options gives `scheduled`."""
+        """The learning rate of an update, where `scheduled` is that of the options' schedule."""
         return scheduled
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before epoch `epoch`, counted from 1."""
 
     def sources(self, testing: bool) -> list[Source]:
-        """Where the networks' first weights come from."""
+        """The sources of the networks' initial weights."""
         raise NotImplementedError
 
     def losses(self, hr: Tensor, generator: torch.Generator, update: str) -> dict[str, Tensor]:
-        """hr (B, 3, H, W), generator: of the step's random numbers → {name: scalar}; 'loss' is minimised by `update`,
-        every entry is logged."""
+        """hr (B, 3, H, W), generator of the step's random numbers → {name: scalar}; `update` minimises 'loss', every
+        entry is logged."""
         raise NotImplementedError
 
     def super_resolve(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
@@ -72,12 +72,12 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def super_resolve_by_step(self, lq: Tensor, up: Tensor, hr: Tensor) -> list[Tensor]:
-        """A list of sr, one after each adaptation step where the stage's test shows them; the last one counts."""
+        """A list of sr, one after each adaptation step if the stage adapts; the last one is the result."""
         return [self.super_resolve(lq, up, hr)]
 
     def forward(self, hr: Tensor, seeds: dict[torch.device, int], update: str) -> dict[str, Tensor]:
-        """hr (B, 3, H, W), with --train_lr (B, 6, H, W) as PatchDataset makes it; seeds: {device: seed of the step's
-        random numbers on it} → {name: (1,)}."""
+        """hr (B, 3, H, W), with --train_lr (B, 6, H, W) from PatchDataset; seeds: {device: seed of the step's random
+        numbers} → {name: (1,)}."""
         generator = seeded(hr.device, seeds[hr.device])
         if self.lr_scale:
             hr, repeated = hr.chunk(2, 1)
@@ -86,7 +86,7 @@ class Stage(nn.Module):
             return {name: loss.float().reshape(1) for name, loss in self.losses(hr, generator, update).items()}
 
     def predict(self, lq: Tensor, up: Tensor | None = None, hr: Tensor | None = None) -> list[Tensor]:
-        """What tests and photos call: super_resolve_by_step in the arithmetic of --precision, a list of float32 sr."""
+        """super_resolve_by_step in the arithmetic of --precision, for tests and photos; a list of float32 sr."""
         with self.arithmetic(lq.device):
             return [sr.float() for sr in self.super_resolve_by_step(lq, up, hr)]
 
@@ -99,7 +99,7 @@ class Stage(nn.Module):
         return self
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager:
-        """A context in which convolutions and matrix products are computed as --precision says."""
+        """A context of the arithmetic of --precision."""
         return arithmetic(device, self.rounded)
 
     def place(self, device: torch.device) -> 'Stage':
@@ -107,8 +107,8 @@ class Stage(nn.Module):
         return place(self, device, self.rounded)
 
     def degrade(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample; or the LR images that
-        are given. → lq (B, 3, h, w), up (B, 3, sh, sw)"""
+        """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample; or the given LR images.
+        → lq (B, 3, h, w), up (B, 3, sh, sw)"""
         if self.lr_scale:
             return self.given, quantize(resize(self.given, self.lr_scale, downsample=False), self.rgb_range)
         return self.degradation(hr, generator, self.rgb_range, self.per_sample)

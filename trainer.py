@@ -1,4 +1,4 @@
-"""The loop that every stage shares: rates, updates, moving average, guards, tests, checkpoints. It knows no stage."""
+"""The training loop of all stages: learning rates, updates, moving average, guards, tests, checkpoints."""
 import time
 from argparse import Namespace
 from collections.abc import Iterable
@@ -24,14 +24,14 @@ from store.checkpoint import Run, keeps_weights
 from store.journal import explain_shortage
 from utility import VERSION, UserError, derive_seed, shown
 
-REDRAW = 60  # seconds between two drawings of the curves, which are drawn after the last epoch, too
+REDRAW = 60  # seconds between two drawings of the curves, which are also drawn after the last epoch
 
 
 class Trainer:
-    """Trains `stage`, on its device already, for args.epochs_sr epochs.
+    """Trains `stage`, which is on its device, for args.epochs_sr epochs. Independent of the particular stage.
 
-    train: loader of uint8 patches (B, 3, P, P); tester: scores the test sets after each epoch; run: keeps everything;
-    process: device, GPUs, ranks, signals. tester and run are None where single steps are timed.
+    train: loader of uint8 patches (B, 3, P, P); tester: scores the test sets after each epoch; run: the run folder;
+    process: device, GPUs, ranks, signals. tester and run can be None if only step() is called.
     """
 
     def __init__(self, args: Namespace, stage: Stage, train: Iterable, tester: Tester | None, run: Run | None,
@@ -46,18 +46,18 @@ class Trainer:
                                         args.precision == 'half')
         self.guard = Guard(self.group, self.stopper, all(update.takes_veto for update in self.updates.values()))
         self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
-        self.ema = None                 # of the trained network, with --ema; begun once all ranks have their weights
+        self.ema = None                 # of the trained network, with --ema; created once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
         self.batch = 0                  # batches done of the next epoch
-        self.tally = new_tally()        # of these
-        self.tested = True              # whether the test of the last epoch is done
-        self.sound = True               # whether the weights may be saved: not within an update, not if it diverged
+        self.tally = new_tally()        # of these batches
+        self.tested = True              # whether the last epoch has been tested
+        self.sound = True               # whether the weights may be saved: not within an update, not after divergence
         self.saved = self.drawn = time.monotonic()  # when the last checkpoint and curves were written
         self.history = History()
 
     def fit(self) -> None:
-        """Train to the last epoch. Raises Stopped, with everything saved, if a signal asks for it; whatever else goes
-        wrong outside an update's step is raised after a checkpoint, too."""
+        """Train to the last epoch. Raises Stopped after a signal, with a checkpoint saved; other exceptions outside an
+        update's step are also raised after saving a checkpoint."""
         self.run.prepare(self.checkpoint_bytes())
         self.journal.begin(self.epoch, self.batch, self.tested)
         self.group.wait_for_rank0()
@@ -85,7 +85,7 @@ class Trainer:
             self.stopper.deferred = False
 
     def train_epoch(self, epoch: int) -> None:
-        """The rest of epoch `epoch`, from where self.batch says."""
+        """Train the rest of epoch `epoch`, from batch self.batch."""
         self.begin_epoch(epoch)
         self.train.batch_sampler.start(epoch, self.batch)
         rate, threshold = self.rate(epoch), self.args.skip_threshold * self.history.last_loss()
@@ -105,39 +105,39 @@ class Trainer:
             self.meter.close()
 
     def count(self, outcomes: list[Outcome]) -> None:
-        """Add steps of this epoch, in their order, to its means and to the log."""
+        """Add steps of this epoch, in order, to its means and to the log."""
         for number, losses in outcomes:
             batch = number - self.epoch * self.args.test_every
             rate = learning_rate(self.args, self.epoch + 1, self.stage.encoder_epochs, batch)
             self.meter.add(losses, self.args.batch_size, batch + 1, rate)
 
     def settle(self) -> None:
-        """Wait for the values of the steps that were given out; every step counts then. Raises UserError as step()."""
+        """Wait for the outcomes of all steps started, and count them. Raises UserError as step()."""
         try:
             self.count(self.guard.settle())
         except NotFinite as error:
             self.refuse(error)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Make the stage ready to learn; wrap it anew where other parameters begin to."""
+        """Prepare the stage for training; wrap it anew when other parameters are trained from now on."""
         self.stage.begin_epoch(epoch)
         self.stage.train()
         if not self.networks or (self.group.size > 1 and epoch == self.stage.encoder_epochs + 1):
-            self.networks.clear()  # lets the wrappers of the encoder's epochs go
+            self.networks.clear()  # releases the wrappers of the encoder's epochs
             self.networks = {name: self.wrap(name) for name in self.updates}
         if self.args.ema and self.ema is None:
             self.ema = self.average()
 
     def parameters(self) -> list[nn.Parameter]:
-        """Of all updates."""
+        """The parameters of all updates."""
         return [p for update in self.updates.values() for p in update.parameters]
 
     def average(self) -> EMA:
-        """A moving average that begins as the trained network is now."""
+        """A moving average that starts with the current weights."""
         return EMA(self.stage.trained, self.parameters(), self.args.ema)
 
     def wrap(self, update: str) -> nn.Module:
-        """The stage as one update calls it: shared by GPUs or ranks where there are several."""
+        """The stage for one update, wrapped for several GPUs or ranks."""
         if self.n_gpus > 1:
             return nn.DataParallel(self.stage, range(self.n_gpus))
         self.learn(update)
@@ -150,18 +150,18 @@ class Trainer:
                 parameter.requires_grad_(name == update)
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of the batch that comes next, which every update is set to."""
+        """Set the learning rate of every update for the next batch; returns it."""
         scheduled = learning_rate(self.args, epoch, self.stage.encoder_epochs, self.batch)
         for name, update in self.updates.items():
             update.set_rate(self.stage.rate(name, scheduled))
         return scheduled
 
     def step(self, hr: Tensor, threshold: float) -> list[Outcome]:
-        """One step on a batch of patches, update by update; returns the outcomes of those steps that are known by now:
-        of this one or, on a GPU, of the one before. An update whose loss reaches `threshold` is skipped.
+        """One step on a batch of patches, update by update. Returns the outcomes available now: of this step or, on a
+        GPU, of the one before. An update whose loss reaches `threshold` is skipped.
 
         Raises UserError if a loss or the gradient is not finite, or when out of memory; the weights are then unchanged.
-        In half precision a gradient may overflow; the step is then left out, and the next ones are scaled by less.
+        In half precision a gradient may overflow; the step is then skipped, and the loss scale reduced.
         """
         self.guard.begin(self.number)
         try:
@@ -188,7 +188,7 @@ class Trainer:
             raise
 
     def forward(self, update: Update, hr: Tensor) -> dict[str, Tensor]:
-        """The losses of an update on hr (B, 3, P, P), {name: scalar}, means over the GPUs that share the batch."""
+        """The losses of an update on hr (B, 3, P, P), {name: scalar}, averaged over the GPUs that share the batch."""
         first, share = self.group.rank * len(hr), len(hr) // self.n_gpus
         devices = [torch.device('cuda', index) for index in range(self.n_gpus)] if self.n_gpus > 1 else [hr.device]
         seeds = {device: derive_seed(self.args.seed, 'degradation', self.number, first + index * share)
@@ -200,7 +200,7 @@ class Trainer:
         return {name: loss.mean() for name, loss in losses.items()}
 
     def refuse(self, error: NotFinite) -> NoReturn:
-        """Raises UserError about a step that is not finite, with the images that it was made of."""
+        """Raises UserError about a step that is not finite, with the images of its batch."""
         self.sound = False
         epoch, batch = divmod(error.number, self.args.test_every)
         names = [shown(self.train.dataset.files[index].name)
@@ -211,11 +211,11 @@ class Trainer:
 
     @property
     def number(self) -> int:
-        """Of the step that comes next, over all epochs."""
+        """The number of the next step, over all epochs."""
         return self.epoch * self.args.test_every + self.batch
 
     def finish_epoch(self) -> None:
-        """Count the epoch as done: its losses into the history, its weights and checkpoint on disk, before any test."""
+        """Finish an epoch: record its losses, write its weights and a checkpoint, all before the test."""
         self.history.note('losses', self.epoch + 1, means(self.tally))
         rate = next(iter(self.updates.values())).optimizer.param_groups[0]['lr']
         self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=rate, skipped=self.tally['skipped'])
@@ -225,7 +225,7 @@ class Trainer:
         self.save()
 
     def test_epoch(self) -> None:
-        """Score the weights, and with --ema their average, after the last epoch; then draw the curves."""
+        """Test the weights, and with --ema their average, after an epoch; then draw the curves."""
         self.tested = True
         if not self.run.is_rank0:
             self.group.wait_for_test(self.stopper)
@@ -237,7 +237,7 @@ class Trainer:
                     scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
         except (RuntimeError, MemoryError) as error:
             explain_shortage(error, self.device, f'in the test after epoch {self.epoch}, which is saved: the same '
-                             'command tests it again; take smaller test images, or --chop in stage 4')
+                             'command tests it again; use smaller test images, or --chop in stage 4')
             raise
         self.group.tick(self.stopper, done=True)
         self.run.log(f'Protocol: {self.tester.evaluator.protocol(self.stage.oracle)}')
@@ -262,18 +262,18 @@ class Trainer:
         self.saved = time.monotonic()
 
     def check_weights(self) -> None:
-        """Raises UserError if they are not finite: before anything of them is saved."""
+        """Raises UserError if weights are not finite, so that they are not saved."""
         if not all(p.isfinite().all() for p in self.parameters()):
             raise UserError(f'weights are not finite after step {self.number - 1}; what was saved before is intact. A '
                             'lower learning rate usually helps: resume with another --lr_sr and --accept_changes')
 
     def weights(self) -> dict[str, Tensor]:
-        """What weights files hold: the trained network's state dict, with --ema the averaged weights in it."""
+        """The content of weights files: the trained network's state dict, with --ema with averaged weights."""
         return self.stage.trained.state_dict() | (self.ema.state_dict() if self.ema else {})
 
     def checkpoint(self) -> dict:
-        """Everything needed to resume, as dicts of tensors and basic types. It holds the frozen networks too, so that a
-        run needs no other file, and does not change when an earlier stage is trained again."""
+        """Everything needed to resume, as dicts of tensors and basic types. Includes the frozen networks, so that a run
+        needs no other file and does not change when an earlier stage is trained again."""
         return {'version': VERSION, 'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally,
                 'tested': self.tested, 'stage': self.args.stage, 'options': self.options(),
                 'passing': continuity.passing(self.args, self.group.size), 'networks': self.stage.state_dict(),
@@ -281,20 +281,20 @@ class Trainer:
                 'ema': self.ema.state_dict() if self.ema else {}, 'history': self.history.content}
 
     def options(self) -> dict:
-        """What the result follows from, for continuity.check()."""
+        """The options and images that determine the result, for continuity.check()."""
         return continuity.binding(self.args) | {'images': continuity.describe(self.train.dataset.checksums)}
 
     def checkpoint_bytes(self) -> int:
-        """About how large a checkpoint is: every network, and two moments and an average of what is trained."""
+        """Approximate size of a checkpoint: all networks, and two moments and an average of the trained weights."""
         tensors = [*self.stage.state_dict().values(), *(3 if self.args.ema else 2) * self.parameters()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 1_000_000
 
-    def restore(self, state: dict) -> None:
-        """Continue from what checkpoint() gave; the stage's networks have been restored already."""
+    def restore(self, checkpoint: dict) -> None:
+        """Load a checkpoint, except the stage's networks, which have been loaded already."""
         for name, update in self.updates.items():
-            update.load_state_dict(state['updates'][name])
+            update.load_state_dict(checkpoint['updates'][name])
         if self.args.ema:
             self.ema = self.average()
-            self.ema.load_state_dict(state['ema'] or self.ema.state_dict())  # --ema may have been added since
-        self.epoch, self.batch, self.tested = state['epoch'], state['batch'], state['tested']
-        self.tally, self.history = state['tally'], History(state['history'])
+            self.ema.load_state_dict(checkpoint['ema'] or self.ema.state_dict())  # --ema may have been added since
+        self.epoch, self.batch, self.tested = (checkpoint[name] for name in ('epoch', 'batch', 'tested'))
+        self.tally, self.history = checkpoint['tally'], History(checkpoint['history'])

@@ -1,1 +1,1 @@
-"""What the project's speed is measured by: python -m benchmark --help."""
+"""The benchmark of speed and memory: python -m benchmark --help."""

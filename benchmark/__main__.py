@@ -58,10 +58,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('cases', nargs='*', help=f'of {", ".join(CASES)}; default: all')
     parser.add_argument('--paper', action='store_true', help='batch 16 and patches of 64 pixels')
-    parser.add_argument('--rounds', type=int, default=3, help='times that both sides are called in turn (default 3)')
+    parser.add_argument('--rounds', type=int, default=3, help='calls of both sides, alternately (default 3)')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads of each side')
-    parser.add_argument('--json', help='file to write the result to as well')
-    parser.add_argument('--batch', type=int, help='patches a batch (default 4)')
+    parser.add_argument('--json', help='JSON file to write the result to')
+    parser.add_argument('--batch', type=int, help='patches per batch (default 4)')
     parser.add_argument('--patch', type=int, help='side of a patch, in LR pixels (default 48)')
     parser.add_argument('--lq', type=height_and_width,
                         help='height x width of the LR image to super-resolve (default 180x320)')
@@ -76,7 +76,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     known = [name for name in CASES if args.model != 'kdsr' or name not in ('stage1', 'stage2')]
     args.cases = args.cases or known
     if unknown := set(args.cases) - set(known):
-        parser.error(f'no such case: {", ".join(sorted(unknown))}; there are {", ".join(known)}')
+        parser.error(f'no such case: {", ".join(sorted(unknown))}; choose from {", ".join(known)}')
     if min(args.rounds, args.threads) < 1:
         parser.error('--rounds and --threads take whole numbers, 1 or more')
     for name, value in PAPER.items() if args.paper else ():
@@ -91,7 +91,7 @@ def height_and_width(text: str) -> tuple[int, int]:
 
 
 def measure(name: str, size: Size, args: argparse.Namespace, peak: float) -> dict:
-    """One row of the table: medians of both sides, called in turn. peak: multiply-adds a second of matrix products."""
+    """One row of the table: medians of both sides, called alternately. peak: multiply-adds per second of matmuls."""
     sides = []
     try:
         for mine in (True, False):
@@ -101,7 +101,7 @@ def measure(name: str, size: Size, args: argparse.Namespace, peak: float) -> dic
         memory, base = zip(*(side.ask('memory') for side in sides), strict=True)
         work = ours.ask('work')
     except (EOFError, ConnectionError):
-        raise UserError(f'{name}: one side ended early, perhaps for lack of memory; take a smaller --batch') from None
+        raise UserError(f'{name}: one side ended early, perhaps out of memory; lower --batch') from None
     finally:
         for side in sides:
             side.close()
@@ -113,7 +113,7 @@ def measure(name: str, size: Size, args: argparse.Namespace, peak: float) -> dic
 
 
 def machine(threads: int) -> str:
-    """What the benchmark runs on, without the machine's name."""
+    """A description of the machine, without its name."""
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     else:
@@ -122,7 +122,7 @@ def machine(threads: int) -> str:
 
 
 def heading(result: dict) -> str:
-    """What stands above the rows of the table."""
+    """The heading of the table."""
     size = result['size']
     return f"""{result['machine']}; matrix products reach {result['matmul_peak_gmacs']:.0f} G multiply-adds a second
 {size['model']} x{size['scale']}, {size['precision']}, batch {size['batch']} of {size['patch']}x{size['patch']} LR \
@@ -143,7 +143,7 @@ def table_row(row: dict) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In seconds or milliseconds."""
+    """A time as text, in seconds or milliseconds."""
     return f'{seconds:.2f} s' if seconds >= 0.1 else f'{seconds * 1e3:.1f} ms'
 
 

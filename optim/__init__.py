@@ -1,1 +1,1 @@
-"""What moves the weights: learning rates, the updates of a step, the moving average of the weights."""
+"""Optimisation: learning rates, the updates of a step, the guard, the moving average of the weights."""

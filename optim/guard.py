@@ -1,4 +1,4 @@
-"""Whether a step is applied: decided by its values, on the device where the host would have to wait for them."""
+"""Decides by its values whether a step is applied: on the device, where the host would have to wait for them."""
 import math
 from typing import NamedTuple
 
@@ -19,13 +19,13 @@ class NotFinite(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a step came to. number: of the step, over all epochs; losses: {name: value}, None if it was skipped."""
+    """The outcome of a step. number: of the step, over all epochs; losses: {name: value}, None if it was skipped."""
     number: int
     losses: dict[str, float] | None
 
 
 class Transfer:
-    """Values (N,) on their way to the host; no one waits for them before tolist()."""
+    """An asynchronous copy of values (N,) to the host; only tolist() waits for it."""
 
     def __init__(self, values: Tensor) -> None:
         self._host, self._arrived = values, None
@@ -36,14 +36,14 @@ class Transfer:
             self._arrived.record(torch.cuda.current_stream(values.device))
 
     def tolist(self) -> list[float]:
-        """The values, once they have arrived."""
+        """The values; waits for the copy."""
         if self._arrived:
             self._arrived.synchronize()
         return self._host.tolist()
 
 
 class _Part(NamedTuple):
-    """One update of a step: what is on its way to the host, and the loss from which on it is skipped."""
+    """One update of a step: its values on the way to the host, and the loss from which it is skipped."""
     update: str
     names: list[str]
     threshold: float
@@ -51,11 +51,11 @@ class _Part(NamedTuple):
 
 
 class Guard:
-    """Forbids every update whose loss or gradient is not finite, or whose loss reaches a threshold; means over ranks.
+    """Vetoes updates whose loss or gradient is not finite, or whose loss, averaged over ranks, reaches a threshold.
 
-    late: the device decides, and the host reads the values of a step after it has given out the next one, so that
-    neither waits for the other. After values that are not finite the device applies nothing any more, until the host
-    raises NotFinite. Otherwise the host decides before the update moves anything. Losses and weights are the same.
+    late: the device decides, and the host reads the values of a step after launching the next one, so that neither
+    waits for the other. After values that are not finite the device applies no step, until the host raises NotFinite.
+    If not late, the host decides before the weights are changed. Losses and weights are the same in both cases.
     """
 
     def __init__(self, group: ProcessGroup, stopper: Stopper, late: bool) -> None:
@@ -67,7 +67,7 @@ class Guard:
         self._pending: list[tuple[int, list[_Part]]] = []  # steps that the host has not read
 
     def begin(self, number: int) -> None:
-        """Step `number` begins."""
+        """To be called at the beginning of step `number`."""
         self._number, self._parts, self.skipped = number, [], None
 
     def allows(self, update: Update, losses: dict[str, Tensor], threshold: float) -> bool:
@@ -85,7 +85,7 @@ class Guard:
         return self._read(self._number, self._parts[-1]) is not None
 
     def _decide(self, values: Tensor, loss: int, threshold: float) -> None:
-        """On the device, what _read() decides on the host."""
+        """The decision of _read(), on the device."""
         overflow, unscaled = ~values[-3].isfinite(), values[-2] <= 1
         bad = ~values[:-3].isfinite().all() | overflow & unscaled
         self._halted = bad if self._halted is None else self._halted | bad
@@ -94,13 +94,13 @@ class Guard:
         self.veto = self.skipped | overflow
 
     def end(self) -> list[Outcome]:
-        """The present step is given out. Returns what has come to the host: of this step or, late, of the one before.
-        Raises NotFinite."""
+        """To be called at the end of a step. Returns the outcomes available on the host: of this step or, if late, of
+        the one before. Raises NotFinite."""
         self._pending.append((self._number, self._parts))
         return self.settle(int(self.late))
 
     def settle(self, left: int = 0) -> list[Outcome]:
-        """The outcomes of all steps that were not read but the last `left`, waited for. Raises NotFinite."""
+        """Wait for and return the outcomes of all unread steps except the last `left`. Raises NotFinite."""
         outcomes = []
         while len(self._pending) > left:
             outcomes.append(self._outcome(*self._pending.pop(0)))
@@ -117,7 +117,7 @@ class Guard:
 
     def _read(self, number: int, part: _Part) -> dict[str, float] | None:
         """{loss: value}, None if the threshold forbids the step. Raises NotFinite. In half precision a gradient may
-        overflow: nothing is applied, and the next steps are scaled by less."""
+        overflow: the step is then skipped, and the loss scale reduced."""
         with self.group.waiting():
             *values, norm, scale, stop = part.values.tolist()
         self.group.agree(self.stopper, stop)

@@ -1,4 +1,4 @@
-"""Learning rates: the rate of every batch of a training, from its options alone."""
+"""The learning rate of every batch of a training, from its options alone."""
 import math
 from argparse import Namespace
 from re import findall, fullmatch
@@ -6,7 +6,7 @@ from re import findall, fullmatch
 from process.arguments import checked
 from utility import UserError
 
-# The options that rates follow from. Changing them is harmless as long as no batch that was trained had another rate.
+# The options of the learning rate. They may be changed if the rates of the batches already trained stay the same.
 OPTIONS = ('lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'warmup', 'epochs_sr', 'lr_encoder', 'lr_decay_encoder',
            'gamma_encoder')
 decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|linear_[0-9]{1,6}', text),
@@ -14,10 +14,10 @@ decay = checked(str, lambda text: fullmatch(r'step(_[1-9][0-9]{0,6})*|cosine|lin
 
 
 def learning_rate(args: Namespace, epoch: int, encoder_epochs: int, batch: int = 0) -> float:
-    """The rate of batch `batch` (from 0) of epoch `epoch` (from 1), whose first `encoder_epochs` have their own.
+    """The learning rate of batch `batch` (from 0) of epoch `epoch` (from 1); the first `encoder_epochs` have their own.
 
-    args: parsed options. --decay_type counts epochs after the encoder-only ones; `cosine` and `linear_E` fall from
-    batch to batch, `step` from epoch to epoch. --warmup raises the rate linearly over the first batches of the run.
+    args: parsed options. --decay_type counts epochs after the encoder-only ones; `cosine` and `linear_E` decay per
+    batch, `step` per epoch. --warmup raises the rate linearly over the first batches of the run.
     """
     done = (epoch - 1 - args.start_epoch) * args.test_every + batch
     warm = min(1.0, (done + 1) / args.warmup) if args.warmup else 1.0
@@ -28,7 +28,7 @@ def learning_rate(args: Namespace, epoch: int, encoder_epochs: int, batch: int =
 
 
 def _decay(args: Namespace, epoch: int, part: float, epochs: int) -> float:
-    """What --lr_sr is multiplied by in `epoch` (from 1) of `epochs`, of which `part` (from 0 to below 1) is done."""
+    """The factor of --lr_sr in `epoch` (from 1) of `epochs`, of which the fraction `part` is done."""
     if args.decay_type == 'cosine':
         return (1 + math.cos(math.pi * (epoch - 1 + part) / epochs)) / 2
     numbers = [int(number) for number in findall('[0-9]+', args.decay_type)]
@@ -43,14 +43,14 @@ def check_decay(args: Namespace) -> None:
     """Raises UserError if --decay_type leaves no epoch for a linear decay."""
     linear = fullmatch('linear_([0-9]+)', args.decay_type)
     if linear and int(linear[1]) >= args.epochs_sr - args.epochs_encoder and not args.test_only:
-        raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay up to --epochs_sr '
-                        f'{args.epochs_sr}; raise that, or lower {linear[1]}')
+        raise UserError(f'--decay_type {args.decay_type}: no epoch is left for the decay until --epochs_sr '
+                        f'{args.epochs_sr}; raise --epochs_sr, or lower {linear[1]}')
 
 
 def equal_until(old: dict, args: Namespace, encoder_epochs: int, epoch: int, batch: int) -> bool:
-    """Whether every batch up to `batch` of the epoch after `epoch` had the rate which `args` give it.
+    """Whether every batch up to `batch` of the epoch after `epoch` had the learning rate that `args` give.
 
-    old: the options that those batches were trained with; of a version before --warmup, there was none.
+    old: the options that those batches were trained with; --warmup is 0 if they are older than it.
     """
     before = Namespace(**{**vars(args), 'warmup': 0, **old})
     places = [(done, each) for done in range(1, epoch + 1) for each in range(args.test_every)]

@@ -1,4 +1,4 @@
-"""What an epoch says of itself while it runs: mean losses, speed, the wait for data, memory."""
+"""Progress of an epoch: mean losses, speed, waiting time for data, memory."""
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from store.journal import Journal, peak_text
 
 
 def new_tally() -> dict:
-    """Of the batches of an epoch: sums of their losses by name, how many were counted and how many skipped."""
+    """Sums over the batches of an epoch: losses by name, numbers of counted and skipped batches."""
     return {'sums': {}, 'counted': 0, 'skipped': 0}
 
 
@@ -21,7 +21,7 @@ def means(tally: dict) -> dict[str, float]:
 class Meter:
     """Mean losses of an epoch so far, shown as a bar on a terminal and as lines in the log and the journal.
 
-    first: batches that were done before; tally: their sums, to which the next ones are added; bar: whether to show one.
+    first: batches done before; tally: their sums, which are continued; bar: whether to show one.
     """
 
     def __init__(self, args: Namespace, epoch: int, first: int, tally: dict, log: Callable[[str], None],
@@ -34,7 +34,7 @@ class Meter:
                         leave=False, disable=None if bar else True, dynamic_ncols=True)  # None: only on a terminal
 
     def waiting(self, batches: Iterable) -> Iterator:
-        """The batches, with the time taken that each one is waited for."""
+        """Yields the batches, and adds up the time spent waiting for them."""
         batches = iter(batches)
         while True:
             start = time.monotonic()
@@ -45,7 +45,7 @@ class Meter:
             yield batch
 
     def add(self, losses: dict[str, float] | None, images: int, batch: int, rate: float) -> None:
-        """Count a batch, the number `batch` of the epoch. losses: None if it was skipped; rate: the learning rate."""
+        """Count batch number `batch` of the epoch. losses: None if it was skipped; rate: the learning rate."""
         self.images += images
         tally = self.tally
         if losses is None:
