@@ -31,8 +31,8 @@ PHOTO, PHOTOS = (1404, 2040), ('astronaut.png', 'coffee.png', 'chelsea.png', 'ro
 
 
 class Size(NamedTuple):
-    """How large everything is, and where. batch: patches of patch x patch LR pixels; lq: height and width of the image
-    to super-resolve; folder: of the photos to read patches from."""
+    """Sizes and device of the cases. batch: patches of patch x patch LR pixels; lq: height and width of the image to
+    super-resolve; folder: of the photos to read patches from."""
     batch: int = 4
     patch: int = 48
     n_feats: int = 128
@@ -46,7 +46,7 @@ class Size(NamedTuple):
     folder: str = ''
 
     def options(self, stage: int, *more: str) -> Namespace:
-        """The product's options for `stage` at this size."""
+        """The options of main.py for `stage` at this size."""
         options = {'stage': stage, 'model': self.model, 'batch_size': self.batch, 'patch_size': self.patch,
                    'n_feats': self.n_feats, 'n_blocks': self.n_blocks, 'scale': self.scale, 'device': self.device,
                    'precision': self.precision, 'compile': self.compile, 'data_train': 'benchmark'}
@@ -61,7 +61,7 @@ def patches(size: Size) -> torch.Tensor:
 
 
 def our_step(size: Size, number: int, encoder_only: bool = False, more: Sequence[str] = ()) -> Callable:
-    """One training step of stage `number` by the product's own trainer; more: further flags."""
+    """One training step of stage `number` by Trainer; more: further flags."""
     args = size.options(number, f'--epochs_encoder={int(encoder_only)}', *more)
     device = choose_device(size.device)
     stage = STAGES[number](args).place(device)
@@ -130,14 +130,14 @@ def plain_super_resolution(size: Size) -> Callable:
 
 
 def degradations(size: Size, isotropic: bool, n: int = 16) -> Iterator[Pipeline]:
-    """The first random degradations of a training without noise; both sides take them in turn."""
+    """The first random degradations of a training without noise, the same for both sides."""
     spread = 0.2, 4.0
     blur = IsoGaussian(spread) if isotropic else AnisoGaussian(spread, spread, (0.0, math.pi))
     return itertools.cycle([classic(blur, size.scale).draw(generator('cpu', 'benchmark', i)) for i in range(n)])
 
 
 def our_degradation(size: Size, isotropic: bool) -> Callable:
-    """One batch degraded, the result waited for."""
+    """Degradation of one batch, including synchronisation."""
     draws, hr = degradations(size, isotropic), patches(size).to(choose_device(size.device)).float() / 255
     return lambda: next(draws)(hr)[1][0, 0, 0, 0].item()
 
@@ -167,7 +167,7 @@ def all_taps(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 
 
 def plain_second_order(size: Size) -> Callable:
-    """The same draws; blurs take all taps of their kernels."""
+    """The same degradations; blurs use all taps of their kernels."""
     random, hr = second_order(size.scale), patches(size).to(choose_device(size.device)).float() / 255
     draw = generator(hr.device, 'benchmark')
 
@@ -181,7 +181,7 @@ def plain_second_order(size: Size) -> Callable:
 
 
 def write_photos(folder: Path) -> None:
-    """PNGs of DIV2K's size in `folder`: the photos inside scikit-image, mirrored until they fill it."""
+    """Write PNGs of DIV2K's size to `folder`: photos of scikit-image, extended by mirroring."""
     for name in PHOTOS:
         photo = read_rgb(Path(skimage.__file__).parent / 'data' / name)
         grown = [(0, max(0, side - have)) for side, have in zip(PHOTO, photo.shape[:2], strict=True)]
@@ -190,19 +190,19 @@ def write_photos(folder: Path) -> None:
 
 
 def loading(size: Size, read: Callable[[Path], np.ndarray]) -> Callable:
-    """One batch of patches, read one after the other, each from another photo."""
+    """One batch of patches, read sequentially, each from another photo."""
     files = sorted(Path(size.folder).glob('*.png'))
     dataset, positions = PatchDataset(files, size.patch * size.scale, 1, read), itertools.count()
     return lambda: [dataset[1, next(positions), i % len(files)] for i in range(size.batch)]
 
 
 def our_loading(size: Size) -> Callable:
-    """Crops from the cache of decoded images, which the first call fills."""
+    """Crops from the cache of decoded images, filled by the first call."""
     return loading(size, PixelCache(Path(size.folder) / 'cache').read)
 
 
 def plain_loading(size: Size) -> Callable:
-    """Every photo decoded for every patch."""
+    """Crops of photos decoded for every patch."""
     return loading(size, imageio.imread)
 
 

@@ -56,19 +56,19 @@ def serve(pipe: Connection, name: str, ours: bool, size: Size, threads: int) -> 
 
 
 def seconds(call: Callable, repeat: int) -> float:
-    """Of one call, the mean of `repeat`."""
+    """Seconds of one call, the mean of `repeat` calls."""
     start = time.perf_counter()
     for _ in range(repeat):
         call()
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # a training step gives out its work, and does not wait for it
+        torch.cuda.synchronize()  # a training step is asynchronous
     return (time.perf_counter() - start) / repeat
 
 
 def multiply_adds(call: Callable) -> float:
-    """Of all convolutions and matrix products in a call, those of the backward pass too."""
+    """Multiply-adds of all convolutions and matrix products in a call, including the backward pass."""
     def backward(grad_shape, x_shape, w_shape, *args, out_shape=None, **kwargs):
-        # PyTorch's own formula takes a grouped convolution for a full one.
+        # PyTorch's own formula treats a grouped convolution like a full one.
         output_mask = args[-1]
         once = 2 * grad_shape[0] * torch.Size(grad_shape[2:]).numel() * torch.Size(w_shape).numel()
         return once * sum(output_mask[:2])

@@ -1,15 +1,15 @@
-"""A named update: a part of a stage that learns, with its optimiser, its rate and its loss scaling."""
+"""A named update: a trained part of a stage, with its optimiser, learning rate and loss scaling."""
 import math
 from argparse import Namespace
 
 import torch
 from torch import Tensor, nn
 
-DECIDING = {'cuda'}  # devices that decide themselves whether a step is applied: their Adam is fused, see optim.guard
+DECIDING = {'cuda'}  # devices that decide whether a step is applied: their Adam is fused, see optim.guard
 
 
 def make_optimizer(args: Namespace, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """--optimizer with its settings; the rate is set anew before each batch."""
+    """The optimiser of --optimizer with its settings; the learning rate is set before each batch."""
     common = {'lr': args.lr_sr, 'weight_decay': args.weight_decay}
     if args.optimizer == 'SGD':
         return torch.optim.SGD(parameters, momentum=args.momentum, **common)
@@ -20,10 +20,10 @@ def make_optimizer(args: Namespace, parameters: list[nn.Parameter]) -> torch.opt
 
 
 class Update:
-    """What one update of a step moves: `parameters`, by `optimizer`; in half precision (`scaled`) its loss is scaled.
+    """One update of a step: trains `parameters` by `optimizer`; in half precision (`scaled`) with loss scaling.
 
-    A step calls backward(), gradient_norm(), then step(), or skip() where a guard forbids it. takes_veto: whether a
-    tensor on the device can forbid step(). (PyTorch's fused SGD takes one too, but its first momentum is lost then.)
+    A step calls backward(), gradient_norm(), then step(), or skip() if a guard forbids it. takes_veto: whether a tensor
+    on the device can forbid step(). (PyTorch's fused SGD supports this, too, but then loses its first momentum.)
     """
 
     def __init__(self, name: str, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer,
@@ -34,12 +34,12 @@ class Update:
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=scaled)
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate of the next step."""
+        """Set the learning rate of the next step."""
         for group in self.optimizer.param_groups:
             group['lr'] = rate
 
     def backward(self, loss: Tensor) -> None:
-        """The gradient of `loss`, a scalar, replaces the one before."""
+        """Compute the gradient of `loss`, a scalar; it replaces the previous one."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
 
@@ -49,12 +49,12 @@ class Update:
         return nn.utils.clip_grad_norm_(self.parameters, math.inf)  # infinite limit: measured, nothing clipped
 
     def scale_of(self, like: Tensor) -> Tensor:
-        """What the loss is scaled by, a scalar on the device of `like`; above 1 a gradient may overflow by it alone."""
+        """The loss scale, a scalar on the device of `like`; above 1 it may itself make a gradient overflow."""
         return self.scaler.scale(torch.ones_like(like))
 
     def step(self, veto: Tensor | None = None) -> None:
-        """Move the parameters. In half precision a gradient that is not finite moves nothing. veto: a bool tensor on
-        the device, True and nothing is moved; it must be so for gradients that are not finite."""
+        """Change the parameters. In half precision a gradient that is not finite has no effect. veto: a bool tensor on
+        the device; if True, as it must be for gradients that are not finite, the parameters are not changed."""
         if veto is None:
             self.scaler.step(self.optimizer)
         else:
@@ -64,18 +64,18 @@ class Update:
         self.scaler.update()
 
     def skip(self) -> None:
-        """Leave the parameters as they are."""
+        """Skip the step: the parameters are not changed."""
         self.scaler.update()
 
     def state_dict(self) -> dict:
-        """What the update is continued from: the optimiser's moments, the scale of the loss."""
+        """The state to resume from: the optimiser's moments, the loss scale."""
         return {'optimizer': self.optimizer.state_dict(), 'scaler': self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what state_dict() gave. Settings of the optimiser stay as the options have them now."""
+        """Load what state_dict() returned. Settings of the optimiser are those of the current options."""
         settings = [{key: value for key, value in group.items() if key != 'params'}
                     for group in self.optimizer.param_groups]
-        # Before it loads, since a fused optimiser needs its count of steps on the device, where a CPU's is not.
+        # Set before loading: a fused optimiser needs its step count on the device, unlike one of a CPU checkpoint.
         groups = [saved | own for saved, own in zip(state['optimizer']['param_groups'], settings, strict=True)]
         self.optimizer.load_state_dict({**state['optimizer'], 'param_groups': groups})
         if state['scaler'] and self.scaler.is_enabled():

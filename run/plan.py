@@ -1,4 +1,4 @@
-"""The memory of a training step before it is run: the step on PyTorch's `meta` device, whose tensors have no values."""
+"""The memory of a training step, planned on PyTorch's `meta` device, whose tensors have no values."""
 import weakref
 from argparse import Namespace
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from trainer import Trainer
 from utility import ROUNDED, memory_format
 
 META = torch.device('meta')
-IN_16_BITS = 'conv2d', 'linear', 'matmul', '__matmul__', 'einsum'  # what autocast computes in them
-MARGIN = 1.25  # of a plan that must fit: work space of convolutions, fragments
+IN_16_BITS = 'conv2d', 'linear', 'matmul', '__matmul__', 'einsum'  # functions that autocast computes in 16 bits
+MARGIN = 1.25  # safety factor of a plan: workspace of convolutions, fragmentation
 
 
 class Plan(NamedTuple):
-    """Bytes of one training step. networks: all weights; state: gradients, moments and average of what learns; kept:
-    activations for the backward pass; peak: of everything at once."""
+    """Bytes of one training step. networks: all weights; state: gradients, moments and moving average; kept:
+    activations for the backward pass; peak: largest sum at any time."""
     networks: int
     state: int
     kept: int
@@ -31,13 +31,13 @@ class Plan(NamedTuple):
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of the meta tensors that are alive: `now`, and `peak`, the most so far. form: the layout that
-    convolutions give their results, which those of the meta device always lay out contiguously."""
+    """Counts the bytes of live meta tensors: `now`, and `peak`, the largest so far. form: memory format of the results
+    of convolutions, which are always contiguous on the meta device."""
 
     def __init__(self, form: torch.memory_format) -> None:
         super().__init__()
         self.form, self.now, self.peak = form, 0, 0
-        self._known = {}  # {storage: a reference that says when it is gone}
+        self._known = {}  # {storage: weak reference with a callback}
 
     def note(self, tensor: Tensor) -> None:
         """Count the storage of a tensor, once."""
@@ -79,7 +79,7 @@ class Rounding(TorchFunctionMode):
 
 
 def _round_again(stage: nn.Module, rounding: Rounding) -> None:
-    """Let blocks round when the backward pass computes them again: it suspends all modes."""
+    """Apply `rounding` to blocks recomputed in the backward pass, which suspends all modes."""
     for block in (block for chain in stage.modules() if isinstance(chain, Blocks) for block in chain.body):
         def forward(x, kernels, plain=block.forward):
             with rounding:
@@ -89,9 +89,9 @@ def _round_again(stage: nn.Module, rounding: Rounding) -> None:
 
 @torch.enable_grad()
 def training_plan(args: Namespace, device: torch.device, batch: int) -> Plan:
-    """The Plan of a step of the stage that `args` ask for, on `batch` patches, in the layout of `device`.
+    """The Plan of a step of the stage of `args` on `batch` patches, in the memory format of `device`.
 
-    The degradation's own memory, freed before the networks run, is left out, and so is the work space of kernels.
+    Not included: memory of the degradation, which is freed before the networks run, and workspace of kernels.
     """
     form = memory_format(device, ROUNDED[args.precision])
     stage = STAGES[args.stage](args).to(META, memory_format=form)
@@ -99,7 +99,7 @@ def training_plan(args: Namespace, device: torch.device, batch: int) -> Plan:
     stage.lr_scale = None
     _round_again(stage, Rounding(ROUNDED[args.precision]))
     trainer = Trainer(args, stage, (), None, None, Process(META, Stopper()))
-    trainer.begin_epoch(args.epochs_encoder + 1)  # whose step is the largest
+    trainer.begin_epoch(args.epochs_encoder + 1)  # the epoch with the largest step
     side = args.patch_size * args.scale
     with Live(form) as live, Rounding(ROUNDED[args.precision]):
         for tensor in (*stage.parameters(), *stage.buffers()):
@@ -107,7 +107,7 @@ def training_plan(args: Namespace, device: torch.device, batch: int) -> Plan:
         networks = live.now
         for tensor in trainer.ema.state_dict().values() if trainer.ema else ():
             live.note(tensor)
-        for update in trainer.updates.values():  # makes the moments
+        for update in trainer.updates.values():  # creates the moments
             for parameter in update.parameters:
                 parameter.grad = torch.zeros_like(parameter)
             update.optimizer.step()
@@ -128,8 +128,8 @@ def training_plan(args: Namespace, device: torch.device, batch: int) -> Plan:
 
 
 def choose_recompute(args: Namespace, process: Process) -> list[str]:
-    """Settle --recompute auto: False on a GPU whose free memory holds a step without recomputing, else True. Returns a
-    note about it."""
+    """Resolve --recompute auto: False on a GPU with enough free memory for a step without recomputing, else True.
+    Returns a note about it."""
     if args.recompute != 'auto':
         return []
     args.recompute = True
@@ -139,5 +139,5 @@ def choose_recompute(args: Namespace, process: Process) -> list[str]:
     needed = MARGIN * training_plan(Namespace(**{**vars(args), 'recompute': False}), process.device, share).peak
     free, _ = torch.cuda.mem_get_info(process.device)
     args.recompute = needed > free
-    return [f'--recompute auto: {args.recompute}, as a step that keeps all activations is planned to take '
-            f'{needed / 2**30:.1f} GiB of the {free / 2**30:.1f} GiB that are free']
+    return [f'--recompute auto: {args.recompute}, as a step that keeps all activations needs about '
+            f'{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free']

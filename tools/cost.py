@@ -4,7 +4,7 @@
     python tools/cost.py --stage 3 --model kdsr --size 64x64
     python tools/cost.py --stage 3 --batch_size 16      the memory of a training step, planned without running it
 
---stage says whose network: 1, 2 the MLN, 3 the teacher, 4 the student. Every flag of main.py that shapes it works.
+--stage chooses the network: 1, 2: the MLN, 3: the teacher, 4: the student. All flags of main.py that shape it apply.
 """
 import argparse
 import re
@@ -33,7 +33,7 @@ PUBLISHED = {('mrda', 'student', 4, 27): '5.84 M parameters, 172.13 G multiply-a
 
 def inputs(net: torch.nn.Module, role: str, args: argparse.Namespace, height: int, width: int,
            device: torch.device) -> tuple[torch.Tensor, ...]:
-    """What the network's forward takes for one lq of height x width."""
+    """The inputs of the network's forward for one lq of height x width."""
     lq = torch.rand(1, args.n_colors, height, width, device=device)
     if role == 'mln':
         return lq, torch.rand(1, args.n_colors, height * args.scale, width * args.scale, device=device)
@@ -44,14 +44,14 @@ def inputs(net: torch.nn.Module, role: str, args: argparse.Namespace, height: in
 
 
 def multiply_adds(net: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> float:
-    """Multiply-adds of one forward pass as PyTorch counts them; a convolution's bias and element-wise work are free."""
+    """Multiply-adds of one forward pass as counted by PyTorch, without biases and element-wise operations."""
     with FlopCounterMode(display=False) as counter:
         net(*images)
     return counter.get_total_flops() / 2
 
 
 def plain_multiply_adds(net: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> float:
-    """The same with every layer run as the paper writes it: the upsampling tail not collapsed into one convolution."""
+    """The same with separate layers as in the paper, without fusing the upsampling tail into one convolution."""
     tails = [module for module in net.modules() if isinstance(module, Tail)]
     for tail in tails:
         tail.forward = lambda x, fused=None, tail=tail: tail.plain(x)
@@ -75,12 +75,12 @@ def measure(net: torch.nn.Module, images: tuple[torch.Tensor, ...], device: torc
 
 
 def plan_text(args: argparse.Namespace, device: torch.device) -> str:
-    """What a training step of the stage is planned to take, as lines."""
+    """The planned memory of a training step of the stage, as lines."""
     plan = training_plan(args, device, args.batch_size)
     mib = [f'{each / 2**20:,.0f} MiB' for each in plan]
     return (f'training step         batch {args.batch_size} of {args.patch_size}x{args.patch_size} LR pixels, '
             f'{args.precision}, --recompute {args.recompute}\n'
-            f'  all weights         {mib[0]}\n  learning            {mib[1]}: gradients, moments, average\n'
+            f'  all weights         {mib[0]}\n  optimisation        {mib[1]}: gradients, moments, average\n'
             f'  kept activations    {mib[2]}\n  peak of tensors     {mib[3]}')
 
 
@@ -90,14 +90,14 @@ def main(argv: list[str] | None = None) -> None:
     """The command."""
     own = Parser(prog='tools/cost.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument('--size', default='180x320', help='height x width of lq, pixels (default 180x320)')
-    own.add_argument('--runs', type=count, default=5, help='timed passes, after one that warms up (default 5)')
+    own.add_argument('--runs', type=count, default=5, help='timed passes, after one warm-up (default 5)')
     mine, rest = own.parse_known_args(argv)
     args = parse(rest)
     if {'batch_size', 'patch_size'} & args.given and args.stage != 'all':
         print(plan_text(args, choose_device(args.device)))
         return
     if args.stage == 'all' or not re.fullmatch(r'[1-9]\d*x[1-9]\d*', mine.size):
-        raise UserError('cost.py takes one --stage and --size HEIGHTxWIDTH such as 180x320')
+        raise UserError('cost.py needs one --stage, and --size HEIGHTxWIDTH such as 180x320')
     height, width = map(int, mine.size.split('x'))
     device, role = choose_device(args.device), ROLES[args.stage]
     net = build(args, role).to(device, memory_format=memory_format(device))
@@ -107,8 +107,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f'{args.model} {role} x{args.scale}, lq {height}x{width}, {device.type}'
           + (f', {torch.get_num_threads()} threads' if device.type == 'cpu' else ''))
     print(f'parameters            {parameters:,} ({parameters / 1e6:.2f} M)')
-    print(f'multiply-adds         {plain_multiply_adds(net, images) / 1e9:.2f} G as the paper writes the layers')
-    print(f'                      {multiply_adds(net, images) / 1e9:.2f} G as run (collapsed tail)')
+    print(f'multiply-adds         {plain_multiply_adds(net, images) / 1e9:.2f} G with the separate layers of the paper')
+    print(f'                      {multiply_adds(net, images) / 1e9:.2f} G as run (fused tail)')
     print(f'time                  {seconds * 1e3:.1f} ms, median of {mine.runs}')
     print(f'peak memory           {peak / 2 ** 20:.0f} MiB '
           + ('on the device' if device.type == 'cuda' else 'of the whole process'))

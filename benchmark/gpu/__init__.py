@@ -1,4 +1,4 @@
-"""What the first hours on a GPU are for, part by part: see tools/maintain/first_gpu.py."""
+"""PARTS, the checks and measurements for a first run on a GPU: see tools/maintain/first_gpu.py."""
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Whether the device computes what the CPU does: golden numbers, weights after some steps, and no step that waits."""
+"""Agreement of the device with the CPU: golden numbers, weights after some steps; steps without synchronisation."""
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +78,7 @@ def published(setting: Setting, report: Report) -> None:
 
 
 def degraded(name: str, golden: dict[str, Tensor], device: torch.device) -> float:
-    """The share of 8-bit values of a noise-free golden degradation that come out differently on the device."""
+    """The fraction of 8-bit values of a noise-free golden degradation that differ on the device."""
     kind, *numbers, _ = name.split('_')
     values = [*map(float, numbers), 0.0, 0.0]
     blur = IsoGaussian(values[0]) if kind == 'iso' else AnisoGaussian(values[0], values[1], torch.pi * values[2] / 180)
@@ -87,7 +87,7 @@ def degraded(name: str, golden: dict[str, Tensor], device: torch.device) -> floa
 
 
 def trained(setting: Setting, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """All trained weights in one vector before and after STEPS steps on fixed pairs, which the CPU has made."""
+    """All trained weights in one vector before and after STEPS steps on fixed pairs, generated on the CPU."""
     feats, blocks, steps, inner = (8, 1, 4, 2) if setting.quick else (64, 8, STEPS, 5)
     size = setting.size._replace(device=device.type, batch=4, patch=16, n_feats=feats, n_blocks=blocks)
     args = size.options(number, '--epochs_encoder=0', f'--meta_batch_size={inner}', f'--task_iter={inner}')
@@ -123,9 +123,9 @@ def weights(setting: Setting, report: Report) -> None:
 
 
 def waits(setting: Setting, report: Report) -> None:
-    """A step of every stage while PyTorch raises whatever waits for the device. Values of steps arrive by an event,
-    which is not counted; JPEG is a codec that waits, so second-order degradation is left out."""
-    setting.needs_cuda('PyTorch tells waits there alone')
+    """A step of every stage while PyTorch raises an error at every synchronisation. The event for the values of a step
+    is not counted; JPEG needs synchronisation, so second-order degradation is left out."""
+    setting.needs_cuda('PyTorch detects synchronisation only there')
     for number in 1, 2, 3, 4, 5:
         for name, (precision, _) in setting.arithmetic.items():
             step = our_step(setting.size._replace(batch=4, patch=24, precision=precision), number, more=['--loss=L1'])

@@ -1,4 +1,4 @@
-"""What the parts share: sizes for a GPU and for a rehearsal, arithmetic and layout to choose, times, a report."""
+"""Shared by the parts: sizes for a GPU and for a rehearsal, arithmetic and memory format, timing, the report."""
 import gc
 import json
 import time
@@ -21,7 +21,7 @@ QUICK = Size(batch=2, patch=12, n_feats=8, n_blocks=1, lq=(18, 32))
 
 
 class LeftOut(Exception):
-    """This part cannot be run here; its text says why."""
+    """Raised if a part cannot be run on this device; the text says why."""
 
 
 class Setting(NamedTuple):
@@ -61,7 +61,7 @@ class Report:
         self._append('rows', row)
 
     def note(self, text: str) -> None:
-        """A line beneath the table."""
+        """A line below the table."""
         self._append('notes', text)
 
     def check(self, good: bool, text: str) -> str:
@@ -96,7 +96,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def layout(name: str) -> Iterator[None]:
-    """A context in which networks are placed in this layout."""
+    """A context in which networks are placed in this memory format."""
     before = utility.memory_format
     utility.memory_format = lambda *_: LAYOUTS[name]
     try:
@@ -106,7 +106,7 @@ def layout(name: str) -> Iterator[None]:
 
 
 def own_layout(device: torch.device, precision: str) -> str:
-    """The layout that the product chooses."""
+    """The memory format that utility.memory_format chooses."""
     chosen = utility.memory_format(device, utility.ROUNDED[precision])
     return next(name for name, each in LAYOUTS.items() if each == chosen)
 

@@ -1,4 +1,4 @@
-"""Memory: that it runs out as one explained error, that tiles work in what is left, and that plans hold."""
+"""Memory: out of memory is one line, tiles work within what is left, and planned memory matches the measured one."""
 import math
 import resource
 

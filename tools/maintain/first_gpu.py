@@ -1,10 +1,10 @@
-"""Everything to be known from the first hour on a GPU: within 30 minutes, one JSON and one Markdown file.
+"""Checks and measurements for the first run on a GPU, within 30 minutes, written as JSON and Markdown.
 
     sh scripts/first_gpu.sh                                 every part
     sh scripts/first_gpu.sh --part steps --part student     some of them
-    sh scripts/first_gpu.sh --device cpu --quick            a rehearsal in small: what CUDA alone can do is left out
+    sh scripts/first_gpu.sh --device cpu --quick            a rehearsal in small sizes, without what needs CUDA
 
-Each part runs in a process of its own within its time; one that fails is reported in a line, and the others still run.
+Each part runs in a separate process with a time limit; a failure is reported in one line and does not stop the others.
 """
 import argparse
 import json
@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def call(name: str, args: argparse.Namespace) -> dict:
-    """A part in a process of its own: its rows, notes, status and seconds."""
+    """Run a part in a separate process; returns its rows, notes, status and seconds."""
     start, limit = time.monotonic(), PARTS[name].seconds * (1 if args.device == 'cuda' else 4)
     with tempfile.TemporaryDirectory(prefix='first_gpu.') as folder:
         file = Path(folder) / 'result.json'
@@ -87,7 +87,7 @@ def call(name: str, args: argparse.Namespace) -> dict:
 
 
 def work(name: str, setting: Setting, report: Report) -> int:
-    """What the process of a part does; returns its exit status."""
+    """The main function of the process of a part; returns its exit status."""
     try:
         PARTS[name].run(setting, report)
     except LeftOut as reason:
@@ -101,7 +101,7 @@ def work(name: str, setting: Setting, report: Report) -> int:
 def markdown(found: dict) -> str:
     """The whole report."""
     lines = ['# First run on a device', '', f'{found["device"]}; version {found["version"]}'
-             + ('; a rehearsal in small sizes, whose numbers mean nothing' if found['quick'] else ''), '',
+             + ('; a rehearsal in small sizes: ignore the numbers' if found['quick'] else ''), '',
              '| part | result | seconds |', '|---|---|--:|']
     lines += [f'| {name} | {part["status"]} | {part["seconds"]:.0f} |' for name, part in found['parts'].items()]
     for name, part in found['parts'].items():
