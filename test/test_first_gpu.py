@@ -19,7 +19,7 @@ def test_rehearsal(tmp_path, capsys, monkeypatch):
     assert found['degradations']['status'] == 'done' and len(found['degradations']['rows']) == 3
     assert found['graphs']['status'].startswith('left out: needs CUDA')
     page = (tmp_path / 'first_gpu.md').read_text()
-    assert '| degradations | done |' in page and '| isotropic |' in page and 'whose numbers mean nothing' in page
+    assert '| degradations | done |' in page and '| isotropic |' in page and 'ignore the numbers' in page
     assert capsys.readouterr().out.count('…') == 3
 
 

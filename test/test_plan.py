@@ -72,4 +72,4 @@ def test_cost_prints_the_plan(capsys):
     assert not cost.main([*SMALL, '--stage', '3', '--model', 'kdsr', '--precision', 'half'])
     assert 'batch 4 of 12x12 LR pixels, half, --recompute True' in (printed := capsys.readouterr().out)
     assert [line.split('  ')[1] for line in printed.splitlines()[1:]] == [
-        'all weights', 'learning', 'kept activations', 'peak of tensors']
+        'all weights', 'optimisation', 'kept activations', 'peak of tensors']
