@@ -126,7 +126,7 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(cli, capsys):
     last.write_bytes(before[:1000] + b'!' + before[1001:])
     assert cli('--stage', 1, '--resume', 2) == 2 and 'checksum' in capsys.readouterr().err
     assert cli('--stage', 1) == 0
-    assert 'taking state_1.pt instead' in capsys.readouterr().out
+    assert 'using state_1.pt instead' in capsys.readouterr().out
     for state in checkpoints().glob('state_*.pt'):
         state.write_bytes(b'')
     assert cli('--stage', 1) == 2 and 'every checkpoint is damaged' in capsys.readouterr().err
