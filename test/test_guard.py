@@ -1,4 +1,5 @@
 """Steps that the device judges and the host reads one step late, as on a GPU: here the CPU is made such a device."""
+import copy
 import os
 import signal
 from functools import partial
@@ -10,7 +11,9 @@ from ranks import finish, late, printed
 from survival import same
 
 import trainer
+import trainer_stage5
 from model import mrda
+from model.discriminator import UNetDiscriminator
 from optim import update
 from optim.guard import Guard
 from store.tensors import load_checkpoint, save_weights
@@ -137,9 +140,11 @@ def test_a_scaled_gradient_that_overflows_is_left_out(both, monkeypatch):
     check_equal(count=3)
 
 
-def test_two_updates_of_a_step_are_skipped_as_at_once(both):
+def test_two_updates_of_a_step_are_skipped_as_at_once(both, monkeypatch):
     """The student's update of the last step is forbidden. Late, the discriminator's is computed anyway."""
     save_weights('student.pt', mrda.student(2, n_blocks=1))
+    discriminator = UNetDiscriminator(4)
+    monkeypatch.setattr(trainer_stage5, 'build_discriminator', lambda args: copy.deepcopy(discriminator))
     flags = ['--stage', 5, '--distill', 0, '--loss', 'L1', '--pre_train_ST', 'student.pt', '--save_every_min', 5]
     assert both(*flags, '--test_every', 2, plant=(Stage5, 6, times(1e9))) == [0, 0]
     now, late = (states(name)['state_2.pt'] for name in ('now', 'late'))

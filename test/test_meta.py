@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 import optim.guard
 import optim.update
 import stage as stage_module
+import trainer_stage5
 from data import degradation
 from data.degradation import step as steps
 from data.degradation.camera import JPEG
@@ -19,6 +20,7 @@ from data.degradation.resize import _resize_matrix
 from data.degradation.second_order import RandomBlur, RandomEnd, RandomNoise, RandomResize
 from loss import LOSSES
 from model import adapt
+from model.discriminator import UNetDiscriminator
 from optim.ema import EMA
 from option import parse
 from process.group import Process
@@ -89,6 +91,7 @@ def meta(monkeypatch):
                             raising=False)
     monkeypatch.setattr(stage_module, 'seeded', lambda device, seed: Generator().manual_seed(seed))
     monkeypatch.setattr(torch, 'autocast', Autocast)
+    monkeypatch.setattr(trainer_stage5, 'build_discriminator', lambda args: UNetDiscriminator(4, args.n_colors))
     # A codec writes files, and files are bytes of the host: the one step of a degradation that waits, also on CUDA.
     monkeypatch.setattr(JPEG, '__call__', lambda self, image, context: image.clone())
     for side, method in ((24, 'downsample'), (12, 'upsample'), (24, 's-fold')):
