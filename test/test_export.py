@@ -116,8 +116,8 @@ def test_exportable_equals_the_network(model, scale):
 
 @pytest.mark.parametrize('flags, said', [
     (['--stage', '3'], '--stage 3'), (['--out', 'student.pt'], '.onnx'), (['--pre_train_ST', 'no.pt'], 'no.pt'),
-    (['--scale', '3'], '--scale 3: student.pt is of --scale 2'), (['--n_blocks', '2'], 'is of --n_blocks 1'),
-    (['--model', 'kdsr'], 'is of --model mrda')])
+    (['--scale', '3'], '--scale 3: student.pt has --scale 2'), (['--n_blocks', '2'], 'has --n_blocks 1'),
+    (['--model', 'kdsr'], 'has --model mrda')])
 def test_mistakes_are_one_line(flags, said, capsys, monkeypatch):
     monkeypatch.setattr(export_onnx, 'packages', lambda: None)
     assert export_onnx.main([*write(), *flags]) == 2
@@ -131,7 +131,7 @@ def test_a_missing_package_is_named(name, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, each, None if each == name else sys)
     assert export_onnx.main(write()) == 2
     error = capsys.readouterr().err
-    assert f'{name} is missing' in error and 'requirements-extra.txt' in error and error.count('\n') == 1
+    assert f'needs the package {name}' in error and 'requirements-extra.txt' in error and error.count('\n') == 1
 
 
 @needs_onnx
