@@ -45,7 +45,7 @@ def upscale_files(upscaler: Upscaler, photos: dict[Path, Path], output: Output, 
             bar.set_description(shown(path.name))
             begun = bar.n
             try:
-                counts[_one(upscaler, path, target, output, log, bar.update, max_pixels)] += 1
+                counts[upscale_file(upscaler, path, target, output, log, bar.update, max_pixels)] += 1
             except UserError as error:
                 if _is_full(error):
                     raise UserError(f'{error}; {len(photos) - number} of {len(photos)} photos were not upscaled'
@@ -64,16 +64,20 @@ def _sizes(photos: dict[Path, Path], output: Output, max_pixels: int) -> dict[Pa
     """{photo: number of pixels} of the photos that are to be upscaled and can be read."""
     sizes = {}
     for path, target in photos.items():
-        with suppress(UserError), stderr_lines():  # _one() reports it
+        with suppress(UserError), stderr_lines():  # upscale_file() reports it
             if output.overwrite or not _exists(target):
                 height, width = read_size(path, max_pixels)
                 sizes[path] = height * width
     return sizes
 
 
-def _one(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Callable[[str], object],
-         tick: Callable[[int], object], max_pixels: int) -> str:
-    """Upscale one photo; returns the outcome as text. Raises UserError that names a file."""
+def upscale_file(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Callable[[str], object],
+                 tick: Callable[[int], object], max_pixels: int) -> str:
+    """Upscale the photo `path` to the file `target`; returns the outcome as text.
+
+    log(text): called with notes and the file written; tick(n): called after every n pixels. Raises UserError that
+    names a file.
+    """
     if _exists(target) and not output.overwrite:
         return 'already there (--overwrite replaces them)'
     with _locked(target) as locked:

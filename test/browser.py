@@ -32,12 +32,16 @@ class Browser:
             return json.load(answer)['value']
 
     def open(self, path, width, height, dark=False):
-        """Show a file in a viewport of width x height pixels, in light or dark mode."""
+        """Show a file: see view."""
+        self.view(width, height, dark)
+        self.call('POST', '/url', {'url': path.resolve().as_uri()})
+
+    def view(self, width, height, dark=False):
+        """Set a viewport of width x height pixels, in light or dark mode."""
         self.devtools('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1,
                       mobile=width < 700)
         self.devtools('Emulation.setEmulatedMedia',
                       features=[{'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}])
-        self.call('POST', '/url', {'url': path.resolve().as_uri()})
 
     def devtools(self, command, **parameters):
         return self.call('POST', '/goog/cdp/execute', {'cmd': command, 'params': parameters})

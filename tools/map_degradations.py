@@ -193,7 +193,7 @@ def picture(title: str, maps: dict[str, tuple[np.ndarray, list[str]]], ways: lis
     figure = Figure(figsize=(5.2 * len(maps) + 0.6, 5.4), layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, parse_math=False)
-    numbers = np.array([_numbers(way) for way in ways])                         # (n, 4)
+    numbers = np.array([blur_and_noise(way) for way in ways])                         # (n, 4)
     blurs, noises = numbers[:, :3], numbers[:, 3]
     levels = np.unique(noises)
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
@@ -248,11 +248,11 @@ def coordinates(maps: dict[str, tuple[np.ndarray, list[str]]], names: list[str],
     writer.writerow(['image', 'degradation', 'lambda_1', 'lambda_2', 'theta_degrees', 'noise', *axes])
     for row, (name, way) in enumerate(zip(names, ways, strict=True)):
         points = [f'{value:.6g}' for points, _ in maps.values() for value in points[row]]
-        writer.writerow([name, way, *(f'{value:.6g}' for value in _numbers(way)), *points])
+        writer.writerow([name, way, *(f'{value:.6g}' for value in blur_and_noise(way)), *points])
     return text.getvalue().encode(errors='backslashreplace')
 
 
-def _numbers(way):
+def blur_and_noise(way: Pipeline) -> tuple[float, float, float, float]:
     """lambda_1, lambda_2, theta in degrees and noise of a degradation of the grid."""
     blur, _, noise, _ = (step.to_dict() for step in way.steps)
     sigma = blur.get('sigma')
