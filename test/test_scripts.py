@@ -126,7 +126,8 @@ def refusal(run):
 
 def test_missing_or_old_python_is_reported(tree, bare):
     script = 'scripts/main_stage1.sh'
-    assert refusal(call(tree, script, PYTHON='/no/python')) == 'error: PYTHON=/no/python: no such program; give the path of a Python'
+    assert refusal(call(tree, script, PYTHON='/no/python')) == (
+        'error: PYTHON=/no/python: no such program; give the path of a Python')
     assert refusal(call(tree, script, PATH=str(bare))).startswith('error: Python 3.10 or newer is needed')
     put(bare, 'python3', '[ "$1" = --version ] && echo Python 3.8.18')
     assert refusal(call(tree, script, PATH=str(bare))).endswith('python3 is: Python 3.8.18')
