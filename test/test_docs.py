@@ -50,6 +50,10 @@ ELSEWHERE = {
     'python main.py --model kdsr --stage 5': 'test_adversarial_stage.py::test_resume_is_bit_identical',
     'python upscale.py photos/ --weights experiment/real_stage5':
         'test_adversarial_stage.py::test_resume_is_bit_identical',
+    'python app.py': 'test_app.py::test_browser_from_upload_to_download',
+    'python tools/engines.py': 'test_engines.py::test_table_of_engines',
+    'sh scripts/app.sh': 'test_app.py::test_the_script_starts_the_page',
+    'python tools/maintain/draw_map.py': 'test_app.py::test_draw_map',
     'ruff check .': 'test_style.py::test_ruff_finds_nothing',
 }
 # Flags appended to a command so that it takes little time, by program: the last flag wins.
