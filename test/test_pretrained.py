@@ -71,9 +71,9 @@ def test_shipped_names_are_accepted(monkeypatch, tmp_path):
     weights = write('student.pt', 4)
     zoo.ship('by_name', 'student.pt', {})
     stage, _, log = started(4, '--pre_train_ST', 'by_name', '--test_only')
-    assert 'by_name.pt' in log
+    assert 'by_name.safetensors' in log
     assert all(torch.equal(tensor, weights[key].half().float()) for key, tensor in stage.student.state_dict().items())
-    (zoo.ZOO / 'by_name.pt').write_bytes(b'other')
+    (zoo.ZOO / 'by_name.safetensors').write_bytes(b'other')
     with pytest.raises(UserError, match='damaged or replaced'):
         started(4, '--pre_train_ST', 'by_name', '--test_only')
 
