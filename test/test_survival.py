@@ -38,7 +38,7 @@ def survives(folder, flags, whole, points, **how):
         status = finish(place, flags, point, **how)
         printed = (place / 'printed').read_text()
         # A failing write of a cache entry only costs speed, and a figure may fail.
-        spared = re.search('decoded for every patch|could not be drawn', printed)
+        spared = re.search('decoding images for every patch|could not be drawn', printed)
         assert status in (-signal.SIGKILL, 2) or spared, printed
         check_nothing_lost(place)
         assert finish(place, flags, broken=how.get('broken')) == 0, (place / 'printed').read_text()
