@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from model.common import Blocks
 from process.group import Process
 from process.signals import Stopper
 from stages import STAGES
 from trainer import Trainer
-from utility import ROUNDED, memory_format
+from utility import ROUNDED, UserError, memory_format
 
 META = torch.device('meta')
 IN_16_BITS = 'conv2d', 'linear', 'matmul', '__matmul__', 'einsum'  # functions that autocast computes in 16 bits
@@ -88,11 +89,24 @@ def _round_again(stage: nn.Module, rounding: Rounding) -> None:
 
 
 @torch.enable_grad()
+def supported() -> bool:
+    """Whether this version of PyTorch checkpoints gradients on the meta device, which 2.3 does not."""
+    try:
+        checkpoint(torch.neg, torch.zeros(1, device=META, requires_grad=True), use_reentrant=False)
+    except AttributeError:
+        return False
+    return True
+
+
+@torch.enable_grad()
 def training_plan(args: Namespace, device: torch.device, batch: int) -> Plan:
     """The Plan of a step of the stage of `args` on `batch` patches, in the memory format of `device`.
 
     Not included: memory of the degradation, which is freed before the networks run, and workspace of kernels.
+    Raises UserError if this version of PyTorch cannot run the step on the meta device.
     """
+    if not supported():
+        raise UserError(f'the memory of a training step cannot be planned by PyTorch {torch.__version__}; upgrade it')
     form = memory_format(device, ROUNDED[args.precision])
     stage = STAGES[args.stage](args).to(META, memory_format=form)
     stage.degradation = lambda hr, *_: (hr[..., ::args.scale, ::args.scale].clone(), hr.clone())
@@ -133,7 +147,7 @@ def choose_recompute(args: Namespace, process: Process) -> list[str]:
     if args.recompute != 'auto':
         return []
     args.recompute = True
-    if process.device.type != 'cuda' or args.test_only or args.stage < 3:
+    if process.device.type != 'cuda' or args.test_only or args.stage < 3 or not supported():
         return []
     share = args.batch_size // (process.n_gpus * process.group.size)
     needed = MARGIN * training_plan(Namespace(**{**vars(args), 'recompute': False}), process.device, share).peak
