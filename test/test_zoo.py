@@ -8,6 +8,7 @@ import torch
 
 from model import kdsr, mrda, zoo
 from model.mln import MLN
+from model.weights import recognise
 from store.tensors import load_weights, save_weights, serialize
 from upscale import load, upscale
 from utility import UserError
@@ -145,7 +146,13 @@ def test_shipped_weights_are_complete():
     assert sum(facts['default'] for facts in entries.values()) == 1
     shipped = {f'{name}.{kind}' for name in entries for kind in ('safetensors', 'md')}
     maps = {f'{name}.map.json' for name in entries}  # those that app.py shows; see test_app.py
-    assert {path.name for path in zoo.ZOO.iterdir()} - maps == {zoo.INDEX, *shipped}
+    assert {path.name for path in zoo.ZOO.iterdir()} - maps == {zoo.INDEX, 'mln', *shipped}
+
+
+def test_shipped_meta_learning_networks_are_described():
+    about = (zoo.ZOO / 'mln' / 'README.md').read_text(encoding='utf-8')
+    for path in (zoo.ZOO / 'mln').glob('*.safetensors'):
+        assert recognise(load_weights(path)).role == 'mln' and path.name in about
 
 
 def test_flat_areas_stay_flat_up_to_the_corners():
