@@ -1,7 +1,5 @@
 """Upscaling the photos of a command line, one after the other."""
 import errno
-import hashlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +14,7 @@ from photo.output import Output
 from photo.resample import resampled
 from photo.upscaler import Upscaler
 from photo.writing import write_bands
-from store.files import sweep
+from store.files import digest, sweep
 from utility import UserError, shown, stderr_lines
 
 try:
@@ -127,7 +125,7 @@ def _locked(target: Path) -> Iterator[bool]:
     if not fcntl:
         yield True
         return
-    lock = target.with_name('.claim.' + hashlib.sha1(os.fsencode(target.name)).hexdigest()[:16])
+    lock = target.with_name('.claim.' + digest(target.name))
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = open(lock, 'ab')  # noqa: SIM115 - closed by the next `with`

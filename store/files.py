@@ -53,9 +53,14 @@ def write_parts(path: str | Path, parts: Iterable[Buffer], durable: bool = True)
         raise
 
 
+def digest(name: str) -> str:
+    """A file name as 16 characters, for names of files that belong to it."""
+    return hashlib.sha1(os.fsencode(name)).hexdigest()[:16]
+
+
 def _temporary(path):
     """Prefix of temporary files for the file `path`."""
-    return f'{TEMPORARY}{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.'
+    return f'{TEMPORARY}{digest(path.name)}.'
 
 
 def _way_out(error: OSError) -> str:
