@@ -37,7 +37,7 @@ from photo.upscaler import Upscaler
 from process.arguments import Parser, checked, within
 from process.command import command_line
 from upscale import load
-from utility import ROUNDED, UserError
+from utility import PRECISIONS, UserError
 
 EXAMPLES = ('chelsea.png', 'coffee.png', 'astronaut.png', 'rocket.jpg', 'camera.png')  # inside scikit-image
 TILES = {'auto': None, '64': 64, '128': 128, '256': 256, '512': 512}
@@ -222,8 +222,9 @@ def build_parser() -> Parser:
     parser.add_argument('--port', type=within(int, 1, 65535), help='default: the first free one from 7860')
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto',
                         help='auto: CUDA, else MPS, else CPU (default: auto)')
-    parser.add_argument('--precision', choices=tuple(ROUNDED), default='single',
-                        help='arithmetic: single (float32), bf16 or half (default: single)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='auto',
+                        help='arithmetic: single (float32), bf16, half, or auto: bf16 on a CPU with instructions for '
+                             'it, else single (default: auto)')
     parser.add_argument('--max_pixels', metavar='N', default=16e6,
                         type=checked(float, lambda n: 1 <= n < 1e12, 'a number of pixels'),
                         help='largest photo that is taken, in pixels (default: 16,000,000)')

@@ -34,20 +34,21 @@ from process.arguments import Parser, checked
 from process.command import command_line
 from process.extensions import import_files
 from store.files import reserve
-from utility import ROUNDED, UserError, choose_device, expand, shown
+from utility import PRECISIONS, UserError, choose_device, expand, rounding, shown
 
 SLACK = 1e-3  # floats may exceed [0, 1] by this much; they are clipped
 AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
 def load(weights: str | Path | dict | None = None, device: str | torch.device = 'auto', scale: int | None = None,
-         precision: str = 'single', tile: int | None = None, self_ensemble: bool = False) -> Upscaler:
+         precision: str = 'auto', tile: int | None = None, self_ensemble: bool = False) -> Upscaler:
     """A student, ready to upscale.
 
     weights: a name in zoo/, a plain state dict or a file of one, or None for the default of zoo/; family, sizes and
     scale are read from the tensors. device: auto, cpu, cuda, mps or a torch.device. scale: 2, 3 or 4; weights of
-    another scale are an error. precision: single, bf16 or half. tile: side of tiles in LR pixels; None: tiles only
-    above a million pixels. self_ensemble: mean over the eight flips and rotations, 8 times slower.
+    another scale are an error. precision: single, bf16, half, or auto: bf16 on a CPU with instructions for it, else
+    single. tile: side of tiles in LR pixels; None: tiles only above a million pixels. self_ensemble: mean over the
+    eight flips and rotations, 8 times slower.
     Raises UserError if the weights or an argument cannot be used.
 
     >>> model = load()                                          # doctest: +SKIP
@@ -55,13 +56,16 @@ def load(weights: str | Path | dict | None = None, device: str | torch.device = 
     """
     if scale not in (None, 2, 3, 4):
         raise UserError(f'scale {scale!r}: give 2, 3, 4 or None')
-    if precision not in ROUNDED:
-        raise UserError(f'precision {precision!r}: choose from {", ".join(ROUNDED)}')
+    if precision not in PRECISIONS:
+        raise UserError(f'precision {precision!r}: choose from {", ".join(PRECISIONS)}')
     if tile is not None and not (isinstance(tile, int) and tile >= SMALLEST):
         raise UserError(f'tile {tile!r}: give a whole number of pixels, {SMALLEST} or more, or None')
     device = device if isinstance(device, torch.device) else choose_device(device)
     student, facts, notes = zoo.load_student(weights, scale)
-    return Upscaler(student, facts['scale'], facts['rgb_range'], device, ROUNDED[precision], tile, self_ensemble, notes)
+    rounded = rounding(precision, device)
+    if rounded and precision == 'auto':
+        notes = [*notes, 'arithmetic in bf16, within a level of 8 bits of --precision single']
+    return Upscaler(student, facts['scale'], facts['rgb_range'], device, rounded, tile, self_ensemble, notes)
 
 
 def upscale(image: AnyImage, model: Upscaler | str | Path | dict | None = None) -> AnyImage:
@@ -151,8 +155,9 @@ def build_parser() -> Parser:
     computing = parser.add_argument_group('device and memory')
     computing.add_argument('--device', choices=('auto', 'cpu', 'cuda', 'mps'), default='auto',
                            help='auto: CUDA, else MPS, else CPU (default: auto)')
-    computing.add_argument('--precision', choices=tuple(ROUNDED), default='single',
-                           help='arithmetic: single (float32), bf16 or half (default: single)')
+    computing.add_argument('--precision', choices=PRECISIONS, default='auto',
+                           help='arithmetic: single (float32), bf16, half, or auto: bf16 on a CPU with instructions '
+                                'for it, else single (default: auto)')
     computing.add_argument('--tile', metavar='N', type=checked(int, lambda n: n >= SMALLEST, f'{SMALLEST} or more'),
                            help='side of tiles, LR pixels (default: only above a million pixels or when out of memory)')
     computing.add_argument('--max_pixels', metavar='N', default=MAX_PIXELS,

@@ -16,6 +16,7 @@ from torch import nn
 VERSION = re.search(r'^version = "(.+)"$', Path(__file__).with_name('pyproject.toml').read_text(encoding='utf-8'),
                     re.M)[1]
 ROUNDED = {'single': None, 'bf16': torch.bfloat16, 'half': torch.float16}  # --precision: dtype of autocast
+PRECISIONS = ('auto', *ROUNDED)  # where images are only upscaled
 
 LUMA = 0.299, 0.587, 0.114  # weights of red, green and blue
 STDERR = threading.RLock()
@@ -146,11 +147,24 @@ def place(network: nn.Module, device: torch.device, rounded: torch.dtype | None 
     return network.to(device, memory_format=memory_format(device, rounded))
 
 
+def rounding(precision: str, device: torch.device) -> torch.dtype | None:
+    """The entry of ROUNDED for --precision; for 'auto' bfloat16 on a CPU with instructions for it, else None."""
+    if precision != 'auto':
+        return ROUNDED[precision]
+    found = getattr(torch.cpu, 'get_capabilities', dict)() if device.type == 'cpu' else {}  # older PyTorch: absent
+    return torch.bfloat16 if found.get('amx_bf16') or found.get('avx512_bf16') else None
+
+
 def arithmetic(device: torch.device, rounded: torch.dtype | None = None) -> AbstractContextManager:
     """A context of the arithmetic of --precision; rounded: its entry in ROUNDED."""
     if not rounded:
         return nullcontext()
     return torch.autocast(device.type, rounded, cache_enabled=False)  # no weight is used twice
+
+
+def unrounded(device: torch.device) -> AbstractContextManager:
+    """A context in which arithmetic() does not apply."""
+    return torch.autocast(device.type, enabled=False) if device.type in ('cpu', 'cuda', 'mps') else nullcontext()
 
 
 @contextmanager

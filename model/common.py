@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.tail import Tail
-from utility import LUMA
+from utility import LUMA, unrounded
 
 SLOPE = 0.1  # of every LeakyReLU
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -19,13 +19,26 @@ def conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1)
 
 
+class ImageConv(nn.Conv2d):
+    """A 3x3 convolution of an image, zero padding: (B, n_in, h, w) → (B, n_out, h, w), in single precision also under
+    autocast, as bfloat16 has no more than 8 significant bits, like the image itself."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with unrounded(image.device):
+            return super().forward(image)
+
+
 def leaky_relu() -> nn.LeakyReLU:
     """LeakyReLU with slope SLOPE, in place."""
     return nn.LeakyReLU(SLOPE, inplace=True)
 
 
 class MeanShift(nn.Conv2d):
-    """Adds sign · DIV2K's mean colour or luma: a fixed 1x1 convolution, in the state dict as in published files."""
+    """Adds sign · DIV2K's mean colour or luma: a fixed 1x1 convolution, in the state dict as in published files, whose
+    weight is a diagonal matrix. Computed as a sum, which autocast does not round, unlike a convolution."""
 
     def __init__(self, rgb_range: int, sign: int, n_colors: int = 3) -> None:
         super().__init__(n_colors, n_colors, kernel_size=1)
@@ -34,6 +47,10 @@ class MeanShift(nn.Conv2d):
             self.weight.copy_(torch.eye(n_colors)[:, :, None, None])
             self.bias.copy_(sign * rgb_range * (mean if n_colors == 3 else mean @ torch.tensor(LUMA)))
         self.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, n_colors, h, w) → the same."""
+        return image * self.weight.flatten(1).diagonal()[:, None, None] + self.bias[:, None, None]
 
 
 class DynamicConv(nn.Module):
@@ -106,7 +123,7 @@ class SRNetwork(nn.Module):
         self.sub_mean = MeanShift(rgb_range, -1, n_colors)
         self.add_mean = MeanShift(rgb_range, +1, n_colors)
         self.compress = compress or nn.Identity()
-        self.head = nn.Sequential(conv3x3(n_colors, n_feats))
+        self.head = nn.Sequential(ImageConv(n_colors, n_feats))
         self.body = nn.ModuleList([Blocks(blocks), conv3x3(n_feats, n_feats)])
         self.tail = Tail(n_feats, scale, n_colors)
 
@@ -115,6 +132,7 @@ class SRNetwork(nn.Module):
         blocks, conv = self.body
         z = self.compress(rep)                  # (B, C)
         x = self.head(self.sub_mean(lq))        # (B, C, h, w)
+        x = x.to(z.dtype)                       # rounded under autocast, else the whole chain would be float32
         y = conv(blocks(x, z)) + x              # (B, C, h, w)
         return self.add_mean(self.tail(y))      # (B, 3, sh, sw)
 

@@ -24,7 +24,6 @@ computing all outputs of the nine classes would be ten times the work. At C = 12
 multiply-adds, applying K to 64x64 features 0.61 G, the separate layers 12.3 G.
 """
 from collections import defaultdict
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -32,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from utility import UserError
+from utility import UserError, unrounded
 
 SHUFFLES = {2: (2,), 3: (3,), 4: (2, 2)}  # scale: the factors of its pixel shuffles
 CUT = (3, 5, 3)  # kernel rows of the classes first, middle, last; columns alike
@@ -141,8 +140,7 @@ class Tail(nn.Sequential):
         Without autocast: rounding the weights only once gives smaller errors than the separate layers.
         """
         *tables, place = self.buffers(recurse=False)
-        kind = place.device.type
-        with torch.autocast(kind, enabled=False) if kind in ('cpu', 'cuda') else nullcontext():
+        with unrounded(place.device):
             routes = self[1].weight[:, None, None]  # (n_colors, 1, 1, C, 3, 3): first one pattern, an output pixel
             for table, conv in zip(tables, reversed(list(self[0])[::2]), strict=True):
                 reads = torch.einsum('oklcyx,mkyq,nlxr->omncqr', routes, table, table).flatten(3)  # its r²C pixels
@@ -170,4 +168,8 @@ class Tail(nn.Sequential):
         if min(x.shape[-2:]) < 3:
             return self.plain(x)  # the strips below need three rows and columns
         trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights())
-        return convolve(fused or (self.fuse() if trained else self.cached()), self.scale, *Frame.apply(x))
+        fused = fused or (self.fuse() if trained else self.cached())
+        if torch.is_grad_enabled():
+            return convolve(fused, self.scale, *Frame.apply(x))
+        with unrounded(x.device):  # the result is the image: rounding would cost up to a level of 8 bits
+            return convolve(fused, self.scale, *Frame.apply(x.to(fused.biases[1][1].dtype)))

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 LANCZOS = 3  # radius of the filter in pixels of the coarser grid
-ROWS = 256  # rows of the result computed at a time
+ROWS = 256  # rows of the finer grid computed at a time
 
 
 def resampled(bands: Iterable[np.ndarray], height: int, width: int, new_height: int,
@@ -16,18 +16,29 @@ def resampled(bands: Iterable[np.ndarray], height: int, width: int, new_height: 
     if (height, width) == (new_height, new_width):
         yield from bands
         return
-    bands, factor = iter(bands), height / new_height
+    factor = height / new_height
     reach = ceil(LANCZOS * max(factor, 1)) + 1
-    held, first = next(bands), 0  # rows of the image, and the index of the first one
-    for top in range(0, new_height, ROWS):
-        bottom = min(top + ROWS, new_height)
+    step = max(1, round(ROWS / max(factor, 1)))
+    pieces, held, first, end = _pieces(bands), [], 0, 0  # rows first:end of the image are held, in pieces
+    for top in range(0, new_height, step):
+        bottom = min(top + step, new_height)
         above, below = max(0, floor(top * factor) - reach), min(height, ceil(bottom * factor) + reach)
-        parts, first = [held[above - first:]], above
-        while first + sum(map(len, parts)) < below:
-            parts.append(next(bands))
-        held = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        box = 0, top * factor - first, width, min(bottom * factor - first, below - first)
-        yield _resize(held[:below - first], (new_width, bottom - top), box)
+        while end < below:
+            held.append(next(pieces))
+            end += len(held[-1])
+        while first + len(held[0]) <= above:
+            first += len(held.pop(0))
+        rows = np.concatenate(held)[above - first:below - first]
+        box = 0, top * factor - above, width, min(bottom * factor, below) - above
+        yield _resize(rows, (new_width, bottom - top), box)
+
+
+def _pieces(bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The bands (h', w, C) in pieces of at most ROWS rows."""
+    for band in bands:
+        for top in range(0, len(band), ROWS):
+            yield band[top:top + ROWS]
+        del band  # else it would be in memory beside the next one
 
 
 def _resize(rows: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:

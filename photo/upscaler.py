@@ -109,6 +109,7 @@ class Upscaler:
             if band is None or rows.start >= top + len(band):
                 if band is not None:
                     yield band
+                    del band  # else it would be in memory beside the next one
                 band, top = np.empty((rows.stop - rows.start, w * scale, c), image.dtype), rows.start
                 band[:, :, n_colours:] = self._alpha(image[:, :, n_colours:], peak, top // scale, rows.stop // scale)
             part = part.mean(1, keepdim=True) if gray else part

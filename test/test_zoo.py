@@ -5,13 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from skimage import data as photos
 
 from model import kdsr, mrda, zoo
 from model.mln import MLN
 from model.weights import recognise
 from store.tensors import load_weights, save_weights, serialize
 from upscale import load, upscale
-from utility import UserError
+from utility import ROUNDED, UserError
 
 
 @pytest.fixture
@@ -163,3 +164,23 @@ def test_flat_areas_stay_flat_up_to_the_corners():
         for side, grey in product((1, 16), (0, 128, 255)):
             plain = np.full((side, side, 3), grey, np.uint8)
             assert np.abs(upscale(plain, model).astype(int) - grey).max() <= 3
+
+
+@pytest.mark.parametrize('name', zoo.index())
+def test_bf16_is_within_a_level_of_single_precision(name):
+    """Of the photo; rounding the image itself, at the first or last layers, costs up to 5 levels."""
+    for photo in photos.astronaut()[:96, 170:266], photos.coffee()[100:196, 200:296]:
+        single, rounded = (upscale(photo, load(name, 'cpu', precision=precision)) for precision in ('single', 'bf16'))
+        difference = np.abs(single.astype(int) - rounded)
+        assert difference.max() <= 1 and difference.mean() < 0.15
+
+
+def test_automatic_precision_is_bf16_on_cpus_that_have_it_only(shelf, monkeypatch):
+    for found, precision in (({'amx_bf16': True}, 'bf16'), ({'avx512_bf16': True}, 'bf16'), ({'avx2': True}, 'single')):
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda found=found: found, raising=False)
+        model = load('two', 'cpu')
+        assert model.rounded == ROUNDED[precision]
+        assert any('bf16' in note for note in model.notes) == (precision == 'bf16')
+        assert load('two', 'cpu', precision='single').rounded is None
+    monkeypatch.delattr(torch.cpu, 'get_capabilities')  # of an older PyTorch
+    assert load('two', 'cpu').rounded is None
