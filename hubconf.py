@@ -2,7 +2,7 @@
 
     model = torch.hub.load('.', 'mrda_s_x4_iso_small', source='local')
 
-Other projects also have modules named `model`, `data` or `utility`. To avoid conflicts, the rooms of this project are
+Other projects also have modules named `model`, `data` or `utility`. To avoid conflicts, the modules of this project are
 imported here as submodules of _PACKAGE. torch.hub lists the names without an underscore.
 """
 import builtins as _builtins
@@ -27,7 +27,7 @@ _PACKAGE = f'mrda_{_hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]}'  # dif
 
 
 def _import(name, scope=None, own=None, names=(), level=0):
-    """The `import` statement in the project's files: its own rooms are imported from _PACKAGE."""
+    """The `import` statement in the project's files: its own modules are imported from _PACKAGE."""
     if level or name.split('.')[0] not in _ROOMS:
         return _builtins.__import__(name, scope, own, names, level)
     module = _importlib.import_module(f'{_PACKAGE}.{name}')

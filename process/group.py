@@ -17,8 +17,8 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from process.guard import Guard
 from process.signals import AGAIN, Stopper
+from process.watchdog import Watchdog
 from store.tensors import serialize
 from utility import UserError
 
@@ -41,7 +41,7 @@ class ProcessGroup:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self.is_rank0 = rank == 0
         self.restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0 and size > 1
-        self._store = self._guard = None
+        self._store = self._watchdog = None
         self._device = torch.device('cpu')
         self._waits = 0         # numbers the waits on the store, which all ranks enter in the same order
         self._since = None      # when this process began to wait for other ranks; None while it does not
@@ -75,7 +75,7 @@ class ProcessGroup:
             device = torch.device('cuda', self.local_rank)
             torch.cuda.set_device(device)
             os.environ.setdefault('TORCH_NCCL_BLOCKING_WAIT', '1')  # a timeout raises instead of aborting
-        self._device, self._guard = device, Guard(self.rank, self.stuck)
+        self._device, self._watchdog = device, Watchdog(self.rank, self.stuck)
         limit = timedelta(seconds=timeout)
         with self.waiting():
             store, _, _ = next(rendezvous('env://', timeout=limit))
@@ -88,13 +88,13 @@ class ProcessGroup:
 
     def close(self, orderly: bool) -> None:
         """Disconnect. orderly: whether all ranks do so; otherwise some may be waiting for lost ones."""
-        if self._guard:
-            self._guard.close()
+        if self._watchdog:
+            self._watchdog.close()
             if orderly:
                 dist.destroy_process_group()
             elif self.is_rank0 and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
                 time.sleep(20 * LOOK)  # the store ends with this process; let the other ranks read the error first
-            self._guard = None
+            self._watchdog = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

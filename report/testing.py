@@ -59,7 +59,7 @@ class Tester:
             scored[testset.name + suffix] = several
         images = sum(len(scores.by_step[-1]) for several in scored.values() for scores in several)
         spent = time.monotonic() - start
-        self.run.log(f'{images} images in {spent:.1f} s')
+        self.run.log(f'{images} image{"s" * (images != 1)} in {spent:.1f} s')
         means = {name: evaluation.overall(each) for name, each in scored.items()}
         self.journal.test(epoch, means, images=images, seconds=spent)
         return scored

@@ -269,8 +269,8 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def test_named_files_exist():
-    rooms = 'scripts|tools|model|data|loss|run|store|process|photo|reference|report|test|benchmark|docs|assets|zoo'
-    named = re.compile(rf'`((?:{rooms})/[\w./]*(?:\.(?:py|sh|md|png)|/))`')
+    folders = 'scripts|tools|model|data|loss|run|store|process|photo|reference|report|test|benchmark|docs|assets|zoo'
+    named = re.compile(rf'`((?:{folders})/[\w./]*(?:\.(?:py|sh|md|png)|/))`')
     for page in PAGES:
         for path in named.findall(page.read_text(encoding='utf-8')):
             assert (ROOT / path).exists(), f'{page.name}: {path}'

@@ -16,7 +16,7 @@ from upscale import load
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHERS = 'model', 'data', 'utility', 'loss', 'photo', 'store'
-# Another program, whose modules have the names of this project's rooms.
+# Another program, whose modules have the names of this project's modules.
 PROGRAM = """
 import copy, io, json, sys
 import data, loss, model, photo, store, utility
@@ -83,7 +83,7 @@ def test_modules_with_the_same_names_are_not_affected(other):
 def test_pretrained_students_equal_upscale(other, key, weights):
     folder, _ = other
     path = folder / weights if weights.endswith('.pt') else weights
-    wanted = load(path, 'cpu').tensor(torch.from_numpy(np.load(folder / 'lq.npy'))).numpy()
+    wanted = load(path, 'cpu', precision='single').tensor(torch.from_numpy(np.load(folder / 'lq.npy'))).numpy()
     found = np.load(folder / 'results.npz')[key]
     assert found.shape == wanted.shape and np.abs(found.clip(0, 1) - wanted).max() < 1e-5
 

@@ -1,4 +1,4 @@
-"""Style: ruff, annotations, short files, and rooms that import each other in one direction."""
+"""Style: ruff, annotations, short files, and folders that import each other in one direction."""
 import ast
 import subprocess
 import sys
@@ -19,8 +19,8 @@ def name(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def room(path):
-    """The room of a file: its folder, or itself in the root."""
+def top(path):
+    """The folder of a file, or itself in the root."""
     return path.relative_to(ROOT).parts[0]
 
 
@@ -59,7 +59,7 @@ def test_files_are_short():
 
 
 def imports(path):
-    """The rooms that a file imports, except its own."""
+    """The folders that a file imports, except its own."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom):
             names = [node.module] if not node.level else []
@@ -69,22 +69,22 @@ def imports(path):
             continue
         for first in (each.split('.')[0] for each in names):
             for found in first, f'{first}.py':
-                if found in ROOMS and found != room(path):
+                if found in TOPS and found != top(path):
                     yield found
 
 
-ROOMS = {room(path) for path in FILES}
+TOPS = {top(path) for path in FILES}
 
 
-def test_rooms_form_no_cycle():
-    after = {each: set() for each in ROOMS}
+def test_folders_form_no_cycle():
+    after = {each: set() for each in TOPS}
     for path in FILES:
-        after[room(path)].update(imports(path))
+        after[top(path)].update(imports(path))
     while free := [each for each, needed in after.items() if not needed]:
         after = {each: needed - set(free) for each, needed in after.items() if each not in free}
-    assert not after, f'rooms that need each other: {after}'
+    assert not after, f'folders that need each other: {after}'
 
 
 @pytest.mark.parametrize('path', [path for path in FILES if 'main.py' in set(imports(path))], ids=name)
 def test_main_is_imported_by_commands_only(path):
-    assert room(path) in MAIN
+    assert top(path) in MAIN

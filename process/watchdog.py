@@ -9,7 +9,7 @@ from contextlib import suppress
 from process.signals import AGAIN, SIGNALS
 
 
-class Guard:
+class Watchdog:
     """Ends this process if it was asked to stop but is stuck waiting for other ranks; asks it to stop if the torchrun
     that started it is gone. rank: of this process; stuck(): whether it has waited too long."""
 

@@ -1,0 +1,183 @@
+"""Does the method help? Small networks, trained at equal numbers of steps with and without its parts, over some seeds.
+
+    python tools/maintain/ablations.py --dir_data datasets --data_train DF2K --pre_train_meta mln.pt
+
+Each variant is a run of main.py of its own, experiment/ablation_VARIANT_SEED…; finished ones are not repeated, and the
+same command resumes. Tested by gaussian8 on Set5; flags of main.py are taken by every run.
+"""
+import json
+import statistics
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+import main as program
+from model.adapt import AdaptedFeatures
+from option import parse
+from process.arguments import Parser, count
+from process.command import command_line
+from stage import Source, Stage
+from stages import STAGES
+from store.checkpoint import WEIGHTS, run_folder
+from trainer_stage3 import Stage3
+from trainer_stage4 import Stage4
+
+PROTOCOL = 'gaussian8'
+SIZES = ('--n_blocks', '4', '--batch_size', '8', '--patch_size', '32', '--test_iter', '5', '--recompute', 'False',
+         '--test_every', '40', '--epochs_sr', '10', '--decay_type', 'linear_7', '--lr_sr', '5e-4', '--ema', '0.95',
+         '--data_test', 'Set5', '--n_threads', '0', '--print_every', '40')
+
+
+class Unadapted(Stage3):
+    """The teacher reads the features of the meta-learned MLN before any adaptation step."""
+
+    def __init__(self, args: Namespace) -> None:
+        super().__init__(args)
+        self.cue.rates = []
+
+
+class Zeros(AdaptedFeatures):
+    """Zeros in place of MLN's features: nothing is known of the degradation."""
+
+    def forward(self, lq: Tensor, up: Tensor, hr: Tensor) -> Tensor:
+        """lq (B, 3, h, w) → (B, C, h, w)."""
+        b, _, h, w = lq.shape
+        return lq.new_zeros(b, self.mln.head[0].out_channels, h, w)
+
+
+class WithoutFeatures(Stage3):
+    """The teacher reads zeros."""
+
+    def __init__(self, args: Namespace) -> None:
+        super().__init__(args)
+        self.cue = Zeros(self.mln, 0, freeze_tail=False)
+
+
+class Alone(Stage4):
+    """The student starts from the teacher's SR network as in stage 4, but is trained by --distill 0."""
+
+    def sources(self, testing: bool) -> list[Source]:
+        """Those of stage 4."""
+        return [source._replace(takes_other_role=not testing) for source in super().sources(testing)]
+
+
+class Variant(NamedTuple):
+    """A run: its stage, a class in place of the stage's own, further flags, and the variant it starts from."""
+    title: str
+    stage: int
+    instead: type[Stage] | None = None
+    flags: tuple = ()
+    start: str | None = None
+
+
+VARIANTS = {
+    'adapted': Variant('teacher, features of the adapted MLN', 3),
+    'unadapted': Variant('teacher, features of the MLN before adaptation', 3, Unadapted),
+    'zeros': Variant('teacher, zeros as features', 3, WithoutFeatures),
+    'distilled': Variant('student, distilled', 4, flags=('--epochs_encoder', '0'), start='adapted'),
+    'alone': Variant('student, not distilled', 4, Alone, ('--distill', '0'), start='adapted'),
+}
+
+
+@command_line('; the same command resumes')
+def main(argv: list[str] | None = None) -> int:
+    """Train and test what is missing, then print the table; returns the exit status."""
+    own = Parser(prog='tools/maintain/ablations.py', allow_abbrev=False, description=__doc__.splitlines()[0],
+                 usage='python tools/maintain/ablations.py --pre_train_meta MLN [--seeds N] [flags of main.py]')
+    own.add_argument('--seeds', type=count, default=3, help='trainings of each variant (default: 3)')
+    asked, flags = own.parse_known_args(argv)
+    scores = {name: [] for name in VARIANTS}
+    for seed in range(1, asked.seeds + 1):
+        for name in VARIANTS:
+            ended = trained_and_tested(name, seed, flags)
+            if ended:
+                return ended
+            scores[name].append(score(command(name, seed, flags)))
+    print(table(scores))
+    return 0
+
+
+def trained_and_tested(name: str, seed: int, flags: list[str]) -> int:
+    """Train and test a variant, unless both are done; returns the exit status."""
+    line = command(name, seed, flags)
+    with in_place(VARIANTS[name]):
+        ended = program.main([*line, *started(name, seed, flags)])
+        if ended or result(line).exists():
+            return ended or 0
+        return program.main([*line, '--test_only', '--protocol', PROTOCOL]) or 0
+
+
+def command(name: str, seed: int, flags: list[str]) -> list[str]:
+    """The command line of a variant, without its initial weights. flags: further ones."""
+    variant = VARIANTS[name]
+    own = '--stage', str(variant.stage), '--save', f'ablation_{name}_{seed}', '--seed', str(seed)
+    return [*own, *SIZES, *variant.flags, *flags]
+
+
+def started(name: str, seed: int, flags: list[str]) -> list[str]:
+    """The flags that start a variant from another one."""
+    start = VARIANTS[name].start
+    file = str(weights(command(start, seed, flags))) if start else ''
+    return ['--pre_train_TA', file, '--pre_train_ST', file] if start else []
+
+
+def folder(line: list[str]) -> Path:
+    """The run folder of a command line."""
+    args = parse(line)
+    return run_folder(args.run_name, args)
+
+
+def weights(line: list[str]) -> Path:
+    """The weights file that a command line writes."""
+    return folder(line) / 'model' / f'{WEIGHTS[parse(line).stage]}_last.pt'
+
+
+def result(line: list[str]) -> Path:
+    """The scores of the protocol that a command line writes with --test_only."""
+    return folder(line) / 'results' / f'protocol_{PROTOCOL}.json'
+
+
+@contextmanager
+def in_place(variant: Variant) -> Iterator[None]:
+    """A context in which the variant's class is that of its stage."""
+    original = STAGES[variant.stage]
+    STAGES[variant.stage] = variant.instead or original
+    try:
+        yield
+    finally:
+        STAGES[variant.stage] = original
+
+
+def score(line: list[str]) -> float:
+    """The PSNR of a tested variant: the mean over the protocol, dB."""
+    (mean,) = json.loads(result(line).read_text(encoding='utf-8'))['means']
+    return statistics.mean(scores['psnr_y'] for scores in mean['scores'].values())
+
+
+def table(scores: dict[str, list[float]]) -> str:
+    """A Markdown table: the mean over seeds with its standard deviation, and the same of the differences, by seed, from
+    the first variant of the stage."""
+    rows = [f'| trained | {PROTOCOL}, dB | difference, dB |', '|---|--:|--:|']
+    for name, variant in VARIANTS.items():
+        first = next(each for each in VARIANTS if VARIANTS[each].stage == variant.stage)
+        differences = [own - other for own, other in zip(scores[name], scores[first], strict=True)]
+        change = spread(differences, '+') if first != name else ''
+        rows.append(f'| {variant.title} | {spread(scores[name], "")} | {change} |')
+    return '\n'.join(rows)
+
+
+def spread(values: list[float], sign: str) -> str:
+    """'29.34 ± 0.02': mean and standard deviation."""
+    deviation = f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):{sign}.2f}{deviation}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
