@@ -1,4 +1,4 @@
-"""Growing an SR network: adding blocks without changing its function, to reuse the training of a small network."""
+"""Reusing a trained network: for one with more blocks, of the same function, or for another scale factor."""
 from torch import Tensor, nn
 
 from model.common import Blocks
@@ -43,6 +43,23 @@ def grow(weights: dict[str, Tensor], n_blocks: int, path: object) -> dict[str, T
                 parameter.data.zero_()
     kind = next(iter(weights.values())).dtype
     return {key: tensor.to(kind) for key, tensor in new.state_dict().items()}
+
+
+def rescale(weights: dict[str, Tensor], scale: int, path: object) -> dict[str, Tensor]:
+    """`weights` of any network, {key: tensor} read from `path`, for another scale.
+
+    The upsampling tail, and the first convolution of KDSR's teacher, whose input depends on the scale, get initial
+    weights. dtypes are kept. Raises UserError if the weights are of no network, or of that scale.
+    """
+    found = recognise(weights)
+    if not found:
+        raise UserError(f'{path}: not weights of a network of this project; give others')
+    if scale == found.sizes['scale']:
+        raise UserError(f'--scale {scale}: {path} is for x{scale} already; give another scale')
+    new = _built(found._replace(sizes={**found.sizes, 'scale': scale}))
+    kind = next(iter(weights.values())).dtype
+    return {key: weights[key] if 'tail' not in key.split('.') and weights[key].shape == fresh.shape else fresh.to(kind)
+            for key, fresh in new.state_dict().items()}
 
 
 def _built(found: Found) -> nn.Module:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from model import kdsr, mrda
-from model.growth import grow, sources
+from model.growth import grow, rescale, sources
+from model.weights import recognise
 from store.tensors import load_weights, save_weights
 
 NETWORKS = {'mrda student': lambda n: mrda.student(2, n_blocks=n), 'mrda teacher': lambda n: mrda.teacher(2, 8, n),
@@ -43,6 +44,17 @@ def test_outputs_are_equal_and_gradients_reach_the_new_blocks_after_one_step(kin
     assert last.any() and all(p.grad.any() for p in new.parameters())
 
 
+@pytest.mark.parametrize('kind', NETWORKS)
+@pytest.mark.parametrize('scale', (3, 4))
+def test_another_scale_keeps_all_but_the_tail(kind, scale):
+    old = NETWORKS[kind](2).half().state_dict()
+    new = rescale(old, scale, 'old')
+    tail = {key for key in new if '.tail.' in key or (kind, key) == ('kdsr teacher', 'E.E.0.weight')}
+    assert tail and all(torch.equal(new[key], old[key]) for key in new.keys() - tail)
+    assert recognise(new).sizes == recognise(old).sizes | {'scale': scale}
+    assert all(tensor.dtype == torch.float16 and tensor.any() for key, tensor in new.items() if key in tail)
+
+
 def test_command_keeps_half_precision_and_reports_errors_in_one_line(tmp_path, capsys):
     small, large = tmp_path / 'small.pt', tmp_path / 'large.pt'
     save_weights(small, mrda.student(2, n_blocks=2).half())
@@ -50,6 +62,12 @@ def test_command_keeps_half_precision_and_reports_errors_in_one_line(tmp_path, c
     assert all(tensor.dtype == torch.float16 for tensor in load_weights(large).values())
     for words, said in (([str(small), str(large), '--n_blocks', '3'], 'exists already'),
                         ([str(small), str(tmp_path / 'x.pt'), '--n_blocks', '2'], 'has 2 blocks already'),
+                        ([str(small), str(tmp_path / 'x.pt'), '--scale', '2'], 'is for x2 already'),
+                        ([str(small), str(tmp_path / 'x.pt')], 'nothing to change'),
                         ([str(tmp_path / 'none.pt'), 'x.pt', '--n_blocks', '3'], 'neither a file nor shipped')):
         assert grow_weights.main(words) == 2
         assert said in capsys.readouterr().err
+    both = tmp_path / 'both.pt'
+    assert grow_weights.main([str(small), str(both), '--n_blocks', '3', '--scale', '4']) == 0
+    assert recognise(load_weights(both)).sizes.items() >= {'n_blocks': 3, 'scale': 4}.items()
+    assert '--n_blocks 3 --scale 4' in capsys.readouterr().out
