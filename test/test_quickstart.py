@@ -18,7 +18,8 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
             '--batch_size', '2', '--task_iter', '1', '--test_iter', '1', '--epochs_encoder', '0']
     assert quickstart.main(tiny) == 0
     table = Path('experiment/quickstart/table.txt').read_text()
-    assert [line.split()[0] for line in table.splitlines()[1:5]] == ['bicubic', 'MLN,', 'teacher', 'student']
+    names = [line.split()[0] for line in table.splitlines()[1:8]]
+    assert names == ['bicubic', 'MLN', 'MLN,', 'teacher', 'student', 'shipped', 'shipped']
     assert table in capsys.readouterr().out
     assert read_rgb('experiment/quickstart/comparison.png').shape[1] > 1800  # LR input, bicubic, student, ground truth
     assert read_rgb('experiment/quickstart/chelsea_x4.png').shape == (1200, 1804, 3)

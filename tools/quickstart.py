@@ -26,11 +26,14 @@ from process.arguments import Parser
 from process.command import command_line
 from report.evaluation import Evaluator, to_float, to_uint8, write_csv
 from report.plots import draw_panel
+from run.pretrained import initialise
 from stage import Stage
 from store.checkpoint import run_folder
+from trainer_stage2 import Stage2
 from upscale import load
 
 BUNDLED = Path(skimage.__file__).parent / 'data'
+SHIPPED = Path(__file__).resolve().parent.parent / 'zoo' / 'mln' / 'mrda_mln48_x4_iso.safetensors'
 PHOTOS = Path('experiment/quickstart_photos')
 OUT = Path('experiment/quickstart')
 TRAIN = ('astronaut.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'retina.jpg',
@@ -72,7 +75,8 @@ def main(flags: list[str]) -> int:
         status = program.main(stage_flags(stage, flags))
         if status:
             return status
-    report(parse([*stage_flags(4, flags), '--test_only']))
+    report(*(parse([*line, '--test_only']) for line in (stage_flags(2, flags), shipped_flags(flags),
+                                                        stage_flags(4, flags))))
     upscale_photo()
     print(f'{(time.monotonic() - start) / 60:.1f} minutes')
     return 0
@@ -81,6 +85,11 @@ def main(flags: list[str]) -> int:
 def stage_flags(stage: int, flags: list[str]) -> list[str]:
     """The command line of a stage."""
     return ['--stage', str(stage), '--save', f'quickstart_stage{stage}', *COMMON, *STAGES[stage], *flags]
+
+
+def shipped_flags(flags: list[str]) -> list[str]:
+    """The command line of stage 2 with the shipped MLN, which is trained longer than the quickstart's own."""
+    return [*stage_flags(2, flags), '--n_feats', '48', '--test_iter', '5', '--pre_train', str(SHIPPED)]
 
 
 def write_photos() -> None:
@@ -92,19 +101,21 @@ def write_photos() -> None:
                 write_rgb(target, read_rgb(BUNDLED / name))
 
 
-def report(args: Namespace) -> None:
-    """The table and the picture: bicubic and each stage on the held-out images."""
+def report(own: Namespace, shipped: Namespace, args: Namespace) -> None:
+    """The table and the picture: bicubic and each stage on the held-out images. own, shipped: the options of stage 2
+    with the quickstart's MLN and with the shipped one; args: those of stage 4."""
     runs = {name: run_folder(f'quickstart_stage{stage}', args) / 'results'
-            for name, stage in (('MLN, adapted *', 2), ('teacher *', 3), ('student', 4))}
+            for name, stage in (('teacher *', 3), ('student', 4))}
     bicubic = Bicubic(args)
-    evaluator = Evaluator(Degraded(args.seed, args.rgb_range), [bicubic.test_degradation], args.scale,
-                          args.rgb_range, torch.device('cpu'), results=OUT)
+    evaluator = evaluator_of(bicubic, args, OUT)
     for testset in make_loaders(args)[1]:
         for scores in evaluator.score(bicubic, testset):
             write_csv(OUT, scores)
-    rows = [f'{name:16}{psnr:8.2f}{ssim:9.4f}'
-            for name, (psnr, ssim) in ((name, means(folder)) for name, folder in {'bicubic': OUT, **runs}.items())]
-    text = '\n'.join([f'{"":16}{"PSNR":>8}{"SSIM":>9}', *rows, '* adapts on the ground truth; the student needs none'])
+    found = {'bicubic': means(OUT), **adaptation('MLN', own),
+             **{name: means(folder) for name, folder in runs.items()},
+             **adaptation('shipped MLN', shipped)}
+    rows = [f'{name:24}{psnr:8.2f}{ssim:9.4f}' for name, (psnr, ssim) in found.items()]
+    text = '\n'.join([f'{"":24}{"PSNR":>8}{"SSIM":>9}', *rows, '* adapts on the ground truth; the student needs none'])
     (OUT / 'table.txt').write_text(text + '\n', encoding='utf-8')
     images = {'bicubic': OUT, 'student': runs['student']}
     pictures = {name: read_rgb(next(folder.glob(f'*/{SHOWN}_x{args.scale}.png'))) for name, folder in images.items()}
@@ -116,6 +127,21 @@ def report(args: Namespace) -> None:
     print(f'\nHeld-out images super-resolved x{args.scale} after {bicubic.test_degradation}:\n\n{text}\n\n'
           f'Protocol: {evaluator.protocol(oracle=False)}\n'
           f'Pictures: {OUT / "comparison.png"} and the curves loss.png, psnr.png in each experiment/quickstart_stage*')
+
+
+def evaluator_of(stage: Stage, args: Namespace, results: Path | None = None) -> Evaluator:
+    """The test of a stage with the options `args`; results: folder for the images."""
+    return Evaluator(Degraded(args.seed, args.rgb_range), [stage.test_degradation], args.scale, args.rgb_range,
+                     torch.device('cpu'), results=results)
+
+
+def adaptation(name: str, args: Namespace) -> dict[str, list[float]]:
+    """Mean PSNR and SSIM of an MLN, called `name`, on the held-out images, before and after adaptation to each."""
+    meta = Stage2(args)
+    initialise(meta, args, log=lambda line: None)
+    testset, = make_loaders(args)[1]
+    scores, = evaluator_of(meta, args).score(meta.eval(), testset)
+    return {name: list(scores.mean(0).values()), f'{name}, adapted *': list(scores.mean(-1).values())}
 
 
 def lr_image(args: Namespace, truth: np.ndarray, stage: Stage) -> np.ndarray:
