@@ -77,7 +77,7 @@ def _keep(path, draw, log):
 
 def curves(label: str, series: Curves, losses: bool = False) -> Figure:
     """A figure of curves over the epochs; `losses` of different sizes get a logarithmic axis. Needs style()."""
-    figure, axes = _chart(label)
+    figure, axes = empty_chart(label)
     strokes, markers = cycle(STROKES), cycle('osD^v')
     lines = [axes.plot(range(1, len(values) + 1), values, next(strokes), linewidth=1.5, markersize=4,
                        marker=next(markers) if len(values) < 30 else None)[0] for values in series.values()]
@@ -90,7 +90,7 @@ def curves(label: str, series: Curves, losses: bool = False) -> Figure:
 
 
 def _rate(rates):
-    figure, axes = _chart('learning rate')
+    figure, axes = empty_chart('learning rate')
     axes.plot(list(rates), list(rates.values()), linewidth=1.5, drawstyle='steps-pre',  # constant between rows
               marker='o' if len(rates) == 1 else None, markersize=4)
     axes.set_ylim(bottom=0)
@@ -98,12 +98,12 @@ def _rate(rates):
     return figure
 
 
-def _chart(label: str) -> tuple[Figure, Axes]:
-    """An empty chart over the epochs."""
+def empty_chart(label: str, over: str = 'epoch') -> tuple[Figure, Axes]:
+    """An empty chart of `label` over epochs, or over what `over` names. Needs style()."""
     figure = Figure(figsize=(5.4, 3.6), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_xlabel('epoch')
+    axes.set_xlabel(over)
     axes.set_ylabel(plain(label))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

@@ -6,6 +6,7 @@ import recipe
 import ship_weights
 import train_zoo
 from conftest import SMALL
+from PIL import Image
 
 from model import zoo
 from upscale import load
@@ -47,10 +48,12 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys):
     assert ship_weights.main(['tiny', '--about', 'about.md', '--default']) == 0, capsys.readouterr().err
     facts = zoo.index()['tiny']
     assert facts['scale'] == 2 and '3 images' in facts['images']
-    assert facts['steps'] == {'stage1': 2, 'stage2': 2, 'stage3': 2, 'stage4': 3}
+    assert [run['steps'] for run in facts['runs']] == [2, 2, 2, 3]
+    assert all(run['pixels'] >= 0 and run['hours'] >= 0 for run in facts['runs'])
     card = (tmp_path / 'zoo/tiny.md').read_text()
     assert card.startswith('# tiny\n\nAbout these weights.\n') and '| **tiny** | ' in card
-    assert '`sh scripts/train_zoo.sh small --minutes 0.001' in card and str(tmp_path) not in card
+    assert all(f'\n{stage}. `python main.py --stage {stage} ' in card for stage in (1, 2, 3, 4))
+    assert str(tmp_path) not in card and Image.open(tmp_path / 'zoo/tiny.png').size[0] > 400
     assert load(device='cpu').scale == 2
 
 

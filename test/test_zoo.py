@@ -1,5 +1,6 @@
 """Shipped weights by name: in half precision, verified by checksum, refused in one line."""
 import hashlib
+import re
 from itertools import product
 
 import numpy as np
@@ -146,14 +147,20 @@ def test_shipped_weights_are_complete():
         assert equal(network, {key: tensor.float() for key, tensor in weights.items()})
     assert sum(facts['default'] for facts in entries.values()) == 1
     shipped = {f'{name}.{kind}' for name in entries for kind in ('safetensors', 'md')}
-    maps = {f'{name}.map.json' for name in entries}  # those that app.py shows; see test_app.py
-    assert {path.name for path in zoo.ZOO.iterdir()} - maps == {zoo.INDEX, 'mln', *shipped}
+    optional = {f'{name}.{kind}' for name in entries for kind in ('map.json', 'png')}  # of app.py; a curve for the card
+    assert {path.name for path in zoo.ZOO.iterdir()} - optional == {zoo.INDEX, 'mln', *shipped}
 
 
-def test_shipped_meta_learning_networks_are_described():
-    about = (zoo.ZOO / 'mln' / 'README.md').read_text(encoding='utf-8')
-    for path in (zoo.ZOO / 'mln').glob('*.safetensors'):
-        assert recognise(load_weights(path)).role == 'mln' and path.name in about
+def test_shipped_meta_learning_networks_are_described_and_tested(cli, capsys):
+    about, paths = (zoo.ZOO / 'mln' / 'README.md').read_text(encoding='utf-8'), [*(zoo.ZOO / 'mln').iterdir()]
+    for path in paths:
+        if path.suffix == '.safetensors':
+            assert recognise(load_weights(path)).role == 'mln' and path.name in about
+            assert cli('--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4, '--pre_train', path) == 0
+            first, last = (float(re.search(f'after {n} .*PSNR: ([0-9.]+)', said)[1])
+                           for said in [capsys.readouterr().out] for n in (0, 2))
+            assert last > first > 20
+    assert len(paths) > 1
 
 
 def test_flat_areas_stay_flat_up_to_the_corners():

@@ -1,48 +1,55 @@
-"""Put a student trained by scripts/train_zoo.sh into zoo/: in half precision, tested, with a model card.
+"""Put a trained student into zoo/: in half precision, tested, with a model card.
 
     python tools/maintain/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100
+    python tools/maintain/ship_weights.py mine --runs experiment/a_stage3_... experiment/a_stage4_... --about notes.md
 
-notes.md is the beginning of the card: what the weights are for, the training images and their licences, known limits.
+The runs are those of scripts/train_zoo.sh with this name, or the given run folders, in order; the last one holds the
+student. notes.md is the beginning of the card: what the weights are for, the training images and their licences, known
+limits.
 """
+import io
 import json
-import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
+
+from matplotlib.ticker import MaxNLocator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from recipe import RECIPES, read_plan
-from train_zoo import phase_line, phase_options, weights_file
+from recipe import RECIPES, commit, read_plan
+from train_zoo import phase_folder, phase_options
+from trained import Trained, command, read_trained
 
 import main as program
 from model import zoo
 from option import parse
 from process.arguments import Parser
 from process.command import command_line
-from store.checkpoint import run_folder
+from report.plots import empty_chart, style
+from store.checkpoint import WEIGHTS, run_folder
 from store.files import write_bytes
-from store.tensors import load_checkpoint, load_weights, save_weights
+from store.tensors import load_weights, save_weights
 from utility import VERSION, UserError
 
 COST = 0.01  # dB: limit of the loss by half precision on any set
-OPTIONS = ('model', 'scale', 'n_blocks', 'rgb_range', 'mode', 'blur_type', 'noise', 'n_feats', 'batch_size',
-           'patch_size', 'seed')  # of the training, listed in the card
-RANGES = {'iso_gaussian': ('sig_min', 'sig_max'), 'aniso_gaussian': ('lambda_min', 'lambda_max'),
-          'file': ('kernels',)}
-
+OPTIONS = ('mode', 'blur_type', 'noise', 'sig_min', 'sig_max', 'lambda_min', 'lambda_max', 'degradation', 'seed',
+           'batch_size', 'patch_size', 'images')  # of the last run, in the index
 TERMS = "The code's licence does not cover these weights: they are under the terms given above with the images."
 
 
 @command_line()
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    own = Parser(prog='tools/maintain/ship_weights.py',
-                 usage='python tools/maintain/ship_weights.py NAME --about FILE [flags of main.py]', allow_abbrev=False)
-    own.add_argument('name', help='weights in experiment/, as trained by scripts/train_zoo.sh')
+    own = Parser(prog='tools/maintain/ship_weights.py', allow_abbrev=False,
+                 usage='python tools/maintain/ship_weights.py NAME --about FILE [--runs FOLDER ...] [flags of main.py]')
+    own.add_argument('name', help='name of the weights; without --runs, as trained by scripts/train_zoo.sh')
+    own.add_argument('--runs', nargs='+', metavar='FOLDER', help='run folders, in order; the last is of the student')
     own.add_argument('--about', required=True, help='Markdown file for the card: images, their terms, limits')
+    own.add_argument('--machine', default='the machine of the training', help='for the card: where it was trained')
+    own.add_argument('--commit', default=commit(), help='of the code that trained (default: the present one)')
     own.add_argument('--protocol', default='gaussian8', help='degradations to test (default: gaussian8)')
     own.add_argument('--licence', default='see the model card', help='terms of the weights, for their file')
     own.add_argument('--default', action='store_true', help='make it the default weights of upscale.py')
@@ -52,45 +59,49 @@ def main(argv: list[str] | None = None) -> None:
 
 def ship(asked: Namespace, flags: list[str]) -> None:
     """Test the student in single and half precision, and put it into zoo/ if the loss is below COST."""
-    plan = read_plan(Path('experiment', asked.name, 'plan.json'))
-    phase = list(RECIPES[plan['size']].phases)[-1]
-    line = [*phase_line(asked.name, phase, plan), *flags, '--precision', 'single']
-    args = phase_options(asked.name, phase, plan)
-    full, half = weights_file(asked.name, phase, plan), Path('experiment', asked.name, f'{asked.name}.pt')
+    about = Path(asked.about).read_text(encoding='utf-8')  # fails before anything is written
+    runs = [read_trained(folder) for folder in folders(asked)]
+    stage = runs[-1].options['stage']
+    if stage not in (4, 5):
+        raise UserError(f'{runs[-1].folder}: the last run is of stage {stage}, not of a student')
+    full, half = runs[-1].folder / 'model' / f'{WEIGHTS[stage]}_last.pt', Path('experiment', f'{asked.name}.pt')
     save_weights(half, zoo.halved(load_weights(full), full))
-    scores = {path: measured([*line, '--protocol', asked.protocol, '--pre_train_ST', str(path),
-                              '--save', f'{asked.name}_{precision}'])
+    line = [*runs[-1].argv, *flags, '--precision', 'single', '--protocol', asked.protocol]
+    scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{precision}'])
               for precision, path in (('single', full), ('half', half))}
     cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
     if cost >= COST:
         raise UserError(f'{half}: half precision costs {cost:.4f} dB, but less than {COST} is required')
-    training = facts(args, plan, full.parent) | {'licence': asked.licence}
-    about = Path(asked.about).read_text(encoding='utf-8')  # fails before anything is written
+    training = {**{name: runs[-1].options[name] for name in OPTIONS if name in runs[-1].options}, 'version': VERSION,
+                'training': command(runs[-1].argv), 'runs': [run.row() for run in runs], 'machine': asked.machine,
+                'commit': asked.commit, 'licence': asked.licence}
     zoo.ship(asked.name, half, training, default=asked.default)
+    write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs))
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
-def facts(args: Namespace, plan: dict, model: Path) -> dict:
-    """The facts about a student and its training, for the card and the index. model: the folder of its weights."""
-    own = {name: dict(pairwise(words)) for name, words in plan['phases'].items()}
-    steps = {name: phase.epochs * int(own[name]['--test_every'])
-             for name, phase in RECIPES[plan['size']].phases.items()}
-    checkpoint = max(model.glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
-    seconds = checkpoint.stat().st_mtime - plan['started']
-    options = {name: getattr(args, name) for name in (*OPTIONS, *RANGES[args.blur_type])}
-    command = f'sh scripts/train_zoo.sh {plan["size"]} --minutes {plan["minutes"]:g} {flags(plan)}'
-    return {**options, 'version': VERSION, 'training': command.strip(), 'size': plan['size'],
-            'minutes_planned': plan['minutes'], 'minutes_taken': round(seconds / 60),
-            'device': plan['device'], 'steps': steps,
-            'precision': {name: words['--precision'] for name, words in own.items()},
-            'images': load_checkpoint(checkpoint)['options']['images'], 'commit': plan['commit']}
+def folders(asked: Namespace) -> list[Path]:
+    """The run folders, in order."""
+    if asked.runs:
+        return [Path(folder) for folder in asked.runs]
+    plan = read_plan(Path('experiment', asked.name, 'plan.json'))
+    return [phase_folder(phase_options(asked.name, phase, plan)) for phase in RECIPES[plan['size']].phases]
 
 
-def flags(plan: dict) -> str:
-    """The flags of a training besides size and time, without local folders and files."""
-    given = plan['flags'][len(RECIPES[plan['size']].flags):]
-    pairs = zip(given[::2], given[1::2], strict=True)
-    return shlex.join(part for pair in pairs if not pair[0].startswith(('--dir', '--pre_train')) for part in pair)
+def curve(runs: list[Trained]) -> bytes:
+    """A figure of the student's scores in the tests of its runs, over the LR pixels of these, as a PNG file."""
+    runs = [run for run in runs if run.options['stage'] >= 4]
+    with style():
+        figure, axes = empty_chart('PSNR in the test of each epoch (dB)', 'LR pixels of stage 4, millions')
+        for run, before in zip(runs, accumulate((run.pixels for run in runs), initial=0), strict=False):
+            for name in run.scores[0][1] if run.scores else ():
+                axes.plot([before + pixels for pixels, _ in run.scores], [scores[name] for _, scores in run.scores],
+                          color='C0', linewidth=1.5)
+            axes.axvline(before, color='0.8', linewidth=0.8, zorder=0)
+        axes.xaxis.set_major_locator(MaxNLocator())
+        file = io.BytesIO()
+        figure.savefig(file, format='png', dpi=120)
+    return file.getvalue()
 
 
 def measured(line: list[str]) -> dict:
@@ -135,16 +146,17 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
              '| | ' + ' | '.join(sets) + ' |', '|---|' + '---|' * len(sets)]
     for label, cells in score_rows(name, table, sets):
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
+    runs = training['runs']
     lines += ['', f'Half precision, as shipped, costs at most {max(cost, 0):.4f} dB. {table["evaluation"]}.',
-              f'Published: {table["published_source"]}.', '', '## Training', '',
-              f'- `{training["training"]}`, at commit `{training["commit"]}`',
-              '- ' + ', '.join(f'`--{name} {training[name]}`' for name in (*OPTIONS, *RANGES[training['blur_type']])),
-              '- steps: ' + ', '.join(f'{steps:,} in {phase} ({training["precision"][phase]})'
-                                      for phase, steps in training['steps'].items()),
-              f'- {training["minutes_taken"]} minutes on {training["device"]}',
-              f'- tested and shipped with version {training["version"]}',
-              f'- {training["images"]}, see `store/continuity.py`',
-              '', TERMS]
+              f'Published: {table["published_source"]}.', '', f'![PSNR over LR pixels]({name}.png)', '',
+              '## Training', '',
+              '| run | steps | million LR pixels | hours | arithmetic |', '|---|--:|--:|--:|---|',
+              *(f'| {number} | {run["steps"]:,} | {run["pixels"]:.1f} | {run["hours"]:.1f} | {run["precision"]} |'
+                for number, run in enumerate(runs, 1)), '',
+              *(f'{number}. `{run["command"]}`' for number, run in enumerate(runs, 1)), '',
+              f'Each run starts from the weights of those before it. {sum(run["hours"] for run in runs):.1f} hours on '
+              f'{training["machine"]}, at commit `{training["commit"]}`; {training["images"]}, see '
+              f'`store/continuity.py`; tested and shipped with version {training["version"]}.', '', TERMS]
     return '\n'.join(lines) + '\n'
 
 

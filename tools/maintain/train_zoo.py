@@ -5,7 +5,6 @@ call resumes it. The runs are experiment/NAME_stage1 … NAME_stage4 (and NAME_s
 `status NAME` prints the steps, pixels and scores of each phase so far; with --measure also the protocol's mean scores
 and the silhouettes of the representation for the newest student.
 """
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import map_degradations
 from recipe import GROWN, RECIPES, Phase, make_plan, read_plan
+from trained import journal, newest_step, seconds
 
 import main as program
 from model.growth import grow
@@ -110,23 +110,14 @@ def status(name: str, flags: list[str], measure: bool) -> int:
 
 def phase_row(phase: str, kind: Phase, args: Namespace, rows: list[dict]) -> str:
     """The row of a phase in the status, from the rows of its log.jsonl."""
-    steps = [row for row in rows if row['kind'] == 'step']
-    step = steps[-1]['step'] if steps else 0
+    step = newest_step(rows)
     pixels = step * args.batch_size * args.patch_size ** 2 / 1e6
-    # Each row holds the mean speed of its epoch so far.
-    seconds = sum(args.batch_size * (row['step'] - before) / row['images_per_s']
-                  for before, row in zip([0, *(row['step'] for row in steps)], steps, strict=False))
+    hours = seconds(rows, args.batch_size) / 3600
     epoch = max((row['epoch'] for row in rows if row['kind'] == 'test' and row['epoch']), default=None)
     scores = [f'{name} {values["psnr_y"]:.2f} dB' for row in rows if row['kind'] == 'test' and row['epoch'] == epoch
               and epoch for name, values in row['scores'].items()]
-    return (f'{phase:14}{step:>8,}{kind.epochs * args.test_every:>8,}{pixels:>13.1f}{seconds / 3600:>8.2f}  '
+    return (f'{phase:14}{step:>8,}{kind.epochs * args.test_every:>8,}{pixels:>13.1f}{hours:>8.2f}  '
             + ', '.join(scores))
-
-
-def journal(folder: Path) -> list[dict]:
-    """The rows of a run's log.jsonl, [] before it has begun."""
-    path = folder / 'log.jsonl'
-    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.exists() else []
 
 
 def measured(name: str, phase: str, plan: dict, flags: list[str]) -> int:
