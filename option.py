@@ -136,7 +136,7 @@ OPTIONS = [
     ('chop', False, boolean, 'super-resolve in tiles: less memory'),
     ('self_ensemble', False, boolean, 'mean over the 8 flips and transposes: 8 times slower'),
     ('save_results', False, boolean, 'write the super-resolved test images'),
-    ('protocol', 'single', PROTOCOLS, 'test degradations: single: by the flags; gaussian8, dasr9, mrda9'),
+    ('protocol', 'single', PROTOCOLS, 'test degradations: single: by the flags; the others: fixed'),
     ('metrics', ','.join(DEFAULT), metric_names, f'scores, joined by commas: {", ".join(METRICS)}'),
     ('test_lr', None, expanded, 'folder of LR test images; names as for --train_lr'),
     ('dir_demo', None, expanded, 'photos to upscale instead of a test: a file, a folder or a glob'),

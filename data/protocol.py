@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from data.dataset import canonical
-from data.degradation import AnisoGaussian, Blur, Downsample, IsoGaussian, OwnKernel, Pipeline, classic
+from data.degradation import JPEG, AnisoGaussian, Blur, Downsample, IsoGaussian, OwnKernel, Pipeline, classic
 from utility import UserError
 
 GAUSSIAN8 = {2: (0.80, 1.60), 3: (1.35, 2.40), 4: (1.8, 3.2)}  # scale: first and last of eight evenly spaced sigma
@@ -88,12 +88,20 @@ def nine(kernels: tuple, levels: tuple) -> Callable[[Pipeline], list[Pipeline]]:
     return lambda single: [alike(single, blur, level) for level in levels for blur in blurs]
 
 
+def jpeg8(single: Pipeline) -> list[Pipeline]:
+    """What small photos from the web went through: isotropic blur of 0.3 or 0.6 times the scale, noise 3 or 10, JPEG
+    quality 80 or 50."""
+    return [alike(single, IsoGaussian(width * single.scale), noise).then(JPEG(quality), name='jpeg')
+            for width in (0.3, 0.6) for noise in (3.0, 10.0) for quality in (80, 50)]
+
+
 PROTOCOLS = {
     'single': Protocol('one degradation, from the options or of the given LR images', (2, 3, 4), each_kernel),
     'gaussian8': Protocol(
         'eight isotropic blurs without noise', tuple(GAUSSIAN8), gaussian8,
         {(4, name): [Published(method, *scores[i]) for method, scores in GAUSSIAN8_X4.items()]
          for i, name in enumerate(SETS)}),
+    'jpeg8': Protocol('two isotropic blurs, noise 3/10, then JPEG of quality 80/50', (2, 3, 4), jpeg8),
     'dasr9': Protocol('the nine anisotropic blurs of DASR, noise 0/5/10', (4,), nine(DASR9, (0.0, 5.0, 10.0))),
     'mrda9': Protocol(
         'the nine anisotropic blurs of MRDA, recovered from the figure, noise 0/10/20', (4,),

@@ -66,7 +66,7 @@ def ship(asked: Namespace, flags: list[str]) -> None:
         raise UserError(f'{runs[-1].folder}: the last run is of stage {stage}, not of a student')
     full, half = runs[-1].folder / 'model' / f'{WEIGHTS[stage]}_last.pt', Path('experiment', f'{asked.name}.pt')
     save_weights(half, zoo.halved(load_weights(full), full))
-    line = [*runs[-1].argv, *flags, '--precision', 'single', '--protocol', asked.protocol]
+    line = [*runs[-1].argv, '--precision', 'single', '--protocol', asked.protocol, *flags]
     scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{precision}'])
               for precision, path in (('single', full), ('half', half))}
     cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
