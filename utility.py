@@ -164,7 +164,7 @@ def arithmetic(device: torch.device, rounded: torch.dtype | None = None) -> Abst
 
 def unrounded(device: torch.device) -> AbstractContextManager:
     """A context in which arithmetic() does not apply."""
-    return torch.autocast(device.type, enabled=False) if device.type in ('cpu', 'cuda', 'mps') else nullcontext()
+    return torch.autocast(device.type, enabled=False) if device.type in ('cpu', 'cuda') else nullcontext()
 
 
 @contextmanager
