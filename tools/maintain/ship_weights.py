@@ -31,7 +31,7 @@ from process.command import command_line
 from report.plots import empty_chart, style
 from store.checkpoint import WEIGHTS, run_folder
 from store.files import write_bytes
-from store.tensors import load_weights, save_weights
+from store.tensors import load_checkpoint, load_weights, save_weights
 from utility import VERSION, UserError
 
 COST = 0.01  # dB: limit of the loss by half precision on any set
@@ -47,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
                  usage='python tools/maintain/ship_weights.py NAME --about FILE [--runs FOLDER ...] [flags of main.py]')
     own.add_argument('name', help='name of the weights; without --runs, as trained by scripts/train_zoo.sh')
     own.add_argument('--runs', nargs='+', metavar='FOLDER', help='run folders, in order; the last is of the student')
+    own.add_argument('--current', action='store_true',
+                     help='ship the current weights of the newest checkpoint, not the averaged ones')
     own.add_argument('--about', required=True, help='Markdown file for the card: images, their terms, limits')
     own.add_argument('--machine', default='the machine of the training', help='for the card: where it was trained')
     own.add_argument('--commit', default=commit(), help='of the code that trained (default: the present one)')
@@ -65,6 +67,11 @@ def ship(asked: Namespace, flags: list[str]) -> None:
     if stage not in (4, 5):
         raise UserError(f'{runs[-1].folder}: the last run is of stage {stage}, not of a student')
     full, half = runs[-1].folder / 'model' / f'{WEIGHTS[stage]}_last.pt', Path('experiment', f'{asked.name}.pt')
+    if asked.current:
+        networks = load_checkpoint(runs[-1].newest)['networks']
+        full = Path('experiment', f'{asked.name}_current.pt')
+        save_weights(full, {key.removeprefix('trained.'): tensor for key, tensor in networks.items()
+                            if key.startswith('trained.')})
     save_weights(half, zoo.halved(load_weights(full), full))
     line = [*runs[-1].argv, '--precision', 'single', '--protocol', asked.protocol, *flags]
     scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{precision}'])

@@ -17,6 +17,7 @@ class Trained(NamedTuple):
     """A training. argv: flags of its newest start; options: those that change the result, of its newest checkpoint;
     pixels: LR pixels in millions; scores: [(pixels, {test set: PSNR})], of the averaged weights if there are any."""
     folder: Path
+    newest: Path  # checkpoint
     argv: list[str]
     options: dict
     steps: int
@@ -50,7 +51,7 @@ def read_trained(folder: Path) -> Trained:
     scores = [(row['step'] * patch, {name.removesuffix(' (EMA)'): values['psnr_y']
                                      for name, values in row['scores'].items() if 'psnr_y' in values})
               for row in averaged]
-    return Trained(folder, starts[-1].argv(), options, steps, steps * patch,
+    return Trained(folder, states[-1], starts[-1].argv(), options, steps, steps * patch,
                    seconds(rows, options['batch_size']) / 3600, scores)
 
 
