@@ -22,13 +22,13 @@ from torch.nn import Module as _Module
 
 dependencies = ['torch', 'numpy', 'scipy', 'cv2']
 _ROOT = _Path(__file__).resolve().parent
-_ROOMS = {path.stem for path in _ROOT.iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
+_MODULES = {path.stem for path in _ROOT.iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
 _PACKAGE = f'mrda_{_hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]}'  # differs between copies of the project
 
 
 def _import(name, scope=None, own=None, names=(), level=0):
     """The `import` statement in the project's files: its own modules are imported from _PACKAGE."""
-    if level or name.split('.')[0] not in _ROOMS:
+    if level or name.split('.')[0] not in _MODULES:
         return _builtins.__import__(name, scope, own, names, level)
     module = _importlib.import_module(f'{_PACKAGE}.{name}')
     for each in names or ():
