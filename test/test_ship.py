@@ -56,6 +56,12 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys):
     assert str(tmp_path) not in card and Image.open(tmp_path / 'zoo/tiny.png').size[0] > 400
     assert load(device='cpu').scale == 2
 
+    again = ['longer', '--start', 'tiny', '--runs', 'experiment/tiny_stage4_x2_bicubic_iso', '--commit', 'c' * 40]
+    assert ship_weights.main([*again, '--about', 'about.md']) == 0
+    assert [run['steps'] for run in zoo.index()['longer']['runs']] == [2, 2, 2, 3, 3]
+    card = (tmp_path / 'zoo/longer.md').read_text()
+    assert '| 5 | 3 | ' in card and '`ccccccc`' in card
+
 
 @pytest.mark.slow
 def test_a_grown_student_and_its_status(place, tmp_path, capsys):

@@ -2,10 +2,11 @@
 
     python tools/maintain/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100
     python tools/maintain/ship_weights.py mine --runs experiment/a_stage3_... experiment/a_stage4_... --about notes.md
+    python tools/maintain/ship_weights.py mine --start mrda_s_x4_iso --runs experiment/b_stage4_... --about notes.md
 
 The runs are those of scripts/train_zoo.sh with this name, or the given run folders, in order; the last one holds the
-student. notes.md is the beginning of the card: what the weights are for, the training images and their licences, known
-limits.
+student. --start names the shipped weights that the first of them started from. notes.md is the beginning of the card:
+what the weights are for, the training images and their licences, known limits.
 """
 import io
 import json
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
                  usage='python tools/maintain/ship_weights.py NAME --about FILE [--runs FOLDER ...] [flags of main.py]')
     own.add_argument('name', help='name of the weights; without --runs, as trained by scripts/train_zoo.sh')
     own.add_argument('--runs', nargs='+', metavar='FOLDER', help='run folders, in order; the last is of the student')
+    own.add_argument('--start', metavar='NAME',
+                     help='shipped weights that the first run started from: their runs are listed first')
     own.add_argument('--current', action='store_true',
                      help='ship the current weights of the newest checkpoint, not the averaged ones')
     own.add_argument('--about', required=True, help='Markdown file for the card: images, their terms, limits')
@@ -80,10 +83,11 @@ def ship(asked: Namespace, flags: list[str]) -> None:
     if cost >= COST:
         raise UserError(f'{half}: half precision costs {cost:.4f} dB, but less than {COST} is required')
     training = {**{name: runs[-1].options[name] for name in OPTIONS if name in runs[-1].options}, 'version': VERSION,
-                'training': command(runs[-1].argv), 'runs': [run.row() for run in runs], 'machine': asked.machine,
-                'commit': asked.commit, 'licence': asked.licence}
+                'training': command(runs[-1].argv),
+                'runs': earlier(asked.start) + [{**run.row(), 'commit': asked.commit} for run in runs],
+                'machine': asked.machine, 'commit': asked.commit, 'licence': asked.licence}
     zoo.ship(asked.name, half, training, default=asked.default)
-    write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs))
+    write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs, asked.start))
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
 
 
@@ -95,11 +99,23 @@ def folders(asked: Namespace) -> list[Path]:
     return [phase_folder(phase_options(asked.name, phase, plan)) for phase in RECIPES[plan['size']].phases]
 
 
-def curve(runs: list[Trained]) -> bytes:
-    """A figure of the student's scores in the tests of its runs, over the LR pixels of these, as a PNG file."""
+def earlier(name: str | None) -> list[dict]:
+    """The rows of the runs of shipped weights, [] for None."""
+    if name is None:
+        return []
+    entry = zoo.index().get(name, {})
+    if 'runs' not in entry:
+        raise UserError(f'--start {name}: zoo/{zoo.INDEX} lists no runs of this name; describe them in --about')
+    return [{'commit': entry['commit'], **row} for row in entry['runs']]
+
+
+def curve(runs: list[Trained], start: str | None) -> bytes:
+    """A figure of the student's scores in the tests of its runs, over the LR pixels of these, as a PNG file. start:
+    the shipped weights that the first run started from."""
     runs = [run for run in runs if run.options['stage'] >= 4]
     with style():
-        figure, axes = empty_chart('PSNR in the test of each epoch (dB)', 'LR pixels of stage 4, millions')
+        since = f' after {start}' if start else ''
+        figure, axes = empty_chart('PSNR in the test of each epoch (dB)', f'LR pixels of stage 4{since}, millions')
         for run, before in zip(runs, accumulate((run.pixels for run in runs), initial=0), strict=False):
             for name in run.scores[0][1] if run.scores else ():
                 axes.plot([before + pixels for pixels, _ in run.scores], [scores[name] for _, scores in run.scores],
@@ -157,13 +173,13 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
     lines += ['', f'Half precision, as shipped, costs at most {max(cost, 0):.4f} dB. {table["evaluation"]}.',
               f'Published: {table["published_source"]}.', '', f'![PSNR over LR pixels]({name}.png)', '',
               '## Training', '',
-              '| run | steps | million LR pixels | hours | arithmetic |', '|---|--:|--:|--:|---|',
-              *(f'| {number} | {run["steps"]:,} | {run["pixels"]:.1f} | {run["hours"]:.1f} | {run["precision"]} |'
-                for number, run in enumerate(runs, 1)), '',
+              '| run | steps | million LR pixels | hours | arithmetic | commit |', '|---|--:|--:|--:|---|---|',
+              *(f'| {number} | {run["steps"]:,} | {run["pixels"]:.1f} | {run["hours"]:.1f} | {run["precision"]} | '
+                f'`{run["commit"][:7]}` |' for number, run in enumerate(runs, 1)), '',
               *(f'{number}. `{run["command"]}`' for number, run in enumerate(runs, 1)), '',
               f'Each run starts from the weights of those before it. {sum(run["hours"] for run in runs):.1f} hours on '
-              f'{training["machine"]}, at commit `{training["commit"]}`; {training["images"]}, see '
-              f'`store/continuity.py`; tested and shipped with version {training["version"]}.', '', TERMS]
+              f'{training["machine"]}; {training["images"]}, see `store/continuity.py`; tested '
+              f'and shipped with version {training["version"]}.', '', TERMS]
     return '\n'.join(lines) + '\n'
 
 
