@@ -85,10 +85,7 @@ def write(mine: argparse.Namespace, args: argparse.Namespace) -> None:
     if out.suffix not in ('.png', '.pdf', '.svg'):
         raise UserError(f'--out {out}: the name must end in .png, .pdf or .svg')
     grid = degradations(mine, args)
-    stage = STAGES[args.stage](args)
-    initialise(stage, args, print)
-    sets = make_loaders(args)[1]
-    names, features = represent(stage.place(choose_device(args.device)), sets, grid, args)
+    names, features = measure(grid, args)
     ways = np.tile(np.arange(len(grid)), len(names))                            # of each row: which degradation
     images = np.repeat(np.arange(len(names)), len(grid))                        # and which image
     maps = project(features, args.seed)
@@ -120,6 +117,13 @@ def degradations(mine: argparse.Namespace, args: argparse.Namespace) -> list[Pip
     if len({str(degradation) for degradation in grid}) < max(2, len(grid)):
         raise UserError('--sigmas, --kernels, --noises: give two or more different degradations')
     return grid
+
+
+def measure(grid: list[Pipeline], args: argparse.Namespace) -> tuple[list[str], np.ndarray]:
+    """represent() by the network and with the test sets of `args`."""
+    stage = STAGES[args.stage](args)
+    initialise(stage, args, print)
+    return represent(stage.place(choose_device(args.device)), make_loaders(args)[1], grid, args)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
     python tools/maintain/ablations.py --dir_data datasets --data_train DF2K --pre_train_meta mln.pt
 
 Each variant is a run of main.py of its own, experiment/ablation_VARIANT_SEED…; finished ones are not repeated, and the
-same command resumes. Tested by gaussian8 on Set5; flags of main.py are taken by every run.
+same command resumes. Tested by gaussian8 on Set5, where the silhouettes of the representation are measured too; every
+run takes flags of main.py.
 """
 import json
 import statistics
@@ -14,11 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import main as program
+from data.degradation import IsoGaussian, classic_of
+from data.protocol import alike
 from model.adapt import AdaptedFeatures
 from option import parse
 from process.arguments import Parser, count
@@ -26,10 +30,13 @@ from process.command import command_line
 from stage import Source, Stage
 from stages import STAGES
 from store.checkpoint import WEIGHTS, run_folder
+from tools.map_degradations import measure, silhouette
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
 
 PROTOCOL = 'gaussian8'
+SIGMAS = 0.5, 1.2, 1.8, 2.4, 3.0, 3.6  # of the blurs whose representations are compared
+LARGER = 3e-2  # step size of adaptation; the published ones are 1e-2 to 1e-3
 SIZES = ('--n_blocks', '4', '--batch_size', '8', '--patch_size', '32', '--test_iter', '5', '--recompute', 'False',
          '--test_every', '40', '--epochs_sr', '10', '--decay_type', 'linear_7', '--lr_sr', '5e-4', '--ema', '0.95',
          '--data_test', 'Set5', '--n_threads', '0', '--print_every', '40')
@@ -41,6 +48,14 @@ class Unadapted(Stage3):
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self.cue.rates = []
+
+
+class LargerSteps(Stage3):
+    """The teacher reads features of an MLN adapted by larger steps."""
+
+    def __init__(self, args: Namespace) -> None:
+        super().__init__(args)
+        self.cue.rates = [LARGER] * args.test_iter
 
 
 class Zeros(AdaptedFeatures):
@@ -79,6 +94,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     'adapted': Variant('teacher, features of the adapted MLN', 3),
+    'larger': Variant(f'teacher, features of the MLN adapted by steps of {LARGER:.0e}', 3, LargerSteps),
     'unadapted': Variant('teacher, features of the MLN before adaptation', 3, Unadapted),
     'zeros': Variant('teacher, zeros as features', 3, WithoutFeatures),
     'distilled': Variant('student, distilled', 4, flags=('--epochs_encoder', '0'), start='adapted'),
@@ -93,14 +109,15 @@ def main(argv: list[str] | None = None) -> int:
                  usage='python tools/maintain/ablations.py --pre_train_meta MLN [--seeds N] [flags of main.py]')
     own.add_argument('--seeds', type=count, default=3, help='trainings of each variant (default: 3)')
     asked, flags = own.parse_known_args(argv)
-    scores = {name: [] for name in VARIANTS}
+    scores, separations = {name: [] for name in VARIANTS}, {name: [] for name in VARIANTS}
     for seed in range(1, asked.seeds + 1):
         for name in VARIANTS:
             ended = trained_and_tested(name, seed, flags)
             if ended:
                 return ended
             scores[name].append(score(command(name, seed, flags)))
-    print(table(scores))
+            separations[name].append(separation(name, seed, flags))
+    print(table(scores, separations))
     return 0
 
 
@@ -161,15 +178,27 @@ def score(line: list[str]) -> float:
     return statistics.mean(scores['psnr_y'] for scores in mean['scores'].values())
 
 
-def table(scores: dict[str, list[float]]) -> str:
-    """A Markdown table: the mean over seeds with its standard deviation, and the same of the differences, by seed, from
-    the first variant of the stage."""
-    rows = [f'| trained | {PROTOCOL}, dB | difference, dB |', '|---|--:|--:|']
+def separation(name: str, seed: int, flags: list[str]) -> tuple[float, float]:
+    """Silhouettes of a variant's representation, by degradation and by image."""
+    args = parse([*command(name, seed, flags), '--test_only'])
+    grid = [alike(classic_of(args, testing=True), IsoGaussian(sigma)) for sigma in SIGMAS]
+    with in_place(VARIANTS[name]):
+        images, features = measure(grid, args)
+    return (silhouette(features, np.tile(np.arange(len(grid)), len(images))),
+            silhouette(features, np.repeat(np.arange(len(images)), len(grid))))
+
+
+def table(scores: dict[str, list[float]], separations: dict[str, list[tuple[float, float]]]) -> str:
+    """A Markdown table: the mean over seeds with its standard deviation, the same of the differences, by seed, from
+    the first variant of the stage, and of the silhouettes."""
+    rows = [f'| trained | {PROTOCOL}, dB | difference, dB | silhouette by degradation | by image |',
+            '|---|--:|--:|--:|--:|']
     for name, variant in VARIANTS.items():
         first = next(each for each in VARIANTS if VARIANTS[each].stage == variant.stage)
         differences = [own - other for own, other in zip(scores[name], scores[first], strict=True)]
         change = spread(differences, '+') if first != name else ''
-        rows.append(f'| {variant.title} | {spread(scores[name], "")} | {change} |')
+        apart = (spread(list(values), '') for values in zip(*separations[name], strict=True))
+        rows.append(f'| {variant.title} | {spread(scores[name], "")} | {change} | {" | ".join(apart)} |')
     return '\n'.join(rows)
 
 
