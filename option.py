@@ -73,7 +73,8 @@ OPTIONS = [
     ('rgb_range', 1, (1, 255), 'data range of the networks: 1 or 255'),
     ('n_colors', 3, (3, 1), 'channels of the images: 3: RGB; 1: luma'),
     'degradation',
-    ('degradation', 'classic', DEGRADATIONS, 'classic: by the flags below; second_order: as Real-ESRGAN'),
+    ('degradation', 'classic', DEGRADATIONS, 'classic: by the flags below; second_order: as Real-ESRGAN; mixed_order: '
+     'half of the images second_order, half degraded once'),
     ('blur_type', 'iso_gaussian', ('iso_gaussian', 'aniso_gaussian', 'file'),
      'iso_gaussian, aniso_gaussian; file: --kernels'),
     ('kernels', None, expanded, 'blur kernels (k, k) or (n, k, k): .mat, .npy, .npz, .pt, or a folder'),

@@ -14,6 +14,7 @@ from data.degradation import (
     Blur,
     Clamp,
     Context,
+    Downsample,
     GeneralisedGaussian,
     IsoGaussian,
     Noise,
@@ -22,8 +23,10 @@ from data.degradation import (
     PoissonNoise,
     Resize,
     Sinc,
+    mixed_order,
     second_order,
 )
+from data.degradation.mixed_order import first_order
 from data.degradation.second_order import RandomBlur
 from reference import method as plain
 from store.tensors import load_weights
@@ -178,8 +181,9 @@ def test_images_of_a_batch_share_a_degradation_or_have_their_own():
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
-def test_same_seed_gives_the_same_images_at_every_size(scale):
-    random = second_order(scale)
+@pytest.mark.parametrize('order', [second_order, mixed_order])
+def test_same_seed_gives_the_same_images_at_every_size(order, scale):
+    random = order(scale)
     for side in scale, 4 * scale, 9 * scale:
         hr = torch.rand(2, 3, side, 2 * side, generator=generator('cpu', side))
         first, again = (random(hr, generator('cpu', 5), per_sample=True) for _ in range(2))
@@ -188,6 +192,26 @@ def test_same_seed_gives_the_same_images_at_every_size(scale):
         assert lq.shape[-1] * scale == up.shape[-1] == 2 * side
         for each in first:
             assert torch.allclose(each * 255, (each * 255).round(), atol=1e-4) and 0 <= each.min() <= each.max() <= 1
+
+
+def test_mixed_order_draws_both_orders_equally_often():
+    draw, found = generator('cpu', 'orders'), Counter()
+    for _ in range(1000):
+        steps = mixed_order(4).draw(draw).steps
+        once = any(isinstance(step, Downsample) for step in steps)
+        found['once'] += once
+        if once:
+            noise = next(step for step in steps if isinstance(step, Noise))
+            blur = steps[0]
+            assert isinstance(blur, IsoGaussian | AnisoGaussian) and isinstance(steps[1], Downsample)
+            assert 0 <= noise.level <= 15 and sum(isinstance(step, JPEG) for step in steps) <= 1
+            found['jpeg'] += isinstance(steps[-2], JPEG)
+            found['round'] += isinstance(blur, IsoGaussian)
+        else:
+            assert sum(isinstance(step, JPEG) for step in steps) == 2
+    assert found['once'] == pytest.approx(500, abs=50)
+    assert found['jpeg'] / found['once'] == pytest.approx(0.75, abs=0.06)
+    assert found['round'] / found['once'] == pytest.approx(0.6, abs=0.07)
 
 
 def test_autocast_changes_nothing():
@@ -199,8 +223,9 @@ def test_autocast_changes_nothing():
         assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
-def test_dicts_of_random_and_sampled_pipelines_are_exact():
-    random = second_order(4)
+@pytest.mark.parametrize('order', [first_order, second_order, mixed_order])
+def test_dicts_of_random_and_sampled_pipelines_are_exact(order):
+    random = order(4)
     assert Pipeline.from_dict(json.loads(json.dumps(random.to_dict()))) == random
     hr = smooth()
     for seed in range(20):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from data.degradation.blurs import AnisoGaussian, Blur, GeneralisedGaussian, IsoGaussian, Plateau, Sinc
 from data.degradation.camera import JPEG, Clamp, PoissonNoise, Resize
+from data.degradation.mixed_order import mixed_order
 from data.degradation.own_kernels import OwnKernel, own_kernels
 from data.degradation.pipeline import Pipeline, bicubic, classic
 from data.degradation.resize import resize
@@ -18,7 +19,7 @@ from data.degradation.steps import Downsample, Noise, Round
 
 __all__ = ['DEGRADATIONS', 'JPEG', 'AnisoGaussian', 'Blur', 'Clamp', 'Context', 'Downsample', 'GeneralisedGaussian',
            'IsoGaussian', 'Noise', 'OwnKernel', 'Pipeline', 'Plateau', 'PoissonNoise', 'Resize', 'Round', 'Sinc',
-           'Step', 'Value', 'bicubic', 'classic', 'classic_of', 'resize', 'second_order']
+           'Step', 'Value', 'bicubic', 'classic', 'classic_of', 'mixed_order', 'resize', 'second_order']
 
 
 def classic_of(args: Namespace, testing: bool) -> Pipeline:
@@ -38,4 +39,5 @@ def classic_of(args: Namespace, testing: bool) -> Pipeline:
 DEGRADATIONS: dict[str, Callable[[Namespace, bool], Pipeline]] = {
     'classic': classic_of,
     'second_order': lambda args, testing: second_order(args.scale),
+    'mixed_order': lambda args, testing: mixed_order(args.scale),
 }
