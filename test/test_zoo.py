@@ -2,6 +2,7 @@
 import hashlib
 import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from skimage import data as photos
 from model import kdsr, mrda, zoo
 from model.mln import MLN
 from model.weights import recognise
+from stages import STAGES
 from store.tensors import load_weights, save_weights, serialize
 from upscale import load, upscale
 from utility import ROUNDED, UserError
@@ -161,6 +163,20 @@ def test_shipped_meta_learning_networks_are_described_and_tested(cli, capsys):
                            for said in [capsys.readouterr().out] for n in (0, 2))
             assert last > first > 20
     assert len(paths) > 1
+
+
+def test_larger_adaptation_steps_gain_more(cli, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(STAGES, 2, STAGES[2])
+    page = (Path(__file__).parents[1] / 'docs' / 'evidence.md').read_text(encoding='utf-8')
+    (tmp_path / 'larger_steps.py').write_text(re.search(r'```python\n(# larger_steps.py\n.*?)```', page, re.S)[1])
+    gains = []
+    for extension in (), ('--extension', tmp_path / 'larger_steps.py'):
+        assert cli(*extension, '--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4,
+                   '--pre_train', zoo.ZOO / 'mln' / 'mrda_mln48_x4_iso.safetensors') == 0
+        first, last = (float(re.search(f'after {n} .*PSNR: ([0-9.]+)', said)[1])
+                       for said in [capsys.readouterr().out] for n in (0, 2))
+        gains.append(last - first)
+    assert gains[1] > 1.5 * gains[0] > 0
 
 
 def test_flat_areas_stay_flat_up_to_the_corners():
