@@ -136,7 +136,7 @@ def build_parser() -> Parser:
                         help='folder of the results, <name>_x<scale>.png (default: upscaled/)')
     result.add_argument('--outscale', type=checked(float, lambda f: 0.1 <= f <= 16, 'a number from 0.1 to 16'),
                         metavar='F', help="size of results as a factor of the photo's, 0.1 to 16: upscaled by the "
-                                          'next larger scale, then resampled (Lanczos)')
+                                          'weights, then resampled (Lanczos)')
     result.add_argument('--size', type=_size, metavar='WxH',
                         help='size of results in pixels: 3840x2160: the largest that fits; 3840x, x2160: one side')
     result.add_argument('--format', choices=(*FORMATS, 'same'), default='png',
@@ -175,12 +175,6 @@ def _size(text: str) -> tuple[int | None, int | None]:
     return tuple(sides)
 
 
-def _next_scale(outscale: float) -> int | None:
-    """The smallest shipped scale that is at least `outscale`, or the largest one."""
-    shipped = sorted({facts['scale'] for facts in zoo.index().values()})
-    return next((scale for scale in shipped if scale >= outscale), max(shipped, default=None))
-
-
 @command_line()
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
@@ -189,8 +183,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'--out {shown(folder)}: not a folder; give a folder, results are named after their photos')
     if args.outscale and args.size:
         raise UserError('--outscale and --size contradict each other; give one of them')
-    if args.outscale and not args.scale and not args.weights:
-        args.scale = _next_scale(args.outscale)
     model = load(args.weights, args.device, args.scale, args.precision, args.tile, args.self_ensemble)
     output = Output(model.scale, args.format, args.quality, args.strip, args.outscale, *(args.size or ()),
                     overwrite=args.overwrite)

@@ -91,11 +91,12 @@ def test_mistakes_are_one_line(capsys, argv, said):
     assert not Path('upscaled').exists()
 
 
-@pytest.mark.parametrize('outscale, taken', [(1.5, 2), (2, 2), (2.5, 4), (4, 4), (6, 4)])
-def test_outscale_uses_the_next_larger_shipped_scale(outscale, taken, capsys):
-    zoo.ship('four', mrda.student(4, 1).state_dict(), {})
+@pytest.mark.parametrize('flags, outscale, taken', [
+    ((), 1.5, 4), ((), 2, 4), ((), 4, 4), ((), 6, 4), (('--scale', '2'), 1.5, 2), (('--weights', 'small'), 4, 2)])
+def test_outscale_resamples_what_the_default_or_chosen_weights_give(flags, outscale, taken, capsys):
+    zoo.ship('four', mrda.student(4, 1).state_dict(), {}, default=True)
     save('a.png')
-    assert run('a.png', '--outscale', outscale) == 0
+    assert run('a.png', '--outscale', outscale, *flags) == 0
     assert f'scale {taken}' in capsys.readouterr().out and files() == [f'a_x{outscale:g}.png']
     assert Image.open(Path('upscaled', files()[0])).size == (round(10 * outscale), round(14 * outscale))
 
