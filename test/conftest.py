@@ -9,6 +9,7 @@ from mirror import SMALL_SETS, Mirror, archives, sums
 from skimage import data as photos
 
 import main as program
+import trainer
 from data import download
 from data.images import write_rgb
 from data.sources import PARTS
@@ -30,6 +31,14 @@ def pytest_addoption(parser):
 def pytest_runtest_setup(item):
     """Seed every test in the same way, alone or among others, so that a failure can be repeated."""
     torch.manual_seed(item.config.getoption('--seed'))
+
+
+@pytest.fixture(autouse=True)
+def without_curves(request, monkeypatch):
+    """Curves, half of the time of a small training, are drawn by other processes and in tests marked `curves` only."""
+    if not request.node.get_closest_marker('curves'):
+        monkeypatch.setattr(trainer, 'draw_curves', lambda *_: None)
+        monkeypatch.setattr(trainer, 'draw_rate', lambda *_: None)
 
 
 @pytest.fixture(scope='session')

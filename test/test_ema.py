@@ -87,6 +87,7 @@ def test_average_does_not_depend_on_the_number_of_ranks(tmp_path, library):
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
+@pytest.mark.curves
 def test_curve_of_the_learning_rate_is_drawn(cli):
     assert cli(*FLAGS, '--decay_type', 'cosine', '--warmup', 2) == 0
     assert {'lr.png', 'lr.pdf'} <= {path.name for path in MODEL.parent.iterdir()}

@@ -33,6 +33,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.curves
 def test_all_stages_then_test_and_own_photos(cli, library, capsys):
     assert cli('--stage', 'all', '--epochs_encoder', 1, '--st_save_epoch', 1) == 0
     printed = capsys.readouterr().out
