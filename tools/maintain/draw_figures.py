@@ -115,7 +115,7 @@ def comparison() -> None:
     photo = photos.chelsea()[:300, :448].copy()
     hr = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255                       # (1, 3, H, W)
     lq, up = classic(IsoGaussian(2.6), 4)(hr)                                       # (1, 3, h, w), (1, 3, H, W)
-    sr = load().tensor(lq)                                                          # (1, 3, H, W)
+    sr = load('mrda_s_x4_iso').tensor(lq)                                           # (1, 3, H, W)
     images = {'LR input': lq.repeat_interleave(4, 2).repeat_interleave(4, 3)}
     for name, image in (('bicubic', up), ('student', sr.clamp(0, 1))):
         images[f'{name}, {METRICS["psnr_y"].function(image, hr, 4):.2f} dB'] = image
