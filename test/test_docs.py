@@ -208,7 +208,7 @@ def start(name, *arguments):
 def small(file, flags):
     """Flags that make the command fast; a training starts over, or resumes the run of one epoch."""
     more = list(BEHIND[file])
-    known = 'mrda_s_x4_iso_small', 'motion_x4', 'x2.pt'  # weights whose sizes are read from them
+    known = 'mrda_s_', 'motion_x4', 'x2.pt'  # weights whose sizes are read from them
     if more[:len(NETWORK)] == NETWORK and any(name in flag for flag in flags for name in known):
         more = more[len(NETWORK):]
     if 'kdsr' in flags:

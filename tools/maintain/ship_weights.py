@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 def ship(asked: Namespace, flags: list[str]) -> None:
     """Test the student in single and half precision, and put it into zoo/ if the loss is below COST."""
     about = Path(asked.about).read_text(encoding='utf-8')  # fails before anything is written
-    runs = [read_trained(folder) for folder in folders(asked)]
+    runs = [read_trained(folder, asked.current) for folder in folders(asked)]
     stage = runs[-1].options['stage']
     if stage not in (4, 5):
         raise UserError(f'{runs[-1].folder}: the last run is of stage {stage}, not of a student')
@@ -170,8 +170,9 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
     for label, cells in score_rows(name, table, sets):
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
     runs = training['runs']
+    published = [f'Published: {table["published_source"]}.'] if any(', published' in line for line in lines) else []
     lines += ['', f'Half precision, as shipped, costs at most {max(cost, 0):.4f} dB. {table["evaluation"]}.',
-              f'Published: {table["published_source"]}.', '', f'![PSNR over LR pixels]({name}.png)', '',
+              *published, '', f'![PSNR over LR pixels]({name}.png)', '',
               '## Training', '',
               '| run | steps | million LR pixels | hours | arithmetic | commit |', '|---|--:|--:|--:|---|---|',
               *(f'| {number} | {run["steps"]:,} | {run["pixels"]:.1f} | {run["hours"]:.1f} | {run["precision"]} | '

@@ -37,8 +37,9 @@ def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.exists() else []
 
 
-def read_trained(folder: Path) -> Trained:
-    """The training in a run folder. Raises UserError if it holds none."""
+def read_trained(folder: Path, current: bool = False) -> Trained:
+    """The training in a run folder. current: with the scores of the current weights, though there are averaged ones.
+    Raises UserError if the folder holds no training."""
     states = sorted((folder / 'model').glob('state_*.pt'), key=lambda path: path.stat().st_mtime)
     starts = [start for start in read_starts(folder) if start.trains]
     if not states or not starts:
@@ -47,10 +48,11 @@ def read_trained(folder: Path) -> Trained:
     rows = journal(folder)
     steps, patch = newest_step(rows), options['batch_size'] * options['patch_size'] ** 2 / 1e6
     tests = [row for row in rows if row['kind'] == 'test' and row['step']]
-    averaged = [row for row in tests if all('(EMA)' in name for name in row['scores'])] or tests
+    averaged = [row for row in tests if all('(EMA)' in name for name in row['scores'])]
+    chosen = [row for row in tests if row not in averaged] if current or not averaged else averaged
     scores = [(row['step'] * patch, {name.removesuffix(' (EMA)'): values['psnr_y']
                                      for name, values in row['scores'].items() if 'psnr_y' in values})
-              for row in averaged]
+              for row in chosen]
     return Trained(folder, states[-1], starts[-1].argv(), options, steps, steps * patch,
                    seconds(rows, options['batch_size']) / 3600, scores)
 
