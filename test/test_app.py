@@ -35,6 +35,7 @@ from upscale import load
 from utility import UserError
 
 NAME, SMALL = 'mrda_s_x4_iso_small', np.ascontiguousarray(SCENE[:24, :30])
+ALL, ENTER = '\ue009a\ue000', '\ue007'  # WebDriver's keys: Ctrl-A, released, and Enter
 needs_gradio = pytest.mark.skipif(app.gr is None, reason='gradio of requirements-app.txt missing')
 
 
@@ -421,6 +422,11 @@ class Visit:
         wanted = json.dumps(wanted or f'{path.name}: ')
         self.until(f"return document.querySelector('#status .line').innerText.startsWith({wanted})")
 
+    def choose(self, name, value):
+        """Select a value of a list."""
+        self.browser.keys(self.browser.find(f'#{name} input'), f'{ALL}{value}{ENTER}')
+        self.until(f"return document.querySelector('#{name} input').value == {json.dumps(value)}")
+
     def press(self, name):
         self.until(f"const b = document.querySelector('#{name}'); if (!b.disabled) b.click(); return !b.disabled")
 
@@ -471,6 +477,9 @@ def test_browser_from_upload_to_download(visit, tmp_path):
     browser.devtools('Input.dispatchMouseEvent', type='mouseWheel', x=800, y=400, deltaX=0, deltaY=-300)
     visit.until("return !document.querySelector('#slider img').style.transform.endsWith('scale(1)')")
     browser.run("document.querySelectorAll('#tabs button[role=tab]')[1].click()")
+    visit.until("return document.querySelector('#place').innerText.includes('no map')")
+    visit.choose('weights', NAME)
+    visit.press('run')
     visit.until("return document.querySelector('#place .map .ring')")
     outside = [url for url in browser.requests() if not url.startswith(('http://127.0.0.1:', 'data:', 'blob:'))]
     assert not outside and not [entry for entry in browser.log('browser') if entry['level'] == 'SEVERE']
