@@ -114,7 +114,7 @@ def train(model, stage, *flags, steps=1):
 
 
 @pytest.mark.parametrize('flags', [
-    '--precision single', '--degradation second_order',
+    '--precision single', '--degradation second_order', '--degradation mixed_order',
     '--precision bf16 --recompute False --blur_type aniso_gaussian --noise 10 --degradation_per sample',
     '--precision half --recompute False --noise 10 --mode s-fold'])
 @pytest.mark.parametrize('model, stage', [(model, stage) for model, stages in STAGES_OF.items() for stage in stages])

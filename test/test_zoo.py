@@ -4,9 +4,11 @@ import re
 from itertools import product
 from pathlib import Path
 
+import draw_photos
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data as photos
 
 from model import kdsr, mrda, zoo
@@ -163,6 +165,16 @@ def test_shipped_meta_learning_networks_are_described_and_tested(cli, capsys):
                            for said in [capsys.readouterr().out] for n in (0, 2))
             assert last > first > 20
     assert len(paths) > 1
+
+
+def test_sheet_of_photos_has_a_column_for_each_x4_network(shelf, tmp_path, monkeypatch):
+    (tmp_path / 'assets').mkdir()
+    monkeypatch.chdir(tmp_path)
+    draw_photos.main()
+    one = Image.open('assets/photos.jpg').size
+    zoo.ship('another', mrda.student(4, 1).state_dict(), {})
+    draw_photos.main()
+    assert Image.open('assets/photos.jpg').size == (one[0] * 3 // 2, one[1])
 
 
 def test_larger_adaptation_steps_gain_more(cli, capsys, tmp_path, monkeypatch):
