@@ -58,7 +58,7 @@ OPTIONS = [
      'arithmetic: single (float32), bf16 (bfloat16 autocast), half (float16 autocast with loss scaling)'),
     ('compile', False, boolean, 'torch.compile of the SR network, on one GPU or the CPU'),
     ('recompute', True, arguments.automatic,
-     'gradient checkpointing: less memory; False: a seventh faster; auto: by memory'),
+     'gradient checkpointing: less memory; False: faster; auto: either'),
     'data',
     ('dir_data', 'datasets', expanded, 'folder of data sets: DF2K/HR/*.png, benchmark/Set5/HR/*.png'),
     ('data_train', 'DF2K', str, 'training set; A+B joins sets'),
@@ -73,8 +73,8 @@ OPTIONS = [
     ('rgb_range', 1, (1, 255), 'data range of the networks: 1 or 255'),
     ('n_colors', 3, (3, 1), 'channels of the images: 3: RGB; 1: luma'),
     'degradation',
-    ('degradation', 'classic', DEGRADATIONS, 'classic: by the flags below; second_order: as Real-ESRGAN; mixed_order: '
-     'half of the images second_order, half degraded once'),
+    ('degradation', 'classic', DEGRADATIONS, 'classic: by the flags below; second_order: as Real-ESRGAN; '
+     'mixed_order: half of the images so'),
     ('blur_type', 'iso_gaussian', ('iso_gaussian', 'aniso_gaussian', 'file'),
      'iso_gaussian, aniso_gaussian; file: --kernels'),
     ('kernels', None, expanded, 'blur kernels (k, k) or (n, k, k): .mat, .npy, .npz, .pt, or a folder'),

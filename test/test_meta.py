@@ -16,6 +16,7 @@ import trainer_stage5
 from data import degradation
 from data.degradation import step as steps
 from data.degradation.camera import JPEG
+from data.degradation.mixed_order import RandomJPEG, RandomOrder
 from data.degradation.resize import _resize_matrix
 from data.degradation.second_order import RandomBlur, RandomEnd, RandomNoise, RandomResize
 from loss import LOSSES
@@ -153,7 +154,8 @@ STEPS = [D.IsoGaussian((0.2, 3.0)), D.IsoGaussian(2.0), D.AnisoGaussian((0.2, 3.
          D.Downsample(2), D.Downsample(2, 's-fold'), D.Noise((1.0, 30.0)), D.Noise(5.0, gray=True), D.Clamp(),
          D.PoissonNoise(0.5), D.PoissonNoise((0.1, 0.5), gray=True), D.Resize(0.7, 'area'), D.Resize(1.3, 'bilinear'),
          D.Resize(0.5, 'bicubic'), D.Round()]
-RANDOM = JPEG, D.OwnKernel, RandomBlur, RandomResize, RandomNoise, RandomEnd  # above, or drawn as one of these
+# Above, or drawn as one of these:
+RANDOM = JPEG, D.OwnKernel, RandomBlur, RandomResize, RandomNoise, RandomEnd, RandomJPEG, RandomOrder
 
 
 @pytest.mark.parametrize('step', STEPS, ids=str)
