@@ -155,14 +155,18 @@ def test_shipped_weights_are_complete():
     assert {path.name for path in zoo.ZOO.iterdir()} - optional == {zoo.INDEX, 'mln', *shipped}
 
 
+def before_and_after(said):
+    """PSNR before and after the two adaptation steps of a test."""
+    return [float(re.search(f'after {n} .*PSNR: ([0-9.]+)', said)[1]) for n in (0, 2)]
+
+
 def test_shipped_meta_learning_networks_are_described_and_tested(cli, capsys):
     about, paths = (zoo.ZOO / 'mln' / 'README.md').read_text(encoding='utf-8'), [*(zoo.ZOO / 'mln').iterdir()]
     for path in paths:
         if path.suffix == '.safetensors':
             assert recognise(load_weights(path)).role == 'mln' and path.name in about
             assert cli('--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4, '--pre_train', path) == 0
-            first, last = (float(re.search(f'after {n} .*PSNR: ([0-9.]+)', said)[1])
-                           for said in [capsys.readouterr().out] for n in (0, 2))
+            first, last = before_and_after(capsys.readouterr().out)
             assert last > first > 20
     assert len(paths) > 1
 
@@ -185,8 +189,7 @@ def test_larger_adaptation_steps_gain_more(cli, capsys, tmp_path, monkeypatch):
     for extension in (), ('--extension', tmp_path / 'larger_steps.py'):
         assert cli(*extension, '--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4,
                    '--pre_train', zoo.ZOO / 'mln' / 'mrda_mln48_x4_iso.safetensors') == 0
-        first, last = (float(re.search(f'after {n} .*PSNR: ([0-9.]+)', said)[1])
-                       for said in [capsys.readouterr().out] for n in (0, 2))
+        first, last = before_and_after(capsys.readouterr().out)
         gains.append(last - first)
     assert gains[1] > 1.5 * gains[0] > 0
 

@@ -86,10 +86,9 @@ def write(mine: argparse.Namespace, args: argparse.Namespace) -> None:
         raise UserError(f'--out {out}: the name must end in .png, .pdf or .svg')
     grid = degradations(mine, args)
     names, features = measure(grid, args)
-    ways = np.tile(np.arange(len(grid)), len(names))                            # of each row: which degradation
-    images = np.repeat(np.arange(len(names)), len(grid))                        # and which image
+    ways, images = origins(features, len(grid))
     maps = project(features, args.seed)
-    scores = {kind: silhouette(features, labels) for kind, labels in (('degradation', ways), ('image', images))}
+    scores = silhouettes(features, len(grid))
     line = 'Silhouette by ' + ', by '.join(f'{kind} {score:.3f}' for kind, score in scores.items())
     title = (f'{args.model.upper()} {ROLES[args.stage]}, x{args.scale}: {features.shape[1]} features of '
              f'{len(names)} images ({args.data_test}) under {len(grid)} degradations\n{line}')
@@ -172,6 +171,18 @@ def principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shares = np.zeros(2)
     shares[:len(s)] = (s**2 / max((s**2).sum(), np.finfo(float).tiny))[:2]
     return points, shares
+
+
+def origins(features: np.ndarray, n_degradations: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row of represent(): the number of its degradation and that of its image, (n,) each."""
+    rows = np.arange(len(features))
+    return rows % n_degradations, rows // n_degradations
+
+
+def silhouettes(features: np.ndarray, n_degradations: int) -> dict[str, float]:
+    """The silhouettes of represent()'s features, grouped by degradation and by image."""
+    return dict(zip(('degradation', 'image'), (silhouette(features, labels) for labels in
+                                               origins(features, n_degradations)), strict=True))
 
 
 def silhouette(features: np.ndarray, labels: np.ndarray) -> float:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -30,7 +29,7 @@ from process.command import command_line
 from stage import Source, Stage
 from stages import STAGES
 from store.checkpoint import WEIGHTS, run_folder
-from tools.map_degradations import measure, silhouette
+from tools.map_degradations import measure, silhouettes
 from trainer_stage3 import Stage3
 from trainer_stage4 import Stage4
 
@@ -183,9 +182,8 @@ def separation(name: str, seed: int, flags: list[str]) -> tuple[float, float]:
     args = parse([*command(name, seed, flags), '--test_only'])
     grid = [alike(classic_of(args, testing=True), IsoGaussian(sigma)) for sigma in SIGMAS]
     with in_place(VARIANTS[name]):
-        images, features = measure(grid, args)
-    return (silhouette(features, np.tile(np.arange(len(grid)), len(images))),
-            silhouette(features, np.repeat(np.arange(len(images)), len(grid))))
+        _, features = measure(grid, args)
+    return tuple(silhouettes(features, len(grid)).values())
 
 
 def table(scores: dict[str, list[float]], separations: dict[str, list[tuple[float, float]]]) -> str:
