@@ -120,7 +120,7 @@ OPTIONS = [
     ('ema', 0.0, share, 'decay of the moving average of the weights, such as 0.999; 0: none'),
     ('gamma_sr', 0.5, within(float, 1e-6, 1), 'factor of a decay of --lr_sr'),
     ('gamma_encoder', 0.1, within(float, 1e-6, 1), 'factor of a decay of --lr_encoder'),
-    ('optimizer', 'ADAM', ('ADAM', 'SGD', 'RMSprop'), 'ADAM, SGD or RMSprop'),
+    ('optimizer', 'ADAM', ('ADAM', 'SGD', 'RMSprop', 'Muon'), 'ADAM, SGD, RMSprop or Muon'),
     ('momentum', 0.9, share, 'momentum of SGD'),
     ('beta1', 0.9, share, 'first beta of Adam'),
     ('beta2', 0.999, share, 'second beta of Adam'),

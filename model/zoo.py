@@ -97,11 +97,11 @@ def facts_of(student: Found) -> dict:
 
 
 def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, default: bool = False) -> dict:
-    """Put weights into zoo/, as a half-precision file <name>.safetensors and an entry of the index.
+    """Put weights into zoo/, as a file <name>.safetensors of 8 bits a weight and an entry of the index.
 
     weights: {key: tensor} or a file of them. facts: further content of the entry, such as how they were trained; facts
     that can be read from the weights must agree. default: whether they are used if no weights are given. Returns the
-    entry. Raises UserError if the weights are not of a student, or not finite in half precision.
+    entry. Raises UserError if the weights are not of a student, or not finite as shipped.
     """
     source = name if isinstance(weights, dict) else weights
     found = weights if isinstance(weights, dict) else load_weights(weights)
@@ -111,8 +111,8 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
     if wrong:
         raise UserError(f'{shown(source)}: {wrong[0]} is {shows[wrong[0]]}, not {facts[wrong[0]]}')
     fit_weights(student.build(), found, source)
-    data = safe.packed(halved(found, source), student.about() | {option: str(facts[option]) for option in TOLD
-                                                                  if option in facts})
+    data = safe.packed(compact(found, source), student.about() | {option: str(facts[option]) for option in TOLD
+                                                                   if option in facts})
     entries = index() if (ZOO / INDEX).exists() else {}
     if default:
         entries = {key: {**entry, 'default': False} for key, entry in entries.items()}
@@ -123,12 +123,12 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
     return entries[name]
 
 
-def halved(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
-    """`weights`, {key: tensor} of `source`, in half precision. Raises UserError on overflow."""
-    halves = {key: tensor.detach().cpu().half().contiguous() for key, tensor in weights.items()}
-    if not all(tensor.isfinite().all() for tensor in halves.values()):
-        raise UserError(f'{shown(source)}: holds values outside the range of half precision; train again')
-    return halves
+def compact(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
+    """`weights`, {key: tensor} of `source`, as they are shipped, with 8 bits each. Raises UserError unless finite."""
+    small = safe.quantized(weights)
+    if not all(tensor.isfinite().all() for tensor in small.values()):
+        raise UserError(f'{shown(source)}: holds values that are not finite in half precision; train again')
+    return small
 
 
 def _default(entries, scale):

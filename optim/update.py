@@ -5,6 +5,8 @@ from argparse import Namespace
 import torch
 from torch import Tensor, nn
 
+from optim.muon import Muon
+
 DECIDING = {'cuda'}  # devices that decide whether a step is applied: their Adam is fused, see optim.guard
 
 
@@ -15,6 +17,8 @@ def make_optimizer(args: Namespace, parameters: list[nn.Parameter]) -> torch.opt
         return torch.optim.SGD(parameters, momentum=args.momentum, **common)
     if args.optimizer == 'RMSprop':
         return torch.optim.RMSprop(parameters, eps=args.epsilon, **common)
+    if args.optimizer == 'Muon':
+        return Muon(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon, **common)
     return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon,
                             fused=parameters[0].device.type in DECIDING or None, **common)
 
@@ -30,7 +34,7 @@ class Update:
                  scaled: bool) -> None:
         self.name, self.parameters, self.optimizer = name, parameters, optimizer
         kinds = torch.optim.Adam, torch.optim.AdamW
-        self.takes_veto = isinstance(optimizer, kinds) and bool(optimizer.defaults['fused'])
+        self.takes_veto = type(optimizer) in kinds and bool(optimizer.defaults['fused'])
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=scaled)
 
     def set_rate(self, rate: float) -> None:

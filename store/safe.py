@@ -1,4 +1,4 @@
-"""Weights as .safetensors files, which cannot contain code, with text metadata."""
+"""Weights as .safetensors files, which cannot contain code, with text metadata; also with 8 bits a weight."""
 import hashlib
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from utility import UserError
 
 SUFFIX = '.safetensors'
 CHECKSUM = 'sha256'  # metadata key of the tensors' checksum in files that this project writes
+SCALE = '.int8_scale'  # of a quantized tensor: appended to its key
+LARGE = 1024  # elements from which a tensor is quantized: the others are 1 % of a student
+LEVELS = 127
 
 
 def packed(weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
@@ -19,7 +22,10 @@ def packed(weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
 
 
 def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of the file `path` and its metadata. Raises UserError if it is damaged or of another format."""
+    """The tensors of the file `path`, quantized ones as float32, and its metadata.
+
+    Raises UserError if it is damaged or of another format.
+    """
     try:
         with safe_open(path, 'pt') as file:
             names = file.keys()
@@ -30,7 +36,29 @@ def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f'{path}: damaged, or not a safetensors file ({error})') from error
     if about.get(CHECKSUM, '') not in ('', _checksum(weights)):
         raise UserError(f'{path}: damaged (checksum mismatch); copy or download it again')
-    return weights, about
+    return _restored(weights), about
+
+
+def quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`weights`, {key: tensor}, for packed(), with about 8 bits each: large tensors as int8, others in half precision.
+
+    An int8 tensor q with its scale s, the float32 scalar of the key with SCALE appended, stands for s * q.
+    """
+    result = {}
+    for key, tensor in weights.items():
+        if tensor.numel() < LARGE:
+            result[key] = tensor.detach().cpu().half().contiguous()
+            continue
+        tensor = tensor.detach().cpu().float()
+        result[key + SCALE] = tensor.abs().max().clamp(min=torch.finfo(torch.float32).tiny) / LEVELS
+        result[key] = (tensor / result[key + SCALE]).round().to(torch.int8).contiguous()
+    return result
+
+
+def _restored(weights):
+    scales = {key.removesuffix(SCALE): tensor for key, tensor in weights.items() if key.endswith(SCALE)}
+    return {key: tensor.float() * scales[key] if key in scales else tensor
+            for key, tensor in weights.items() if not key.endswith(SCALE)}
 
 
 def _checksum(weights):

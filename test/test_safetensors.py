@@ -8,6 +8,7 @@ from safetensors import safe_open
 from model import mrda
 from model.mln import MLN
 from model.zoo import load_student
+from store import safe
 from store.tensors import load_weights, save_weights
 from upscale import load, upscale
 from utility import UserError
@@ -71,6 +72,26 @@ def test_damaged_and_other_files_are_refused_in_one_line(tmp_path, damage):
     with pytest.raises(UserError, match=r'w\.safetensors: (damaged|cannot be read)') as error:
         load_weights(path)
     assert '\n' not in str(error.value)
+
+
+def test_quantized_weights_are_read_as_floats_and_stay_the_same(tmp_path):
+    """8 bits each; quantized again, the same integers."""
+    student = mrda.student(2, 1).state_dict()
+    small = safe.quantized(student | {'zero': torch.zeros(2000)})
+    save_weights('q.safetensors', small)
+    read = load_weights('q.safetensors')
+    assert read.keys() == {*student, 'zero'} and not read.pop('zero').any()
+    assert all((tensor - student[key]).norm() < 0.02 * student[key].norm() for key, tensor in read.items())
+    assert (tmp_path / 'q.safetensors').stat().st_size < 1.1 * sum(tensor.numel() for tensor in student.values())
+    again = safe.quantized(read)
+    assert all(torch.equal(tensor, small[key]) for key, tensor in again.items() if tensor.dtype == torch.int8)
+    assert convert_weights.main(['q.safetensors', 'plain.pt']) == 0
+    assert equal(load_weights('plain.pt'), read | {'zero': torch.zeros(2000)})
+
+
+def test_integers_without_a_scale_stay_integers():
+    save_weights('i.safetensors', {'a': torch.ones(2000, dtype=torch.int8)})
+    assert load_weights('i.safetensors')['a'].dtype == torch.int8
 
 
 def test_metadata_of_other_programs_is_not_trusted():

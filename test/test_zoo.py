@@ -1,4 +1,4 @@
-"""Shipped weights by name: in half precision, verified by checksum, refused in one line."""
+"""Shipped weights by name: with 8 bits each, verified by checksum, refused in one line."""
 import hashlib
 import re
 from itertools import product
@@ -36,12 +36,18 @@ def equal(net, weights, exactly=True):
                for key, value in net.state_dict().items())
 
 
+def near(net, weights):
+    """Small tensors as in half precision, large ones within half of a level of 127."""
+    return all(torch.equal(value, weights[key].half().float()) if value.numel() < 1024 else
+               (value - weights[key]).abs().max() <= 0.501 / 127 * weights[key].abs().max()
+               for key, value in net.state_dict().items())
+
+
 def test_shipped_weights_load_in_single_precision(shelf):
     for name, net in shelf.items():
-        assert all(tensor.dtype == torch.float16 for tensor in load_weights(zoo.ZOO / f'{name}.safetensors').values())
         found, _, notes = zoo.load_student(name)
         assert all(p.dtype == torch.float32 and not p.requires_grad for p in found.parameters())
-        assert equal(found, net.state_dict(), exactly=False) and name in notes[0]
+        assert near(found, net.state_dict()) and name in notes[0]
     entry = zoo.index()['two']
     assert entry['trained'] == 'not at all' and entry['model'] == 'mrda' and entry['rgb_range'] == 1
     assert zoo.index()['four'].items() >= {
@@ -124,7 +130,7 @@ def test_files_without_a_student_are_refused(shelf, tmp_path, content, said):
 def test_unsuitable_weights_are_not_shipped(shelf):
     before = (zoo.ZOO / zoo.INDEX).read_bytes()
     weights = shelf['two'].state_dict()
-    large = {key: value * 1e8 if key == 'E_st.mlp.0.weight' else value for key, value in weights.items()}
+    large = {key: value * 1e8 if key == 'E_st.mlp.0.bias' else value for key, value in weights.items()}
     incomplete = {key: value for key, value in weights.items() if key != 'G.head.0.bias'}
     for given, facts, said in ((weights, {'scale': 4}, 'scale is 2, not 4'), (large, {}, 'half precision'),
                                (incomplete, {}, r'G\.head\.0\.bias absent'),
@@ -141,7 +147,8 @@ def test_shipped_weights_are_complete():
     for name, facts in entries.items():
         path = zoo.ZOO / facts['file']
         weights = load_weights(path)
-        assert all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in weights.values())
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+        assert path.stat().st_size < 2.1 * sum(tensor.numel() for tensor in weights.values())
         shows = zoo.facts_of(zoo.student_of(weights, path))
         assert {option: facts[option] for option in shows} == shows
         assert facts['file'] == f'{name}.safetensors'

@@ -1,4 +1,4 @@
-"""Put a trained student into zoo/: in half precision, tested, with a model card.
+"""Put a trained student into zoo/: with 8 bits a weight, tested, with a model card.
 
     python tools/maintain/ship_weights.py mrda_s_x4_iso_small --about notes.md --data_test Set5+Set14+B100
     python tools/maintain/ship_weights.py mine --runs experiment/a_stage3_... experiment/a_stage4_... --about notes.md
@@ -30,12 +30,13 @@ from option import parse
 from process.arguments import Parser
 from process.command import command_line
 from report.plots import empty_chart, style
+from store import safe
 from store.checkpoint import WEIGHTS, run_folder
 from store.files import write_bytes
 from store.tensors import load_checkpoint, load_weights, save_weights
 from utility import VERSION, UserError
 
-COST = 0.01  # dB: limit of the loss by half precision on any set
+COST = 0.01  # dB: limit of the loss by 8 bits a weight on any set
 OPTIONS = ('mode', 'blur_type', 'noise', 'sig_min', 'sig_max', 'lambda_min', 'lambda_max', 'degradation', 'seed',
            'batch_size', 'patch_size', 'images')  # of the last run, in the index
 TERMS = "The code's licence does not cover these weights: they are under the terms given above with the images."
@@ -63,32 +64,32 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def ship(asked: Namespace, flags: list[str]) -> None:
-    """Test the student in single and half precision, and put it into zoo/ if the loss is below COST."""
+    """Test the student in single precision and as shipped, and put it into zoo/ if the loss is below COST."""
     about = Path(asked.about).read_text(encoding='utf-8')  # fails before anything is written
     runs = [read_trained(folder, asked.current) for folder in folders(asked)]
     stage = runs[-1].options['stage']
     if stage not in (4, 5):
         raise UserError(f'{runs[-1].folder}: the last run is of stage {stage}, not of a student')
-    full, half = runs[-1].folder / 'model' / f'{WEIGHTS[stage]}_last.pt', Path('experiment', f'{asked.name}.pt')
+    full, small = runs[-1].folder / 'model' / f'{WEIGHTS[stage]}_last.pt', Path('experiment', asked.name + safe.SUFFIX)
     if asked.current:
         networks = load_checkpoint(runs[-1].newest)['networks']
         full = Path('experiment', f'{asked.name}_current.pt')
         save_weights(full, {key.removeprefix('trained.'): tensor for key, tensor in networks.items()
                             if key.startswith('trained.')})
-    save_weights(half, zoo.halved(load_weights(full), full))
+    save_weights(small, zoo.compact(load_weights(full), full))
     line = [*runs[-1].argv, '--precision', 'single', '--protocol', asked.protocol, *flags]
-    scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{precision}'])
-              for precision, path in (('single', full), ('half', half))}
-    cost = max(single - mean_psnr(scores[half])[name] for name, single in mean_psnr(scores[full]).items())
+    scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{kind}'])
+              for kind, path in (('single', full), ('8bit', small))}
+    cost = max(single - mean_psnr(scores[small])[name] for name, single in mean_psnr(scores[full]).items())
     if cost >= COST:
-        raise UserError(f'{half}: half precision costs {cost:.4f} dB, but less than {COST} is required')
+        raise UserError(f'{small}: 8 bits a weight cost {cost:.4f} dB, but less than {COST} is required')
     training = {**{name: runs[-1].options[name] for name in OPTIONS if name in runs[-1].options}, 'version': VERSION,
                 'training': command(runs[-1].argv),
                 'runs': earlier(asked.start) + [{**run.row(), 'commit': asked.commit} for run in runs],
                 'machine': asked.machine, 'commit': asked.commit, 'licence': asked.licence}
-    zoo.ship(asked.name, half, training, default=asked.default)
+    zoo.ship(asked.name, full, training, default=asked.default)
     write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs, asked.start))
-    write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[half], cost, about).encode())
+    write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[small], cost, about).encode())
 
 
 def folders(asked: Namespace) -> list[Path]:
@@ -171,7 +172,7 @@ def card(name: str, training: dict, table: dict, cost: float, about: str) -> str
         lines.append(f'| {label} | ' + ' | '.join(cells) + ' |')
     runs = training['runs']
     published = [f'Published: {table["published_source"]}.'] if any(', published' in line for line in lines) else []
-    lines += ['', f'Half precision, as shipped, costs at most {max(cost, 0):.4f} dB. {table["evaluation"]}.',
+    lines += ['', f'8 bits a weight, as shipped, cost at most {max(cost, 0):.4f} dB. {table["evaluation"]}.',
               *published, '', f'![PSNR over LR pixels]({name}.png)', '',
               '## Training', '',
               '| run | steps | million LR pixels | hours | arithmetic | commit |', '|---|--:|--:|--:|---|---|',
