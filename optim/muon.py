@@ -15,9 +15,9 @@ A, B, C = 3.4445, -4.7750, 2.0315  # of the polynomial A x + B x^3 + C x^5, whic
 class Muon(torch.optim.AdamW):
     """Muon for weight matrices, convolutions as (out, in * kh * kw), and Adam for all other parameters.
 
-    Settings and weight decay are those of AdamW. A matrix of r x c steps by lr * RMS * sqrt(max(r, c)) along the nearest
-    semi-orthogonal matrix to its Nesterov momentum, so that it trains with the learning rates of Adam. Jordan et al.,
-    "Muon: an optimizer for hidden layers in neural networks" (2024); the size of the step: Liu et al.,
+    Settings and weight decay are those of AdamW. A matrix of r x c steps by lr * RMS * sqrt(max(r, c)) along the
+    semi-orthogonal matrix nearest to its Nesterov momentum, so that it trains with the learning rates of Adam.
+    Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); the size of the step: Liu et al.,
     arXiv 2502.16982, section 2.2.
     """
 

@@ -37,6 +37,9 @@ ELSEWHERE = {
     'python -m benchmark': 'test_benchmark.py::test_in_two_processes',
     'sh scripts/first_gpu.sh': 'test_first_gpu.py::test_rehearsal',
     'python -m pytest': 'test_scripts.py::test_running_the_tests',
+    'python main.py --stage 4 --distill 0 --epochs_encoder 0': 'test_training.py::test_resume_is_bit_identical',
+    'python main.py --stage 4 --test_only --pre_train_ST experiment/muon':
+        'test_training.py::test_all_stages_then_test_and_own_photos',
     'python main.py --stage 4 --n_blocks 27': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh grown': 'test_ship.py::test_a_grown_student_and_its_status',
     'sh scripts/train_zoo.sh status': 'test_ship.py::test_a_grown_student_and_its_status',

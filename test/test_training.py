@@ -63,11 +63,11 @@ def test_all_stages_then_test_and_own_photos(cli, library, capsys):
     assert '3 already there' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('stage', [1, 2, 3, 4])
-def test_resume_is_bit_identical(cli, stage):
+@pytest.mark.parametrize('stage, optimizer', [(1, 'ADAM'), (2, 'ADAM'), (3, 'ADAM'), (4, 'ADAM'), (4, 'Muon')])
+def test_resume_is_bit_identical(cli, stage, optimizer):
     for earlier in range(1, stage):
         assert cli('--stage', earlier, '--epochs_sr', 1) == 0
-    extra = ['--stage', stage, '--epochs_encoder', 1] if stage == 4 else ['--stage', stage]
+    extra = ['--stage', stage, '--optimizer', optimizer, *['--epochs_encoder', 1] * (stage == 4)]
     name = ('model_last', 'model_meta_last', 'model_TA_last', 'model_ST_last')[stage - 1]
     assert cli(*extra, '--save', 'whole') == 0
     assert cli(*extra, '--save', 'parts', '--epochs_sr', 1) == 0
