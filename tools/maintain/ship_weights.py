@@ -88,7 +88,7 @@ def ship(asked: Namespace, flags: list[str]) -> None:
                 'runs': earlier(asked.start) + [{**run.row(), 'commit': asked.commit} for run in runs],
                 'machine': asked.machine, 'commit': asked.commit, 'licence': asked.licence}
     zoo.ship(asked.name, full, training, default=asked.default)
-    write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs, asked.start))
+    write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs, len(training['runs']) - len(runs)))
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[small], cost, about).encode())
 
 
@@ -110,18 +110,21 @@ def earlier(name: str | None) -> list[dict]:
     return [{'commit': entry['commit'], **row} for row in entry['runs']]
 
 
-def curve(runs: list[Trained], start: str | None) -> bytes:
-    """A figure of the student's scores in the tests of its runs, over the LR pixels of these, as a PNG file. start:
-    the shipped weights that the first run started from."""
+def curve(runs: list[Trained], number: int) -> bytes:
+    """A figure of the student's scores in the tests of its runs, over the LR pixels of these, as a PNG file. number:
+    that of earlier runs on the card."""
     runs = [run for run in runs if run.options['stage'] >= 4]
     with style():
-        since = f' after {start}' if start else ''
+        since = f' after run {number}' if number else ''
         figure, axes = empty_chart('PSNR in the test of each epoch (dB)', f'LR pixels of stage 4{since}, millions')
+        sets = list(dict.fromkeys(name for run in runs for _, scores in run.scores for name in scores))
         for run, before in zip(runs, accumulate((run.pixels for run in runs), initial=0), strict=False):
             for name in run.scores[0][1] if run.scores else ():
                 axes.plot([before + pixels for pixels, _ in run.scores], [scores[name] for _, scores in run.scores],
-                          color='C0', linewidth=1.5)
+                          color=f'C{sets.index(name)}', linewidth=1.5)
             axes.axvline(before, color='0.8', linewidth=0.8, zorder=0)
+        if len(sets) > 1:
+            axes.legend([axes.plot([], [], f'C{color}')[0] for color in range(len(sets))], sets, frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator())
         file = io.BytesIO()
         figure.savefig(file, format='png', dpi=120)
