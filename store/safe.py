@@ -56,9 +56,10 @@ def quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _restored(weights):
-    scales = {key.removesuffix(SCALE): tensor for key, tensor in weights.items() if key.endswith(SCALE)}
+    scales = {key: weights[key + SCALE] for key, tensor in weights.items()
+              if tensor.dtype == torch.int8 and key + SCALE in weights and weights[key + SCALE].ndim == 0}
     return {key: tensor.float() * scales[key] if key in scales else tensor
-            for key, tensor in weights.items() if not key.endswith(SCALE)}
+            for key, tensor in weights.items() if not (key.endswith(SCALE) and key.removesuffix(SCALE) in scales)}
 
 
 def _checksum(weights):

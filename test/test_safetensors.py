@@ -89,9 +89,12 @@ def test_quantized_weights_are_read_as_floats_and_stay_the_same(tmp_path):
     assert equal(load_weights('plain.pt'), read | {'zero': torch.zeros(2000)})
 
 
-def test_integers_without_a_scale_stay_integers():
-    save_weights('i.safetensors', {'a': torch.ones(2000, dtype=torch.int8)})
-    assert load_weights('i.safetensors')['a'].dtype == torch.int8
+def test_integers_without_a_scalar_as_scale_stay_as_they_are():
+    weights = {'a': torch.ones(2000, dtype=torch.int8), 'b': torch.ones(4, dtype=torch.int8),
+               'b.int8_scale': torch.ones(3), 'c': torch.ones(4), 'c.int8_scale': torch.ones(()),
+               'd.int8_scale': torch.ones(())}
+    save_weights('i.safetensors', weights)
+    assert equal(load_weights('i.safetensors'), weights)
 
 
 def test_metadata_of_other_programs_is_not_trusted():
