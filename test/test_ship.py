@@ -36,7 +36,7 @@ def place(library, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys):
+def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys, monkeypatch):
     assert train_zoo.main(['small', '--minutes', '0.001', '--name', 'tiny', *place]) == 0
     plan = (tmp_path / 'experiment/tiny/plan.json').read_text()
     assert capsys.readouterr().out.count('epochs of 1\n') == 4 and json.loads(plan)['minutes'] == 0.001
@@ -45,6 +45,10 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys):
     assert 'nothing is left to do' in capsys.readouterr().out
 
     (tmp_path / 'about.md').write_text('About these weights.\n')
+    monkeypatch.setattr(ship_weights, 'COST', -1.0)
+    assert ship_weights.main(['tiny', '--about', 'about.md', '--default']) == 2
+    assert 'less than -1.0 is required' in capsys.readouterr().err and not (tmp_path / 'zoo/tiny.md').exists()
+    monkeypatch.setattr(ship_weights, 'COST', 0.2)  # three steps from random weights: may lose more
     assert ship_weights.main(['tiny', '--about', 'about.md', '--default']) == 0, capsys.readouterr().err
     facts = zoo.index()['tiny']
     assert facts['scale'] == 2 and '3 images' in facts['images']
