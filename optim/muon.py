@@ -59,11 +59,26 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """(n, r, c) → the same with all singular values between about 0.7 and 1.2, by Newton-Schulz iteration."""
+    """(n, r, c) → the same with all singular values between about 0.7 and 1.2, by Newton-Schulz iteration.
+
+    Each step of it multiplies x by a polynomial of x x^T, so the steps are taken on that square matrix alone, and x,
+    mostly several times as long, is multiplied once, by the product of their polynomials.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices                                                       # (n, s, l), s <= l
     x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7).view(-1, 1, 1)
-    for _ in range(ITERATIONS):
-        square = x @ x.mT                                                                       # (n, s, s)
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=B, alpha=C), x, beta=A)
+    square = x @ x.mT                                                                           # (n, s, s)
+    product = factor = polynomial(square)
+    for _ in range(ITERATIONS - 1):
+        square = factor @ square @ factor
+        factor = polynomial(square)
+        product = factor @ product
+    x = product @ x                                                                             # (n, s, l)
     return x.mT if tall else x
+
+
+def polynomial(square: Tensor) -> Tensor:
+    """A + B square + C square^2 of (n, s, s)."""
+    result = torch.baddbmm(square, square, square, beta=B, alpha=C)
+    result.diagonal(dim1=1, dim2=2).add_(A)
+    return result
