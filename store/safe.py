@@ -14,6 +14,7 @@ CHECKSUM = 'sha256'  # metadata key of the tensors' checksum in files that this 
 SCALE = '.int8_scale'  # of a quantized tensor: appended to its key
 LARGE = 1024  # elements from which a tensor is quantized: the others are 0.2 % of a student
 LEVELS = 127
+STEPS = 16  # of a quantized tensor in its standard deviation: finer ones score the same and make files compress worse
 
 
 def packed(weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
@@ -50,7 +51,8 @@ def quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             result[key] = tensor.detach().cpu().half().contiguous()
             continue
         tensor = tensor.detach().cpu().float()
-        result[key + SCALE] = tensor.abs().max().clamp(min=torch.finfo(torch.float32).tiny) / LEVELS
+        least = torch.finfo(torch.float32).tiny
+        result[key + SCALE] = torch.maximum(tensor.abs().max() / LEVELS, tensor.std() / STEPS).clamp(min=least)
         result[key] = (tensor / result[key + SCALE]).round().to(torch.int8).contiguous()
     return result
 
