@@ -27,6 +27,7 @@ except ImportError:  # main() says so
     gr = None
 
 from model import zoo
+from photo.choice import AUTOMATIC, Choice
 from photo.degradation_map import DegradationMap
 from photo.desk import Desk
 from photo.image import read_photo
@@ -67,14 +68,14 @@ class Page:
             self._events()
 
     def _left(self) -> None:
-        names = list(zoo.index())
-        default = max(names, key=lambda name: zoo.index()[name].get('default', False))
+        self.names = [*([AUTOMATIC] if Choice.shipped() else []), *zoo.index()]
         self.upload = gr.File(label='Photo', elem_id='upload', height=92)
         self.dataset = gr.Dataset(components=[gr.Image(visible=False)], type='index', label='Examples',
                                   samples=[[str(path)] for path in self.examples.values()], elem_id='examples')
-        self.weights = gr.Dropdown(names, value=default, label='Weights', elem_id='weights')
+        self.weights = gr.Dropdown(self.names, value=AUTOMATIC if AUTOMATIC in self.names else zoo.default(),
+                                   label='Weights', elem_id='weights')
         with gr.Row(elem_classes='settings'):
-            self.scale = gr.Dropdown([(f'x{n}', n) for n in (2, 3, 4)], value=zoo.index()[default]['scale'],
+            self.scale = gr.Dropdown([(f'x{n}', n) for n in (2, 3, 4)], value=zoo.index()[zoo.default()]['scale'],
                                      label='Scale', min_width=80, elem_id='scale')
             self.form = gr.Dropdown([*FORMATS, 'same'], value='png', label='Format', min_width=80, elem_id='format')
             self.tile = gr.Dropdown(list(TILES), value='auto', label='Tiles', min_width=80, elem_id='tile')
@@ -135,8 +136,9 @@ class Page:
     def upscaled(self, weights: str, scale: int, form: str, tile: str, request: 'gr.Request') -> Iterator[dict]:
         """The photo is to be upscaled: what changes until that is done."""
         try:
-            if weights not in zoo.index() or tile not in TILES:  # what no page sends
+            if weights not in self.names or tile not in TILES:  # what no page sends
                 raise UserError('no such weights or tiles: choose them from the lists')
+            weights = self.desk.named(request.session_hash, weights)
             job = self.desk.start(request.session_hash, weights, scale, form, TILES[tile])
         except UserError as error:
             yield {self.status: line(str(error), 'error'), self.stop: gr.update(interactive=False)}
@@ -152,7 +154,8 @@ class Page:
     def _done(self, job: Job, weights: str) -> dict:
         """What shows the result of a job."""
         pair = tuple(str(job.folder / f'{name}.jpg') for name in ('before', 'after'))
-        words = f'{job.result.name}: {job.size[1]} x {job.size[0]} pixels, {job.seconds:.1f} s. Left: bicubic.'
+        words = (f'{job.result.name}: {job.size[1]} x {job.size[0]} pixels, {job.seconds:.1f} s, {weights}. '
+                 'Left: bicubic.')
         return {self.view: gr.update(visible=False), self.slider: gr.update(value=pair, visible=True),
                 self.download: gr.update(value=str(job.result), interactive=True), self.place: placed(job, weights),
                 self.status: line(' '.join([words, *job.notes]))}
@@ -178,7 +181,11 @@ def example_files(folder: Path) -> dict[Path, Path]:
 
 
 def card(weights: str) -> str:
-    """The model card of shipped weights, in Markdown."""
+    """The model card of shipped weights, in Markdown; of AUTOMATIC, what it does."""
+    if weights == AUTOMATIC:
+        choice = Choice.shipped()
+        return (f'Each photo is upscaled with `{choice.degraded}`, or, if it has hardly any noise or JPEG artefacts, '
+                f'with `{choice.clean}`. The line below the result says which.')
     path = zoo.ZOO / f'{weights}.md'
     return path.read_text(encoding='utf-8') if weights in zoo.index() and path.exists() else ''
 

@@ -26,6 +26,7 @@ from model import zoo
 from model.inference import SMALLEST
 from option import scale
 from photo.batch import upscale_files
+from photo.choice import Automatic, Choice
 from photo.image import MAX_PIXELS, photo_of, read_photo, to_pillow
 from photo.output import FORMATS, Output
 from photo.targets import left_out, targets
@@ -41,14 +42,15 @@ AnyImage = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
 def load(weights: str | Path | dict | None = None, device: str | torch.device = 'auto', scale: int | None = None,
-         precision: str = 'auto', tile: int | None = None, self_ensemble: bool = False) -> Upscaler:
+         precision: str = 'auto', tile: int | None = None, self_ensemble: bool = False) -> Upscaler | Automatic:
     """A student, ready to upscale.
 
-    weights: a name in zoo/, a plain state dict or a file of one, or None for the default of zoo/; family, sizes and
-    scale are read from the tensors. device: auto, cpu, cuda, mps or a torch.device. scale: 2, 3 or 4; weights of
-    another scale are an error. precision: single, bf16, half, or auto: bf16 on a CPU with instructions for it, else
-    single. tile: side of tiles in LR pixels; None: tiles only above a million pixels. self_ensemble: mean over the
-    eight flips and rotations, 8 times slower.
+    weights: a name in zoo/, a plain state dict or a file of one; family, sizes and scale are read from the tensors.
+    None: for x4 two students of zoo/, of which each image is upscaled by the one that suits its noise and JPEG
+    artefacts; for other scales the first of zoo/. device: auto, cpu, cuda, mps or a torch.device. scale: 2, 3 or 4;
+    weights of another scale are an error. precision: single, bf16, half, or auto: bf16 on a CPU with instructions for
+    it, else single. tile: side of tiles in LR pixels; None: tiles only above a million pixels. self_ensemble: mean over
+    the eight flips and rotations, 8 times slower.
     Raises UserError if the weights or an argument cannot be used.
 
     >>> model = load()                                          # doctest: +SKIP
@@ -60,6 +62,10 @@ def load(weights: str | Path | dict | None = None, device: str | torch.device = 
         raise UserError(f'precision {precision!r}: choose from {", ".join(PRECISIONS)}')
     if tile is not None and not (isinstance(tile, int) and tile >= SMALLEST):
         raise UserError(f'tile {tile!r}: give a whole number of pixels, {SMALLEST} or more, or None')
+    choice = Choice.shipped() if weights is None else None
+    if choice and choice.degraded == zoo.default(scale):
+        return Automatic(choice, {name: load(name, device, scale, precision, tile, self_ensemble)
+                                  for name in (choice.clean, choice.degraded)})
     device = device if isinstance(device, torch.device) else choose_device(device)
     student, facts, notes = zoo.load_student(weights, scale)
     rounded = rounding(precision, device)
@@ -68,7 +74,7 @@ def load(weights: str | Path | dict | None = None, device: str | torch.device = 
     return Upscaler(student, facts['scale'], facts['rgb_range'], device, rounded, tile, self_ensemble, notes)
 
 
-def upscale(image: AnyImage, model: Upscaler | str | Path | dict | None = None) -> AnyImage:
+def upscale(image: AnyImage, model: Upscaler | Automatic | str | Path | dict | None = None) -> AnyImage:
     """`image` of h x w pixels upscaled to s·h x s·w pixels, for weights of scale s; the result has the type of `image`.
 
     image: a path or a Pillow image → a Pillow image, rotated as its EXIF data says; `info` holds the colour profile,
@@ -85,7 +91,7 @@ def upscale(image: AnyImage, model: Upscaler | str | Path | dict | None = None) 
     (32, 24, 3)
     >>> upscale(torch.rand(1, 3, 8, 6), load(device='cpu'))     # doctest: +SKIP
     """
-    if not isinstance(model, Upscaler):
+    if not isinstance(model, (Upscaler, Automatic)):
         model = load(model) if isinstance(model, dict) else _loaded(model)
     if isinstance(image, (str, Path, Image.Image)):
         photo = photo_of(image) if isinstance(image, Image.Image) else read_photo(expand(image))
@@ -121,7 +127,7 @@ def _check_range(values: np.ndarray | torch.Tensor, what: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(weights: str | Path | None) -> Upscaler:
+def _loaded(weights: str | Path | None) -> Upscaler | Automatic:
     return load(weights)
 
 
@@ -146,7 +152,8 @@ def build_parser() -> Parser:
     result.add_argument('--strip', action='store_true', help='drop metadata (EXIF, XMP, dpi, text) except profiles')
     result.add_argument('--overwrite', action='store_true', help='replace existing results')
     network = parser.add_argument_group('network')
-    network.add_argument('--weights', metavar='NAME_OR_FILE', help='shipped weights, or a file of your own')
+    network.add_argument('--weights', metavar='NAME_OR_FILE',
+                         help='shipped weights, or a file of your own (default for x4: chosen for each photo)')
     network.add_argument('--scale', type=scale, metavar='N', help='2, 3 or 4: use shipped weights of this scale')
     network.add_argument('--extension', metavar='FILE', type=import_files,
                          help='Python file to import first; it adds the network family of your weights')

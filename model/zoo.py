@@ -55,7 +55,7 @@ def load_student(weights: str | Path | dict | None = None,
     UserError if the weights cannot be used.
     """
     if weights is None:
-        weights = _default(index(), scale)
+        weights = default(scale)
     if isinstance(weights, dict):
         found, path, taken, own = weights, 'weights', 'of a state dict', False
         if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
@@ -131,8 +131,9 @@ def compact(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
     return small
 
 
-def _default(entries, scale):
-    """The name of the default weights, or with `scale` the first ones with it."""
+def default(scale: int | None = None) -> str:
+    """The name of the default weights, or with `scale` the first ones with it. Raises UserError if there are none."""
+    entries = index()
     matching = [name for name, facts in entries.items() if scale in (None, facts['scale'])]
     if not matching:
         raise UserError(f'no weights{f" for --scale {scale}" if scale else ""} are shipped; {shipped()}')

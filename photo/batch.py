@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.images import read_size
+from photo.choice import Automatic
 from photo.image import MAX_PIXELS, read_photo
 from photo.output import Output
 from photo.resample import resampled
@@ -25,8 +26,9 @@ except ImportError:  # Windows, where photos are not locked
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def upscale_files(upscaler: Upscaler, photos: dict[Path, Path], output: Output, log: Callable[[str], object],
-                  max_pixels: int = MAX_PIXELS, left_out: Iterable[tuple[Path, str]] = ()) -> None:
+def upscale_files(upscaler: Upscaler | Automatic, photos: dict[Path, Path], output: Output,
+                  log: Callable[[str], object], max_pixels: int = MAX_PIXELS,
+                  left_out: Iterable[tuple[Path, str]] = ()) -> None:
     """Upscale `photos`, {file: its result} as of photo.targets.targets, with a progress bar.
 
     Photos whose result exists or is being computed by another process are skipped and counted. left_out: files that are
@@ -69,8 +71,8 @@ def _sizes(photos: dict[Path, Path], output: Output, max_pixels: int) -> dict[Pa
     return sizes
 
 
-def upscale_file(upscaler: Upscaler, path: Path, target: Path, output: Output, log: Callable[[str], object],
-                 tick: Callable[[int], object], max_pixels: int) -> str:
+def upscale_file(upscaler: Upscaler | Automatic, path: Path, target: Path, output: Output,
+                 log: Callable[[str], object], tick: Callable[[int], object], max_pixels: int) -> str:
     """Upscale the photo `path` to the file `target`; returns the outcome as text.
 
     log(text): called with notes and the file written; tick(n): called after every n pixels. Raises UserError that
@@ -84,7 +86,11 @@ def upscale_file(upscaler: Upscaler, path: Path, target: Path, output: Output, l
         if _exists(target) and not output.overwrite:
             return 'already there (--overwrite replaces them)'
         photo = read_photo(path, max_pixels)
+        by = ''
         try:
+            if isinstance(upscaler, Automatic):
+                name, upscaler = upscaler.chosen(photo.pixels)
+                by = f', {name}'
             photo = output.prepare(photo, target.suffix)
             (height, width), size = photo.pixels.shape[:2], output.size(*photo.pixels.shape[:2])
             bands = upscaler.bands(photo.pixels, tick)
@@ -98,7 +104,7 @@ def upscale_file(upscaler: Upscaler, path: Path, target: Path, output: Output, l
             raise UserError(f'{shown(path)}: {error}') from error
     for note in photo.notes + [f'dropped: {what}' for what in lost]:
         log(f'note: {shown(path)}: {note}')
-    log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({size[1]}x{size[0]})')
+    log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({size[1]}x{size[0]}){by}')
     return 'upscaled'
 
 

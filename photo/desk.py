@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from photo.choice import AUTOMATIC, Choice
 from photo.image import read_photo
 from photo.job import Job, save_picture
 from photo.output import Output
@@ -62,9 +63,7 @@ class Desk:
 
     def start(self, session: str, weights: str, outscale: float, form: str, tile: int | None) -> Job:
         """Upscale the session's photo, as upscale.py would with these flags. Raises UserError if there is none."""
-        photo = self.photo(session)
-        if not photo:
-            raise UserError('no photo yet: drop one, or choose an example')
+        photo = self._own(session)
         self.cancel(session)
         upscaler = self.load(weights, tile)
         results = self.folder(session) / 'results'
@@ -73,6 +72,19 @@ class Desk:
         output = Output(upscaler.scale, form, outscale=None if outscale == upscaler.scale else outscale, overwrite=True)
         self.jobs[session] = Job(upscaler, photo, folder, output, self.max_pixels)
         return self.jobs[session]
+
+    def named(self, session: str, weights: str) -> str:
+        """The name of the weights for the session's photo: `weights`, or what upscale.py chooses for AUTOMATIC.
+
+        Raises UserError if there is no photo."""
+        photo = self._own(session)
+        return Choice.shipped().name(read_photo(photo, self.max_pixels).pixels) if weights == AUTOMATIC else weights
+
+    def _own(self, session: str) -> Path:
+        photo = self.photo(session)
+        if not photo:
+            raise UserError('no photo yet: drop one, or choose an example')
+        return photo
 
     def cancel(self, session: str) -> None:
         """End the session's job, if there is one, and wait for it."""

@@ -159,7 +159,7 @@ def upscale_photo() -> None:
     sr = model.array(photo)
     write_rgb(OUT / f'{Path(OWN).stem}_x{model.scale}.png', sr)
     draw_panel(OUT / 'photo.png', {'bicubic': np.array(bicubic), 'student': sr}, OWN_CROP)
-    print(f'A photo upscaled by {model.notes[0]}: {OUT / "photo.png"}')
+    print(f'A photo upscaled by the shipped weights, as by upscale.py: {OUT / "photo.png"}')
 
 
 def means(folder: Path) -> list[float]:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from data.degradation import resize
 from model import zoo
+from photo.choice import Choice
 from report.plots import style
 from store.files import write_bytes
 from upscale import load, upscale
@@ -57,7 +58,7 @@ def sheet() -> bytes:
     width, height = SIZE
     names = [name for name, facts in zoo.index().items() if facts['scale'] == 4]
     models = {name: load(name, device='cpu') for name in names}
-    rows = list(samples())
+    rows, choice = list(samples()), Choice.shipped()
     with style():
         figure = Figure(figsize=(2.9 * (1 + len(names)), 2.4 * len(rows)), layout='constrained')
         FigureCanvasAgg(figure)
@@ -67,7 +68,7 @@ def sheet() -> bytes:
             for axis, (name, image) in zip(axes, images.items(), strict=True):
                 axis.imshow(image, interpolation='nearest')
                 axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
+                axis.spines[:].set(visible=name == choice.name(np.atleast_3d(photo)), color='tab:orange', linewidth=3)
                 if words == rows[0][0]:
                     axis.set_title(name, fontsize=9)
             axes[0].set_ylabel(words, fontsize=9)
