@@ -301,7 +301,10 @@ def test_handlers_of_the_page(page, tmp_path):
     *_, last = page.upscaled(NAME, 2, 'png', 'auto', ask())
     assert last[page.download]['value'].endswith('/a_x2.png') and Path(last[page.download]['value']).exists()
     assert len(last[page.slider]['value']) == 2 and last[page.run]['interactive'] and 'svg' in last[page.place]
-    assert 'a_x2.png: 48 x 60 pixels' in text(page, last)
+    assert 'a_x2.png: 48 x 60 pixels' in text(page, last) and f's, {NAME}. Left' in text(page, last)
+    *_, last = page.upscaled(page.weights.value, 2, 'png', 'auto', ask())               # automatic
+    assert page.weights.value not in zoo.index() and f's, {zoo.default()}. Left' in text(page, last)
+    assert zoo.default() in app.card(page.weights.value) and app.card(NAME).startswith(f'# {NAME}')
     wrong = page.taken(str(save(tmp_path / 'b.png').rename(tmp_path / 'b.txt')), ask())
     assert wrong[page.download]['value'] is None
     (tmp_path / '<b>.txt').write_text('no image')
