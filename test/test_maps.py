@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
+from data.degradation import IsoGaussian, classic
 from data.images import read_rgb
 from model import kdsr, mrda
 from model.mln import MLN
@@ -95,9 +96,17 @@ def test_principal_components_follow_the_variance():
     assert maps.principal(np.ones((3, 1)))[0].shape == (3, 2)  # fewer dimensions than two, no variance
 
 
+def test_rank_correlation_with_the_blur():
+    ways = [classic(IsoGaussian(sigma), 4) for sigma in (0.5, 1, 2, 4)]
+    assert maps.order(np.array([9, 3, 1, -20.0]), ways) == pytest.approx(1)
+    assert maps.order(np.array([0, 2, 1, 3.0]), ways) == pytest.approx(0.8)
+    assert maps.order(np.ones(4), ways) == maps.order(np.arange(4.0), 4 * ways[:1]) == 0
+
+
 def test_map_of_a_student(drawn, without_sklearn):
     status, out, _, rows = drawn(*STUDENT, '--sigmas', '0.4,2', '--kernels', '3/1/45', '--noises', '0,10')
     assert status == 0 and 'Silhouette by degradation' in out and 'requirements-extra.txt' in out
+    assert 'size of the blur: 0.' in out
     assert len(rows) == 2 * 3 * 2 and {row['image'] for row in rows} == {'Set2/d', 'Set2/e'}
     assert [row['degradation'] for row in rows[:3]] == ['sigma 0.4, noise 0', 'sigma 2, noise 0',
                                                         'lambda 3/1, theta 45, noise 0']

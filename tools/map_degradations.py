@@ -24,6 +24,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.spatial.distance import cdist
+from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -95,7 +96,8 @@ def write(mine: argparse.Namespace, args: argparse.Namespace) -> None:
     write_bytes(out, picture(title, maps, [grid[way] for way in ways], out.suffix[1:]))
     table = out.with_suffix('.csv')
     write_bytes(table, coordinates(maps, [names[image] for image in images], [grid[way] for way in ways]))
-    print(f'{title}\n{out} {table}')
+    rank = order(maps['PCA'][0][:, 0], [grid[way] for way in ways])
+    print(f'{title}\nRank correlation of component 1 with the size of the blur: {rank:.2f}\n{out} {table}')
 
 
 def degradations(mine: argparse.Namespace, args: argparse.Namespace) -> list[Pipeline]:
@@ -158,6 +160,13 @@ def project(features: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, list
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed % 2**32)
     return maps | {'t-SNE': (tsne.fit_transform(features.astype(np.float32)), ['t-SNE 1', 't-SNE 2'])}
+
+
+def order(component: np.ndarray, ways: list[Pipeline]) -> float:
+    """How strictly a component (n,) follows the size of the blur of each image's degradation: the absolute rank
+    correlation, 0 if one of them does not vary."""
+    sizes = [math.sqrt(along * across) for along, across, *_ in map(blur_and_noise, ways)]
+    return abs(spearmanr(component, sizes).statistic) if np.ptp(component) and np.ptp(sizes) else 0.0
 
 
 def principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
