@@ -14,6 +14,7 @@ from skimage import data as photos
 from model import kdsr, mrda, zoo
 from model.mln import MLN
 from model.weights import recognise
+from photo.choice import FILE
 from stages import STAGES
 from store.tensors import load_weights, save_weights, serialize
 from upscale import load, upscale
@@ -161,7 +162,7 @@ def test_shipped_weights_are_complete():
     assert sum(facts['default'] for facts in entries.values()) == 1
     shipped = {f'{name}.{kind}' for name in entries for kind in ('safetensors', 'md')}
     optional = {f'{name}.{kind}' for name in entries for kind in ('map.json', 'png')}  # of app.py; a curve for the card
-    assert {path.name for path in zoo.ZOO.iterdir()} - optional == {zoo.INDEX, 'mln', *shipped}
+    assert {path.name for path in zoo.ZOO.iterdir()} - optional == {zoo.INDEX, FILE, 'mln', *shipped}
 
 
 def before_and_after(said):

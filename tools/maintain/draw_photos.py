@@ -65,10 +65,11 @@ def sheet() -> bytes:
         for axes, (words, photo, (left, top)) in zip(figure.subplots(len(rows), 1 + len(names)), rows, strict=True):
             crop = np.ascontiguousarray(photo[top:top + height, left:left + width])
             images = {'bicubic': bicubic(crop), **{name: upscale(crop, model) for name, model in models.items()}}
+            chosen = choice and choice.name(np.atleast_3d(photo))
             for axis, (name, image) in zip(axes, images.items(), strict=True):
                 axis.imshow(image, interpolation='nearest')
                 axis.set(xticks=[], yticks=[])
-                axis.spines[:].set(visible=name == choice.name(np.atleast_3d(photo)), color='tab:orange', linewidth=3)
+                axis.spines[:].set(visible=name == chosen, color='tab:orange', linewidth=3)
                 if words == rows[0][0]:
                     axis.set_title(name, fontsize=9)
             axes[0].set_ylabel(words, fontsize=9)
