@@ -123,7 +123,7 @@ def curve(runs: list[Trained], number: int) -> bytes:
                 axes.plot([before + pixels for pixels, _ in run.scores], [scores[name] for _, scores in run.scores],
                           color=f'C{sets.index(name)}', linewidth=1.5)
             axes.axvline(before, color='0.8', linewidth=0.8, zorder=0)
-        if len(sets) > 1:
+        if sets:
             axes.legend([axes.plot([], [], f'C{color}')[0] for color in range(len(sets))], sets, frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator())
         file = io.BytesIO()
