@@ -40,7 +40,7 @@ def equal(net, weights, exactly=True):
 def near(net, weights):
     """Small tensors as in half precision, large ones within half of a step of their quantization."""
     def step(weight):
-        return max(weight.abs().max() / 127, weight.std() / 16)
+        return max(weight.abs().max() / 127, weight.std() / 20)
     return all(torch.equal(value, weights[key].half().float()) if value.numel() < 1024 else
                (value - weights[key]).abs().max() <= 0.501 * step(weights[key])
                for key, value in net.state_dict().items())

@@ -36,7 +36,7 @@ from store.files import write_bytes
 from store.tensors import load_checkpoint, load_weights, save_weights
 from utility import VERSION, UserError
 
-COST = 0.01  # dB: limit of the loss by 8 bits a weight on any set
+COST = 0.02  # dB: limit of the loss by 8 bits a weight on any set
 OPTIONS = ('mode', 'blur_type', 'noise', 'sig_min', 'sig_max', 'lambda_min', 'lambda_max', 'degradation', 'seed',
            'batch_size', 'patch_size', 'images')  # of the last run, in the index
 TERMS = "The code's licence does not cover these weights: they are under the terms given above with the images."
