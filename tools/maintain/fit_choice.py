@@ -37,6 +37,7 @@ from utility import UserError
 CROP = 384  # pixels: side of the HR crops
 DECAY = 1e-4  # of the regression's weights
 MARGIN = 0.2  # dB: artefacts that the clean weights sharpen look worse than their PSNR
+SURE = 0.7  # log-odds from which the clean weights are chosen: two to one, for the same reason
 
 
 @command_line()
@@ -114,7 +115,7 @@ def fit(found: np.ndarray, psnr: np.ndarray) -> tuple[list[float], float]:
 
     *weights, constant = minimize(loss, np.zeros(inputs.shape[1])).x
     weights = np.array(weights) / deviation
-    return [float(f'{weight:.4g}') for weight in weights], float(f'{mean @ weights - constant:.4g}')
+    return [float(f'{weight:.4g}') for weight in weights], float(f'{mean @ weights - constant + SURE:.4g}')
 
 
 def measure(rule: Choice, found: np.ndarray, psnr: np.ndarray) -> dict[str, float]:
