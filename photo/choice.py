@@ -27,13 +27,13 @@ FLOORS = 0.1, 0.01  # added to noise levels and to shares before their logarithm
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule: the weights `clean` for images whose statistics, weighted, exceed `threshold`, else `degraded`.
+    """A rule: the weights `clean` for images of which coefficients · statistics exceeds `threshold`, else `degraded`.
 
-    clean, degraded: names in zoo/. weights (S,): of the statistics. measured: how often the rule is right, and so on.
+    clean, degraded: names in zoo/. coefficients: (S,). measured: how often the rule is right, and mean PSNR.
     """
     clean: str
     degraded: str
-    weights: tuple[float, ...]
+    coefficients: list[float]
     threshold: float
     measured: dict
 
@@ -52,7 +52,7 @@ class Choice:
     def name(self, image: np.ndarray) -> str:
         """The name of the weights for an image (h, w, C) of uint8, uint16 or floats in [0, 1]."""
         found = statistics(image)
-        return self.clean if found is not None and found @ self.weights > self.threshold else self.degraded
+        return self.clean if found is not None and found @ self.coefficients > self.threshold else self.degraded
 
 
 class Automatic:

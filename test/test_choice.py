@@ -18,7 +18,7 @@ from upscale import load, upscale
 from utility import UserError
 
 CAT = photos.chelsea()[::2, ::2][:96, 20:140]
-RULE = {'clean': 'sharp', 'degraded': 'smooth', 'weights': [9.0, -1.0, 0.0, 0.0, 0.0], 'threshold': -1.2,
+RULE = {'clean': 'sharp', 'degraded': 'smooth', 'coefficients': [9.0, -1.0, 0.0, 0.0, 0.0], 'threshold': -1.2,
         'measured': {}}
 
 
@@ -134,8 +134,7 @@ def test_fit_finds_what_separates():
     rng = np.random.default_rng(0)
     found = rng.normal(3, 2, (300, 5))
     psnr = 25 + np.c_[10 * (found[:, 0] - 2 * found[:, 3] + 4), np.zeros(300)]
-    weights, threshold = fit_choice.fit(found, psnr)
-    rule = Choice('a', 'b', weights, threshold, {})
+    rule = Choice('a', 'b', *fit_choice.fit(found, psnr), {})
     facts = fit_choice.measure(rule, found, psnr)
     assert facts['right'] > 0.98 and facts['psnr_better'] - 0.01 < facts['psnr_rule'] <= facts['psnr_better']
     assert facts['psnr_degraded'] == 25 and 0.3 < facts['clean_better'] < 0.7 and facts['images'] == 300
@@ -150,7 +149,7 @@ def test_the_tool_writes_a_rule(shelf, capsys):
     assert fit_choice.main(flags) == 0 and 'right: ' in capsys.readouterr().out
     rule = Choice.shipped()
     assert (rule.clean, rule.degraded) == ('sharp', 'smooth') and rule.measured['images'] == 3
-    assert len(rule.weights) == len(statistics(CAT)) and rule.name(CAT) in ('sharp', 'smooth')
+    assert len(rule.coefficients) == len(statistics(CAT)) and rule.name(CAT) in ('sharp', 'smooth')
     zoo.ship('two', mrda.student(2, 1).state_dict(), {})
     assert fit_choice.main([*flags, '--clean', 'two']) == 2 and 'different scales' in capsys.readouterr().err
 

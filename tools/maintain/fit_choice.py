@@ -4,8 +4,9 @@
 
 Crops of the training images are degraded at random: by blur, often also by noise and JPEG, some by second_order. Both
 students upscale them; the rule is a logistic regression for which of them has the higher PSNR, that of the clean
-weights reduced by MARGIN, in which images weigh as much as the two differ. It is then measured on crops of the test
-images, by the higher PSNR alone. Run it again for new weights. An interrupted fit starts anew.
+weights reduced by MARGIN, in which images weigh as much as the two differ; odds of SURE choose them. It is then
+measured on crops of the test images, by the higher PSNR alone. Run it again for new weights. An interrupted fit starts
+anew.
 """
 import json
 import sys
@@ -35,7 +36,7 @@ from upscale import load
 from utility import UserError
 
 CROP = 384  # pixels: side of the HR crops
-DECAY = 1e-4  # of the regression's weights
+DECAY = 1e-4  # of the coefficients
 MARGIN = 0.2  # dB: artefacts that the clean weights sharpen look worse than their PSNR
 SURE = 0.7  # log-odds from which the clean weights are chosen: two to one, for the same reason
 
@@ -57,8 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--clean {args.clean} and --degraded {args.degraded} have different scales')
     train, test = (find_images(args.dir_data, names, training) for names, training in
                    ((args.data_train, True), (args.data_test, False)))
-    weights, threshold = fit(*crops(train, args.samples, 1, pair))
-    rule = Choice(args.clean, args.degraded, weights, threshold, {})
+    rule = Choice(args.clean, args.degraded, *fit(*crops(train, args.samples, 1, pair)), {})
     rule.measured.update(measure(rule, *crops(test, args.samples // 3, 2, pair)))
     write_bytes(zoo.ZOO / FILE, (json.dumps(asdict(rule), indent=1) + '\n').encode())
     print(*(f'{name}: {value:g}' for name, value in rule.measured.items()), sep='\n')
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 def crops(files: list[Path], n: int, seed: int, pair: list[Upscaler]) -> tuple[np.ndarray, np.ndarray]:
     """(statistics (n, S), PSNR of both upscalers (n, 2)) of n crops of `files`, degraded at random."""
     rng = np.random.default_rng(seed)
-    found = [measured(hr, degradation, int(rng.integers(2**31)), pair) for hr, degradation in
+    found = [measured(hr, steps, int(rng.integers(2**31)), pair) for hr, steps in
              tqdm(drawn(files, n, rng, pair[0].scale), total=n, disable=None)]
     return tuple(map(np.array, zip(*found, strict=True)))
 
@@ -104,7 +104,7 @@ def measured(hr: np.ndarray, steps: Pipeline, seed: int, pair: list[Upscaler]) -
 
 
 def fit(found: np.ndarray, psnr: np.ndarray) -> tuple[list[float], float]:
-    """(weights (S,), threshold) of the rule, from statistics (n, S) and PSNR (n, 2)."""
+    """(coefficients (S,), threshold) of the rule, from statistics (n, S) and PSNR (n, 2)."""
     gain = psnr[:, 0] - MARGIN - psnr[:, 1]
     mean, deviation = found.mean(0), found.std(0)
     inputs = np.c_[(found - mean) / deviation, np.ones(len(found))]                             # (n, S + 1)
@@ -113,15 +113,15 @@ def fit(found: np.ndarray, psnr: np.ndarray) -> tuple[list[float], float]:
         margin = inputs @ values * np.sign(gain)
         return (np.abs(gain) * np.logaddexp(0, -margin)).mean() + DECAY * (values[:-1]**2).sum()
 
-    *weights, constant = minimize(loss, np.zeros(inputs.shape[1])).x
-    weights = np.array(weights) / deviation
-    return [float(f'{weight:.4g}') for weight in weights], float(f'{mean @ weights - constant + SURE:.4g}')
+    *scaled, constant = minimize(loss, np.zeros(inputs.shape[1])).x
+    coefficients = np.array(scaled) / deviation
+    return [float(f'{each:.4g}') for each in coefficients], float(f'{mean @ coefficients - constant + SURE:.4g}')
 
 
 def measure(rule: Choice, found: np.ndarray, psnr: np.ndarray) -> dict[str, float]:
     """How often the rule is right, in how many of the images the clean weights are better, and mean PSNR of both, of
     the rule, and of always taking the better one."""
-    chosen = np.where(found @ np.array(rule.weights) > rule.threshold, 0, 1)
+    chosen = np.where(found @ np.array(rule.coefficients) > rule.threshold, 0, 1)
     best = psnr.argmax(1)
     mean = {'psnr_clean': psnr[:, 0], 'psnr_degraded': psnr[:, 1], 'psnr_rule': psnr[range(len(psnr)), chosen],
             'psnr_better': psnr.max(1)}
