@@ -49,10 +49,14 @@ class Choice:
             raise UserError(f'{shown(path)}: no rule to choose weights by ({" ".join(str(error).split())}); copy zoo/ '
                             'from the project again') from error
 
+    def prefers_clean(self, found: np.ndarray) -> np.ndarray:
+        """Whether statistics (..., S) are those of clean images: (...)."""
+        return found @ np.array(self.coefficients) > self.threshold
+
     def name(self, image: np.ndarray) -> str:
         """The name of the weights for an image (h, w, C) of uint8, uint16 or floats in [0, 1]."""
         found = statistics(image)
-        return self.clean if found is not None and found @ self.coefficients > self.threshold else self.degraded
+        return self.clean if found is not None and self.prefers_clean(found) else self.degraded
 
 
 class Automatic:

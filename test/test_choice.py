@@ -150,6 +150,8 @@ def test_the_tool_writes_a_rule(shelf, capsys):
     rule = Choice.shipped()
     assert (rule.clean, rule.degraded) == ('sharp', 'smooth') and rule.measured['images'] == 3
     assert len(rule.coefficients) == len(statistics(CAT)) and rule.name(CAT) in ('sharp', 'smooth')
+    Image.fromarray(CAT).save('test/a.png')
+    assert fit_choice.main(flags) == 2 and 'at least 128 a side' in capsys.readouterr().err
     zoo.ship('two', mrda.student(2, 1).state_dict(), {})
     assert fit_choice.main([*flags, '--clean', 'two']) == 2 and 'different scales' in capsys.readouterr().err
 

@@ -25,7 +25,7 @@ from data.dataset import find_images
 from data.degradation import JPEG, Downsample, IsoGaussian, Noise, Pipeline, Round, second_order
 from data.images import read_rgb
 from model import zoo
-from photo.choice import FILE, Choice, statistics
+from photo.choice import FILE, SMALLEST, Choice, statistics
 from photo.upscaler import Upscaler
 from process.arguments import Parser, count
 from process.command import command_line
@@ -33,7 +33,7 @@ from report.evaluation import to_float
 from report.metric import psnr_y
 from store.files import write_bytes
 from upscale import load
-from utility import UserError
+from utility import UserError, shown
 
 CROP = 384  # pixels: side of the HR crops
 DECAY = 1e-4  # of the coefficients
@@ -73,10 +73,13 @@ def crops(files: list[Path], n: int, seed: int, pair: list[Upscaler]) -> tuple[n
 
 
 def drawn(files: list[Path], n: int, rng: np.random.Generator, scale: int) -> Iterator[tuple[np.ndarray, Pipeline]]:
-    """n crops (H, W, 3), each with its degradation."""
+    """n crops (H, W, 3), each with its degradation. Raises UserError for images too small to have statistics."""
     for _ in range(n):
-        image = read_rgb(files[rng.integers(len(files))])
+        path = files[rng.integers(len(files))]
+        image = read_rgb(path)
         h, w = (min(side, CROP) // scale * scale for side in image.shape[:2])
+        if min(h, w) < SMALLEST * scale:
+            raise UserError(f'{shown(path)}: {w}x{h} pixels; give images of at least {SMALLEST * scale} a side')
         top, left = rng.integers(image.shape[0] - h + 1), rng.integers(image.shape[1] - w + 1)
         yield image[top:top + h, left:left + w], degradation(rng, scale)
 
@@ -121,7 +124,7 @@ def fit(found: np.ndarray, psnr: np.ndarray) -> tuple[list[float], float]:
 def measure(rule: Choice, found: np.ndarray, psnr: np.ndarray) -> dict[str, float]:
     """How often the rule is right, in how many of the images the clean weights are better, and mean PSNR of both, of
     the rule, and of always taking the better one."""
-    chosen = np.where(found @ np.array(rule.coefficients) > rule.threshold, 0, 1)
+    chosen = np.where(rule.prefers_clean(found), 0, 1)
     best = psnr.argmax(1)
     mean = {'psnr_clean': psnr[:, 0], 'psnr_degraded': psnr[:, 1], 'psnr_rule': psnr[range(len(psnr)), chosen],
             'psnr_better': psnr.max(1)}
