@@ -14,6 +14,8 @@ from utility import UserError, expand, shown
 ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
 TOLD = 'licence', 'training'  # facts that a weights file holds too
+ENCODER = 'E_st.'  # prefix of the encoder's keys
+ENCODER_STEPS = 2  # of its quantization, see store.safe: it averages over all pixels, and rounding errors with them
 
 
 def index() -> dict[str, dict]:
@@ -97,7 +99,7 @@ def facts_of(student: Found) -> dict:
 
 
 def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, default: bool = False) -> dict:
-    """Put weights into zoo/, as a file <name>.safetensors of 8 bits a weight and an entry of the index.
+    """Put weights into zoo/, as a file <name>.safetensors.xz of 8 bits a weight and an entry of the index.
 
     weights: {key: tensor} or a file of them. facts: further content of the entry, such as how they were trained; facts
     that can be read from the weights must agree. default: whether they are used if no weights are given. Returns the
@@ -111,24 +113,32 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
     if wrong:
         raise UserError(f'{shown(source)}: {wrong[0]} is {shows[wrong[0]]}, not {facts[wrong[0]]}')
     fit_weights(student.build(), found, source)
-    data = safe.packed(compact(found, source), student.about() | {option: str(facts[option]) for option in TOLD
-                                                                   if option in facts})
+    file = name + safe.COMPRESSED
+    data = safe.packed(file, compact(found, source), student.about() | {option: str(facts[option]) for option in TOLD
+                                                                         if option in facts})
     entries = index() if (ZOO / INDEX).exists() else {}
     if default:
         entries = {key: {**entry, 'default': False} for key, entry in entries.items()}
-    file = name + safe.SUFFIX
+    older = entries.get(name, {}).get('file', file)
     entries[name] = {**facts, **shows, 'file': file, 'sha256': hashlib.sha256(data).hexdigest(), 'default': default}
     write_bytes(ZOO / file, data)
     write_bytes(ZOO / INDEX, (json.dumps(entries, indent=1) + '\n').encode())
+    if older != file:
+        (ZOO / older).unlink(missing_ok=True)
     return entries[name]
 
 
 def compact(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
     """`weights`, {key: tensor} of `source`, as they are shipped, with 8 bits each. Raises UserError unless finite."""
-    small = safe.quantized(weights)
+    small = safe.quantized(weights, quantization_steps)
     if not all(tensor.isfinite().all() for tensor in small.values()):
         raise UserError(f'{shown(source)}: holds values that are not finite in half precision; train again')
     return small
+
+
+def quantization_steps(key: str) -> float:
+    """The steps in a standard deviation of the shipped tensor of a key, see store.safe.quantized."""
+    return ENCODER_STEPS if key.startswith(ENCODER) else safe.STEPS
 
 
 def default(scale: int | None = None) -> str:

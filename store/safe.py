@@ -1,25 +1,37 @@
-"""Weights as .safetensors files, which cannot contain code, with text metadata; also with 8 bits a weight."""
+"""Weights as .safetensors files, which cannot contain code, with text metadata; also of 8 bits a weight, and as .xz."""
 import hashlib
+import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from utility import UserError
 
 SUFFIX = '.safetensors'
+COMPRESSED = SUFFIX + '.xz'
+LIMIT = 2**30  # bytes of a file that is decompressed, and of the memory that it takes to do so
 CHECKSUM = 'sha256'  # metadata key of the tensors' checksum in files that this project writes
 SCALE = '.int8_scale'  # of a quantized tensor: appended to its key
-LARGE = 1024  # elements from which a tensor is quantized: the others are 0.2 % of a student
+LARGE = 4096  # elements from which a tensor is quantized: errors of the smaller first and last layers change brightness
 LEVELS = 127
-STEPS = 20  # of a quantized tensor in its standard deviation: finer ones score the same and make files compress worse
+STEPS = 6  # of a quantized tensor in its standard deviation: finer ones score the same and make files compress worse
 
 
-def packed(weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
-    """The bytes of a file of CPU tensors {key: tensor} and metadata `about` them."""
-    return save(weights, {**about, CHECKSUM: _checksum(weights)})
+def is_safe(path: Path | str) -> bool:
+    """Whether a path is that of a .safetensors file, compressed or not, by its ending."""
+    return str(path).endswith((SUFFIX, COMPRESSED))
+
+
+def packed(path: Path | str, weights: dict[str, Tensor], about: dict[str, str]) -> bytes:
+    """The bytes of the file `path`, compressed if its name says so, of CPU tensors {key: tensor} and metadata `about`
+    them."""
+    data = save(weights, {**about, CHECKSUM: _checksum(weights)})
+    return lzma.compress(data) if str(path).endswith(COMPRESSED) else data
 
 
 def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -28,22 +40,34 @@ def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises UserError if it is damaged or of another format.
     """
     try:
-        with safe_open(path, 'pt') as file:
-            names = file.keys()
-            weights, about = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+        data = Path(path).read_bytes()
+        if str(path).endswith(COMPRESSED):
+            data = _decompressed(data)
+        weights = load(data)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror or error})') from error
-    except SafetensorError as error:
+    except (SafetensorError, lzma.LZMAError) as error:
         raise UserError(f'{path}: damaged, or not a safetensors file ({error})') from error
+    about = json.loads(data[8:8 + int.from_bytes(data[:8], 'little')]).get('__metadata__', {})
     if about.get(CHECKSUM, '') not in ('', _checksum(weights)):
         raise UserError(f'{path}: damaged (checksum mismatch); copy or download it again')
     return _restored(weights), about
 
 
-def quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _decompressed(data):
+    """Raises LZMAError if `data` is not all of an xz file, or that of one larger than LIMIT."""
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LIMIT)
+    content = decoder.decompress(data, LIMIT)
+    if not decoder.eof or decoder.unused_data:
+        raise lzma.LZMAError('cut off, too long or too large')
+    return content
+
+
+def quantized(weights: dict[str, Tensor], steps: Callable[[str], float] = lambda key: STEPS) -> dict[str, Tensor]:
     """`weights`, {key: tensor}, for packed(), with about 8 bits each: large tensors as int8, others in half precision.
 
-    An int8 tensor q with its scale s, the float32 scalar of the key with SCALE appended, stands for s * q.
+    An int8 tensor q with its scale s, the float32 scalar of the key with SCALE appended, stands for s * q. steps: the
+    number of steps s in the standard deviation of the tensor of a key, fewer if s * q reaches no largest weight then.
     """
     result = {}
     for key, tensor in weights.items():
@@ -52,9 +76,21 @@ def quantized(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         tensor = tensor.detach().cpu().float()
         least = torch.finfo(torch.float32).tiny
-        result[key + SCALE] = torch.maximum(tensor.abs().max() / LEVELS, tensor.std() / STEPS).clamp(min=least)
-        result[key] = (tensor / result[key + SCALE]).round().to(torch.int8).contiguous()
+        result[key + SCALE] = torch.maximum(tensor.abs().max() / LEVELS, tensor.std() / steps(key)).clamp(min=least)
+        result[key] = _rounded(tensor / result[key + SCALE]).to(torch.int8).contiguous()
     return result
+
+
+def _rounded(tensor):
+    """`tensor` as integers. In weights of a convolution (out, in, k, k) the sum of each kernel is rounded, too: it is
+    the response to plain areas, where errors of all kernels would add up to another brightness."""
+    if tensor.ndim < 4:
+        return tensor.round()
+    kernels = tensor.flatten(2)                                                      # (out, in, k²)
+    below = kernels.floor()
+    rest = kernels - below
+    rank = rest.argsort(-1, descending=True).argsort(-1)
+    return (below + (rank < rest.sum(-1, keepdim=True).round())).view_as(tensor)
 
 
 def _restored(weights):

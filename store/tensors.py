@@ -31,13 +31,13 @@ def save_weights(path: str | Path, weights: nn.Module | dict[str, Tensor], about
                  wrapper: str | None = None) -> None:
     """Write a state dict, given or a network's, as CPU tensors: the format of published weights files.
 
-    A path that ends in .safetensors gets that format, with metadata `about` the weights. wrapper: the key of a dict
-    that holds the state dict in the file, as some published files have it.
+    A path that ends in .safetensors or .safetensors.xz gets that format, with metadata `about` the weights. wrapper:
+    the key of a dict that holds the state dict in the file, as some published files have it.
     """
     state = weights if isinstance(weights, dict) else weights.state_dict()
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    if Path(path).suffix == safe.SUFFIX:
-        files.write_bytes(path, safe.packed(state, about or {}))
+    if safe.is_safe(path):
+        files.write_bytes(path, safe.packed(path, state, about or {}))
     else:
         files.write_bytes(path, serialize({wrapper: state} if wrapper else state))
 
@@ -68,9 +68,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """{key: tensor} of a weights file, without the prefixes of wrappers. Raises UserError if it holds anything else.
 
     If the file holds a dict with the state dict under a key of WRAPPERS, as published ones do, that one is returned.
-    A path that ends in .safetensors is read as such a file.
+    A path that ends in .safetensors or .safetensors.xz is read as such a file.
     """
-    if Path(path).suffix == safe.SUFFIX:
+    if safe.is_safe(path):
         return {_bare(key): tensor for key, tensor in safe.unpacked(path)[0].items()}
     try:
         with open(path, 'rb') as file:  # opened once, so that what is read is what was checked

@@ -1,4 +1,4 @@
-"""Convert weights between file formats: .pt or .pth, plain or wrapped, and .safetensors.
+"""Convert weights between file formats: .pt or .pth, plain or wrapped, .safetensors, and this compressed by xz.
 
     python tools/convert_weights.py weights.pt weights.safetensors
     python tools/convert_weights.py weights.safetensors wrapped.pth --wrap params_ema
@@ -35,7 +35,8 @@ def build_parser() -> Parser:
     parser = Parser(prog='tools/convert_weights.py', usage='python tools/convert_weights.py IN OUT [flags]',
                     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument('source', metavar='IN', help='weights: a file, or a name in zoo/')
-    parser.add_argument('target', metavar='OUT', type=expand, help='file to write: *.pt, *.pth or *.safetensors')
+    parser.add_argument('target', metavar='OUT', type=expand,
+                        help='file to write: *.pt, *.pth, *.safetensors or *.safetensors.xz')
     parser.add_argument('--wrap', choices=WRAPPERS, help='key under which a .pt or .pth file holds the state dict')
     parser.add_argument('--half', action='store_true', help='convert to half precision')
     parser.add_argument('--about', type=fact, action='append', default=[], metavar='NAME=TEXT',
@@ -50,10 +51,10 @@ def check(args: argparse.Namespace) -> Path:
     located, target = locate(args.source), args.target
     if not located:
         raise UserError(f'{shown(args.source)}: neither a file nor shipped weights; {shipped()}')
-    if target.suffix not in ('.pt', '.pth', safe.SUFFIX) or target.exists():
-        reason = 'exists already' if target.exists() else f'must end in .pt, .pth or {safe.SUFFIX}'
+    if not (target.suffix in ('.pt', '.pth') or safe.is_safe(target)) or target.exists():
+        reason = 'exists already' if target.exists() else f'must end in .pt, .pth, {safe.SUFFIX} or {safe.COMPRESSED}'
         raise UserError(f'{shown(target)}: {reason}; choose another name')
-    if args.wrap if target.suffix == safe.SUFFIX else args.about:
+    if args.wrap if safe.is_safe(target) else args.about:
         raise UserError(f'--wrap is for .pt and .pth files, --about for {safe.SUFFIX} files')
     return located[0]
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = load_weights(source)
     if args.half:
         weights = {key: tensor.half() for key, tensor in weights.items()}
-    about = safe.unpacked(source)[1] if source.suffix == safe.SUFFIX else {}
+    about = safe.unpacked(source)[1] if safe.is_safe(source) else {}
     found = recognise(weights)
     about |= found.about() if found else {}
     save_weights(args.target, weights, about | dict(args.about), args.wrap)
