@@ -15,7 +15,7 @@ ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
 TOLD = 'licence', 'training'  # facts that a weights file holds too
 ENCODER = 'E_st.'  # prefix of the encoder's keys
-ENCODER_STEPS = 2  # of its quantization, see store.safe: it averages over all pixels, and rounding errors with them
+ENCODER_STEPS = 8  # of its quantization, see store.safe: it averages over all pixels, and rounding errors with them
 
 
 def index() -> dict[str, dict]:

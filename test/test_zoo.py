@@ -41,7 +41,7 @@ def equal(net, weights, exactly=True):
 def near(net, weights):
     """Small tensors as in half precision, large ones within a step of their quantization, coarser in the encoder."""
     def step(key, weight):
-        return max(weight.abs().max() / 127, weight.std() / (2 if key.startswith('E_st.') else 16))
+        return max(weight.abs().max() / 127, weight.std() / (8 if key.startswith('E_st.') else 16))
     return all(torch.equal(value, weights[key].half().float()) if value.numel() < 4096 else
                (value - weights[key]).abs().max() < step(key, weights[key])
                for key, value in net.state_dict().items())
