@@ -15,7 +15,7 @@ ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
 TOLD = 'licence', 'training'  # facts that a weights file holds too
 ENCODER = 'E_st.'  # prefix of the encoder's keys
-ENCODER_STEPS = 8  # of its quantization, see store.safe: it averages over all pixels, and rounding errors with them
+ENCODER_SHARE = 0.5  # of the steps of its quantization: it averages over all pixels, and rounding errors with them
 
 
 def index() -> dict[str, dict]:
@@ -98,12 +98,13 @@ def facts_of(student: Found) -> dict:
     return {'model': student.family, **student.sizes, 'rgb_range': student.sizes.get('rgb_range', 1)}
 
 
-def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, default: bool = False) -> dict:
+def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, default: bool = False,
+         steps: float = safe.STEPS) -> dict:
     """Put weights into zoo/, as a file <name>.safetensors.xz of 8 bits a weight and an entry of the index.
 
     weights: {key: tensor} or a file of them. facts: further content of the entry, such as how they were trained; facts
-    that can be read from the weights must agree. default: whether they are used if no weights are given. Returns the
-    entry. Raises UserError if the weights are not of a student, or not finite as shipped.
+    that can be read from the weights must agree. default: whether they are used if no weights are given. steps: see
+    compact(). Returns the entry. Raises UserError if the weights are not of a student, or not finite as shipped.
     """
     source = name if isinstance(weights, dict) else weights
     found = weights if isinstance(weights, dict) else load_weights(weights)
@@ -114,8 +115,8 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
         raise UserError(f'{shown(source)}: {wrong[0]} is {shows[wrong[0]]}, not {facts[wrong[0]]}')
     fit_weights(student.build(), found, source)
     file = name + safe.COMPRESSED
-    data = safe.packed(file, compact(found, source), student.about() | {option: str(facts[option]) for option in TOLD
-                                                                         if option in facts})
+    about = student.about() | {option: str(facts[option]) for option in TOLD if option in facts}
+    data = safe.packed(file, compact(found, source, steps), about)
     entries = index() if (ZOO / INDEX).exists() else {}
     if default:
         entries = {key: {**entry, 'default': False} for key, entry in entries.items()}
@@ -128,17 +129,15 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
     return entries[name]
 
 
-def compact(weights: dict[str, Tensor], source: object) -> dict[str, Tensor]:
-    """`weights`, {key: tensor} of `source`, as they are shipped, with 8 bits each. Raises UserError unless finite."""
-    small = safe.quantized(weights, quantization_steps)
+def compact(weights: dict[str, Tensor], source: object, steps: float = safe.STEPS) -> dict[str, Tensor]:
+    """`weights`, {key: tensor} of `source`, as they are shipped, with 8 bits each. Raises UserError unless finite.
+
+    steps: in a standard deviation of a tensor, see store.safe.quantized; the encoder's have ENCODER_SHARE of them.
+    """
+    small = safe.quantized(weights, lambda key: steps * (ENCODER_SHARE if key.startswith(ENCODER) else 1))
     if not all(tensor.isfinite().all() for tensor in small.values()):
         raise UserError(f'{shown(source)}: holds values that are not finite in half precision; train again')
     return small
-
-
-def quantization_steps(key: str) -> float:
-    """The steps in a standard deviation of the shipped tensor of a key, see store.safe.quantized."""
-    return ENCODER_STEPS if key.startswith(ENCODER) else safe.STEPS
 
 
 def default(scale: int | None = None) -> str:

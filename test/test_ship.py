@@ -61,10 +61,12 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys, monkeyp
     assert load(device='cpu').scale == 2
 
     again = ['longer', '--start', 'tiny', '--runs', 'experiment/tiny_stage4_x2_bicubic_iso', '--commit', 'c' * 40]
-    assert ship_weights.main([*again, '--about', 'about.md']) == 0
+    assert ship_weights.main([*again, '--about', 'about.md', '--steps', '8']) == 0
     assert [run['steps'] for run in zoo.index()['longer']['runs']] == [2, 2, 2, 3, 3]
     card = (tmp_path / 'zoo/longer.md').read_text()
     assert '| 5 | 3 | ' in card and '`ccccccc`' in card
+    tiny, longer = (tmp_path / 'zoo' / zoo.index()[name]['file'] for name in ('tiny', 'longer'))
+    assert longer.stat().st_size < 0.9 * tiny.stat().st_size  # half the steps: one bit of about six less
 
 
 @pytest.mark.slow

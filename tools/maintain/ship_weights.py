@@ -27,7 +27,7 @@ from trained import Trained, command, read_trained
 import main as program
 from model import zoo
 from option import parse
-from process.arguments import Parser
+from process.arguments import Parser, positive
 from process.command import command_line
 from report.plots import empty_chart, style
 from store import safe
@@ -58,6 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     own.add_argument('--commit', default=commit(), help='of the code that trained (default: the present one)')
     own.add_argument('--protocol', default='gaussian8', help='degradations to test (default: gaussian8)')
     own.add_argument('--licence', default='see the model card', help='terms of the weights, for their file')
+    own.add_argument('--steps', type=positive, default=safe.STEPS,
+                     help='of a quantized weight in the standard deviation of its tensor: fewer make a smaller file '
+                          f'(default: {safe.STEPS})')
     own.add_argument('--default', action='store_true', help='make it the default weights of upscale.py')
     asked, flags = own.parse_known_args(argv)
     ship(asked, flags)
@@ -76,7 +79,7 @@ def ship(asked: Namespace, flags: list[str]) -> None:
         full = Path('experiment', f'{asked.name}_current.pt')
         save_weights(full, {key.removeprefix('trained.'): tensor for key, tensor in networks.items()
                             if key.startswith('trained.')})
-    save_weights(small, zoo.compact(load_weights(full), full))
+    save_weights(small, zoo.compact(load_weights(full), full, asked.steps))
     line = [*runs[-1].argv, '--precision', 'single', '--protocol', asked.protocol, *flags]
     scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{kind}'])
               for kind, path in (('single', full), ('8bit', small))}
@@ -87,7 +90,7 @@ def ship(asked: Namespace, flags: list[str]) -> None:
                 'training': command(runs[-1].argv),
                 'runs': earlier(asked.start) + [{**run.row(), 'commit': asked.commit} for run in runs],
                 'machine': asked.machine, 'commit': asked.commit, 'licence': asked.licence}
-    zoo.ship(asked.name, full, training, default=asked.default)
+    zoo.ship(asked.name, full, training, asked.default, asked.steps)
     write_bytes(zoo.ZOO / f'{asked.name}.png', curve(runs, len(training['runs']) - len(runs)))
     write_bytes(zoo.ZOO / f'{asked.name}.md', card(asked.name, training, scores[small], cost, about).encode())
 
