@@ -196,10 +196,10 @@ def test_sheet_of_photos_has_a_column_for_each_x4_network(shelf, tmp_path, monke
     (tmp_path / 'assets').mkdir()
     monkeypatch.chdir(tmp_path)
     draw_photos.main()
-    one = Image.open('assets/photos.jpg').size
+    one = Image.open('assets/photos.webp').size
     zoo.ship('another', mrda.student(4, 1).state_dict(), {})
     draw_photos.main()
-    assert Image.open('assets/photos.jpg').size == (one[0] * 3 // 2, one[1])
+    assert Image.open('assets/photos.webp').size == (one[0] * 3 // 2, one[1])
 
 
 def test_larger_adaptation_steps_gain_more(cli, capsys, tmp_path, monkeypatch):

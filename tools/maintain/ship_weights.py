@@ -17,6 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
@@ -129,9 +130,10 @@ def curve(runs: list[Trained], number: int) -> bytes:
         if sets:
             axes.legend([axes.plot([], [], f'C{color}')[0] for color in range(len(sets))], sets, frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator())
-        file = io.BytesIO()
+        file, small = io.BytesIO(), io.BytesIO()
         figure.savefig(file, format='png', dpi=120)
-    return file.getvalue()
+    Image.open(file).convert('RGB').quantize(64).save(small, 'PNG', optimize=True)  # a third of the size
+    return small.getvalue()
 
 
 def measured(line: list[str]) -> dict:
