@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import draw_map
+import draw_representations
 import numpy as np
 import pytest
 import torch
@@ -252,6 +253,10 @@ def test_draw_map(tmp_path, monkeypatch, capsys):
     found = DegradationMap.of('tiny')
     assert found.blurs[:, 0].max() == 2 and found.blur_error > 0 and np.isfinite(found.points).all()
     assert draw_map.main(['absent']) == 2 and 'absent: no shipped weights' in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'assets').mkdir()
+    assert draw_representations.main(['tiny']) == 0 and Image.open('assets/representations.png').width > 400
+    assert draw_representations.main(['absent']) == 2 and 'absent: no map' in capsys.readouterr().err
 
 
 def test_without_gradio_one_line_says_what_to_do(monkeypatch, capsys):

@@ -1,5 +1,4 @@
-"""Draw the figures of the documentation into assets/: a comparison, the four stages, the RDA convolution, the kernels,
-the representations.
+"""Draw the figures of the documentation into assets/: a comparison, the four stages, the RDA convolution, the kernels.
 
     python tools/maintain/draw_figures.py
 """
@@ -22,9 +21,8 @@ from draw_kernels import draw, kernels
 
 from data import protocol
 from data.degradation import IsoGaussian, classic
-from photo.degradation_map import DegradationMap
 from report.metric import METRICS
-from report.plots import draw_panel, style
+from report.plots import draw_panel
 from store.files import write_bytes
 from upscale import load
 
@@ -289,35 +287,10 @@ def blurs() -> bytes:
     return sheet.png(128)
 
 
-def representations() -> bytes:
-    """Where two shipped students see photos under known degradations, by their maps (tools/maintain/draw_map.py)."""
-    names, file, small = ('mrda_s_x4_iso', 'mrda_s_x4_anisonoise'), io.BytesIO(), io.BytesIO()
-    with style():
-        figure = Figure(figsize=(9.5, 3.6), layout='constrained')
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(names))
-        for axes, name in zip(panels, names, strict=True):
-            known = DegradationMap.of(name)
-            levels = np.unique(known.noises)
-            for level, marker in zip(levels, 'os^', strict=False):
-                some = known.noises == level
-                points = axes.scatter(*known.points[some, :2].T, s=16, c=known.sizes[some], vmin=0, vmax=4,
-                                      marker=marker, label=f'noise {level:g}')
-            axes.set(title=name, xticks=[], yticks=[], xlabel=f'component 1: {known.shares[0]:.0%} of the variance',
-                     ylabel=f'component 2: {known.shares[1]:.0%}')
-            if len(levels) > 1:
-                axes.legend(frameon=False)
-        figure.colorbar(points, ax=panels, label='blur, pixels')
-        figure.savefig(file, format='png', dpi=110)
-    Image.open(file).convert('RGB').quantize().save(small, 'PNG', optimize=True)
-    return small.getvalue()
-
-
 def main() -> None:
     """The command."""
     comparison()
-    for name, picture in (('stages', stages), ('block', block), ('kernels', blurs),
-                          ('representations', representations)):
+    for name, picture in (('stages', stages), ('block', block), ('kernels', blurs)):
         write_bytes(FOLDER / f'{name}.png', picture())
     print(f'figures drawn in {FOLDER}/')
 
