@@ -45,11 +45,11 @@ FIRST = {
     'stage1': Phase(1, 0.03, 8, ('--decay_type', 'linear_4', '--lr_sr', '1e-3')),
     'stage2': Phase(2, 0.07, 8, ('--decay_type', 'linear_4', '--lr_sr', '5e-4')),
 }
+MUON = '--optimizer', 'Muon', '--lr_sr', '2e-3', '--decay_type', 'linear_0', '--warmup', '20'
 RECIPES = {
     'small': Recipe(('--n_blocks', '8', *CPU), FIRST | {
-        'stage3': Phase(3, 0.25, 16, ('--decay_type', 'linear_12', '--lr_sr', '5e-4')),
-        'stage4': Phase(4, 0.60, 32, ('--decay_type', 'linear_20', '--lr_sr', '5e-4', '--epochs_encoder', '3',
-                                      '--lr_encoder', '5e-4')),
+        'stage3': Phase(3, 0.25, 16, MUON),
+        'stage4': Phase(4, 0.60, 32, (*MUON, '--epochs_encoder', '3', '--lr_encoder', '2e-3')),
     }),
     # Few blocks train several times faster; more blocks are added later.
     'grown': Recipe(CPU, FIRST | {
