@@ -49,7 +49,7 @@ def figure(names: Sequence[str]) -> bytes:
             if known is None:
                 raise UserError(f'{name}: no map of degradations; run python tools/maintain/draw_map.py {name}')
             levels = np.unique(known.noises)
-            for level, marker in zip(levels, 'os^', strict=False):
+            for level, marker in zip(levels, 'os^D', strict=False):
                 some = known.noises == level
                 points = axes.scatter(*known.points[some, :2].T, s=16, c=known.sizes[some], vmin=0, vmax=4,
                                       marker=marker, label=f'noise {level:g}')
