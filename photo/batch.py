@@ -86,8 +86,11 @@ def upscale_file(upscaler: Upscaler | Automatic, path: Path, target: Path, outpu
         if _exists(target) and not output.overwrite:
             return 'already there (--overwrite replaces them)'
         photo = read_photo(path, max_pixels)
+        by = ''
         try:
-            name, upscaler = upscaler.chosen(photo.pixels)
+            if isinstance(upscaler, Automatic):
+                name, upscaler = upscaler.chosen(photo.pixels)
+                by = f', {name}'
             photo = output.prepare(photo, target.suffix)
             (height, width), size = photo.pixels.shape[:2], output.size(*photo.pixels.shape[:2])
             bands = upscaler.bands(photo.pixels, tick)
@@ -101,7 +104,7 @@ def upscale_file(upscaler: Upscaler | Automatic, path: Path, target: Path, outpu
             raise UserError(f'{shown(path)}: {error}') from error
     for note in photo.notes + [f'dropped: {what}' for what in lost]:
         log(f'note: {shown(path)}: {note}')
-    log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({size[1]}x{size[0]})' + f', {name}' * bool(name))
+    log(f'{shown(path)} ({width}x{height}) -> {shown(target)} ({size[1]}x{size[0]}){by}')
     return 'upscaled'
 
 

@@ -70,10 +70,6 @@ class Upscaler:
             if part.numel():
                 yield (part.float() / self.rgb_range).clamp_(0, 1), rows, columns
 
-    def chosen(self, image: np.ndarray) -> tuple[str, 'Upscaler']:
-        """As photo.choice.Automatic.chosen: this upscaler for every image, without a name."""
-        return '', self
-
     def tensor(self, lq: Tensor) -> Tensor:
         """Floats (B, 3, h, w) in [0, 1] → (B, 3, sh, sw) on the same device, of the same dtype."""
         *leading, h, w = lq.shape

@@ -18,7 +18,6 @@ from photo import batch
 from photo.batch import upscale_files
 from photo.output import Output
 from photo.targets import left_out, targets
-from photo.upscaler import Upscaler
 from utility import UserError, shown
 
 
@@ -105,7 +104,7 @@ def test_full_disk_stops_immediately(monkeypatch):
     assert len(done) == 1 and files('out') == []
 
 
-class Slow(Upscaler):
+class Slow:
     """NEAREST, but it waits for an event."""
 
     def __init__(self):
@@ -217,9 +216,8 @@ def test_non_utf8_names_and_out_of_memory_are_reported(capsys):
         pytest.skip('this file system takes no such name')
     assert r'caf\udce9.png' in run(path)[0]
     for error in (MemoryError('out of memory'), UserError('out of memory')):
-        class Short(Upscaler):
-            def __init__(self):
-                self.scale = 2
+        class Short:
+            scale = 2
 
             def bands(self, *_, error=error):
                 raise error
