@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
+from PIL import Image
 
 from report import metric
 from store.files import write_bytes
@@ -117,6 +118,14 @@ def _legend(figure, lines, names):
     legend = figure.legend(lines, ['name'] * len(names), loc='outside lower center', ncols=columns, frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
+
+
+def palette_png(figure: Figure, dpi: int, colours: int = 64) -> bytes:
+    """A figure as PNG bytes with a palette: a third of the size."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format='png', dpi=dpi, facecolor='white')
+    Image.open(full).convert('RGB').quantize(colours, dither=Image.Dither.NONE).save(small, 'PNG', optimize=True)
+    return small.getvalue()
 
 
 def svg(figure: Figure) -> bytes:

@@ -2,7 +2,6 @@
 
     python tools/maintain/draw_figures.py
 """
-import io
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
-from PIL import Image
 from skimage import data as photos
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -22,7 +20,7 @@ from draw_kernels import draw, kernels
 from data import protocol
 from data.degradation import IsoGaussian, classic
 from report.metric import METRICS
-from report.plots import draw_panel
+from report.plots import draw_panel, palette_png
 from store.files import write_bytes
 from upscale import load
 
@@ -95,11 +93,7 @@ class Sheet:
 
     def png(self, colours: int = 64) -> bytes:
         """The page as PNG bytes, of a palette."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format='png', dpi=180, facecolor='white')
-        small = io.BytesIO()
-        Image.open(buffer).convert('RGB').quantize(colours, dither=Image.Dither.NONE).save(small, 'PNG', optimize=True)
-        return small.getvalue()
+        return palette_png(self.figure, 180, colours)
 
 
 def example(sigma: float) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
     python tools/maintain/draw_representations.py
 """
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from photo.degradation_map import DegradationMap
 from process.arguments import Parser
 from process.command import command_line
-from report.plots import style
+from report.plots import palette_png, style
 from store.files import write_bytes
 from utility import UserError
 
@@ -39,7 +37,6 @@ def figure(names: Sequence[str]) -> bytes:
 
     Raises UserError if weights have no map.
     """
-    file, small = io.BytesIO(), io.BytesIO()
     with style():
         sheet = Figure(figsize=(4.75 * len(names), 3.6), layout='constrained')
         FigureCanvasAgg(sheet)
@@ -58,9 +55,7 @@ def figure(names: Sequence[str]) -> bytes:
             if len(levels) > 1:
                 axes.legend(frameon=False)
         sheet.colorbar(points, ax=panels, label='blur, pixels')
-        sheet.savefig(file, format='png', dpi=110)
-    Image.open(file).convert('RGB').quantize().save(small, 'PNG', optimize=True)
-    return small.getvalue()
+        return palette_png(sheet, 110, 256)
 
 
 if __name__ == '__main__':

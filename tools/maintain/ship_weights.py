@@ -8,7 +8,6 @@ The runs are those of scripts/train_zoo.sh with this name, or the given run fold
 student. --start names the shipped weights that the first of them started from. notes.md is the beginning of the card:
 what the weights are for, the training images and their licences, known limits.
 """
-import io
 import json
 import sys
 from argparse import Namespace
@@ -17,7 +16,6 @@ from itertools import accumulate
 from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
@@ -30,7 +28,7 @@ from model import zoo
 from option import parse
 from process.arguments import Parser, positive
 from process.command import command_line
-from report.plots import empty_chart, style
+from report.plots import empty_chart, palette_png, style
 from store import safe
 from store.checkpoint import WEIGHTS, run_folder
 from store.files import write_bytes
@@ -130,10 +128,7 @@ def curve(runs: list[Trained], number: int) -> bytes:
         if sets:
             axes.legend([axes.plot([], [], f'C{color}')[0] for color in range(len(sets))], sets, frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator())
-        file, small = io.BytesIO(), io.BytesIO()
-        figure.savefig(file, format='png', dpi=120)
-    Image.open(file).convert('RGB').quantize(64).save(small, 'PNG', optimize=True)  # a third of the size
-    return small.getvalue()
+        return palette_png(figure, 120)
 
 
 def measured(line: list[str]) -> dict:
