@@ -2,13 +2,16 @@
 import time
 from argparse import Namespace
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from model import zoo
 from optim.ema import EMA
 from optim.guard import Guard, NotFinite, Outcome
+from optim.quantization import Quantized
 from optim.schedule import learning_rate
 from optim.update import Update
 from process.group import Process
@@ -46,6 +49,9 @@ class Trainer:
                                         args.precision == 'half')
         self.guard = Guard(self.group, self.stopper, all(update.takes_veto for update in self.updates.values()))
         self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
+        self.quantized = None           # the trained network's rounded weights, with --qat
+        if args.qat:
+            self.quantized = Quantized(stage.trained, self.parameters(), lambda key: zoo.steps_of(key, args.qat))
         self.ema = None                 # of the trained network, with --ema; created once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
         self.batch = 0                  # batches done of the next epoch
@@ -128,6 +134,10 @@ class Trainer:
         if self.args.ema and self.ema is None:
             self.ema = self.average()
 
+    def rounded(self) -> AbstractContextManager:
+        """A context in which the weights are rounded, with --qat."""
+        return self.quantized.applied() if self.quantized else nullcontext()
+
     def parameters(self) -> list[nn.Parameter]:
         """The parameters of all updates."""
         return [p for update in self.updates.values() for p in update.parameters]
@@ -167,9 +177,10 @@ class Trainer:
         try:
             hr = evaluation.to_float(hr, self.args.rgb_range, self.device, self.args.n_colors)  # (B, 3, P, P)
             for update in self.updates.values():
-                losses = self.forward(update, hr)
-                with self.group.waiting():
-                    update.backward(losses['loss'])
+                with self.rounded():
+                    losses = self.forward(update, hr)
+                    with self.group.waiting():
+                        update.backward(losses['loss'])
                 if not self.guard.allows(update, losses, threshold):
                     update.skip()
                     return self.guard.end()
@@ -231,9 +242,10 @@ class Trainer:
             self.group.wait_for_test(self.stopper)
             return
         try:
-            scored = self.tester.score(self.stage, self.epoch)
+            with self.rounded():
+                scored = self.tester.score(self.stage, self.epoch)
             if self.ema:
-                with self.ema.applied():
+                with self.ema.applied(), self.rounded():
                     scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
         except (RuntimeError, MemoryError) as error:
             explain_shortage(error, self.device, f'in the test after epoch {self.epoch}, which is saved: the same '

@@ -64,11 +64,33 @@ class DynamicConv(nn.Module):
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
         """x (B, C, h, w), kernel (B·C, 1, 3, 3) as predict_kernels makes it → (B, C, h, w)."""
         b, c, h, w = x.shape
+        if x.is_cuda or compiles(x):
+            return F.leaky_relu((fusible if compiles(x) else depthwise)(x, kernel), SLOPE, inplace=True)
         # One group per sample and channel, in channels-last memory: several times faster on CPUs than contiguous.
         rows = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c).permute(0, 3, 1, 2)    # (1, B·C, h, w)
         rows = F.conv2d(rows, kernel, padding=1, groups=b * c)                      # (1, B·C, h, w)
         rows = F.leaky_relu(rows, SLOPE, inplace=True)
         return rows.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)     # (B, C, h, w)
+
+
+def compiles(x: Tensor) -> bool:
+    """Whether operations on x are being compiled for a GPU, where few large ones are faster than many."""
+    return x.is_cuda and torch.compiler.is_compiling()
+
+
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    """x (B, C, h, w), kernel (B·C, 1, 3, 3) → (B, C, h, w) in contiguous memory: for it PyTorch has kernels for GPUs
+    that take a third of the time of cuDNN's."""
+    y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernel, padding=1, groups=len(kernel))  # (1, B·C, h, w)
+    return y.view(x.shape)                                                              # (B, C, h, w)
+
+
+def fusible(x: Tensor, kernel: Tensor) -> Tensor:
+    """The same as a sum of products, from which a compiler makes one kernel together with the operations around it."""
+    *_, h, w = x.shape
+    padded, factors = F.pad(x, (1, 1, 1, 1)), kernel.view(*x.shape[:2], 3, 3, 1, 1)
+    taps = [padded[..., i:i + h, j:j + w].float() * factors[:, :, i, j] for i in range(3) for j in range(3)]
+    return sum(taps[1:], taps[0]).to(x.dtype)                                           # (B, C, h, w)
 
 
 def predict_kernels(convs: Sequence[DynamicConv], z: Tensor) -> Tensor:

@@ -132,12 +132,17 @@ def ship(name: str, weights: dict[str, Tensor] | str | Path, facts: dict, defaul
 def compact(weights: dict[str, Tensor], source: object, steps: float = safe.STEPS) -> dict[str, Tensor]:
     """`weights`, {key: tensor} of `source`, as they are shipped, with 8 bits each. Raises UserError unless finite.
 
-    steps: in a standard deviation of a tensor, see store.safe.quantized; the encoder's have ENCODER_SHARE of them.
+    steps: in a standard deviation of a tensor, see steps_of and store.safe.quantized.
     """
-    small = safe.quantized(weights, lambda key: steps * (ENCODER_SHARE if key.startswith(ENCODER) else 1))
+    small = safe.quantized(weights, lambda key: steps_of(key, steps))
     if not all(tensor.isfinite().all() for tensor in small.values()):
         raise UserError(f'{shown(source)}: holds values that are not finite in half precision; train again')
     return small
+
+
+def steps_of(key: str, steps: float) -> float:
+    """The steps in the standard deviation of the tensor of a key: the encoder's have ENCODER_SHARE of `steps`."""
+    return steps * (ENCODER_SHARE if key.startswith(ENCODER) else 1)
 
 
 def default(scale: int | None = None) -> str:

@@ -30,27 +30,38 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self) -> None:
         """Change the parameters that have a gradient."""
-        group = self.param_groups[0]
-        matrices = [parameter for parameter in group['params'] if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in matrices]
-        for parameter in matrices:
-            parameter.grad = None  # so that Adam leaves it alone
-        super().step()
         alike = defaultdict(list)  # those of one shape are orthogonalised together
-        for parameter, gradient in zip(matrices, gradients, strict=True):
-            parameter.grad = gradient
-            state = self.state[parameter]
-            if not state:
-                state.update(step=torch.zeros(()), momentum=torch.zeros_like(parameter))  # AdamW loads any `step`
-            state['step'] += 1
-            state['momentum'].lerp_(gradient, 1 - MOMENTUM)
-            alike[parameter.shape].append((parameter, gradient.lerp(state['momentum'], MOMENTUM).flatten(1)))
+        for parameter in self.param_groups[0]['params']:
+            if parameter.grad is not None:
+                alike[parameter.shape].append((parameter, parameter.grad))
+                parameter.grad = None  # so that Adam leaves it alone
+        super().step()
         for pairs in alike.values():
-            steps = orthogonalized(torch.stack([matrix for _, matrix in pairs]))                # (n, r, c)
-            size = group['lr'] * RMS * max(steps.shape[1:]) ** 0.5
-            for (parameter, _), step in zip(pairs, steps, strict=True):
-                parameter.mul_(1 - group['lr'] * group['weight_decay'])
-                parameter.sub_(step.view(parameter.shape), alpha=size)
+            for parameter, gradient in pairs:
+                parameter.grad = gradient
+            self.step_matrices(*map(list, zip(*pairs, strict=True)))
+
+    def step_matrices(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        """Change weight matrices of one shape. As PyTorch's fused Adam does, it changes nothing if `found_inf`, a
+        float tensor that can be set as an attribute, is 1."""
+        group, states = self.param_groups[0], [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
+            if not state:
+                state.update(step=parameter.new_zeros(()), momentum=torch.zeros_like(parameter))  # AdamW loads `step`
+        momenta = [state['momentum'] for state in states]
+        gradient, momentum = torch.stack(gradients), torch.stack(momenta)                       # (n, r, ...)
+        applied = 1.0
+        if getattr(self, 'found_inf', None) is not None:
+            gradient = torch.where(self.found_inf.bool(), momentum, gradient)  # towards itself: no change
+            applied = 1 - self.found_inf
+        momentum.lerp_(gradient, 1 - MOMENTUM)
+        torch._foreach_copy_(momenta, list(momentum.unbind()))
+        steps = orthogonalized(gradient.lerp(momentum, MOMENTUM).flatten(2))                    # (n, r, c)
+        size = group['lr'] * RMS * max(steps.shape[1:]) ** 0.5
+        if group['weight_decay']:
+            torch._foreach_mul_(parameters, 1 - group['lr'] * group['weight_decay'] * applied)
+        torch._foreach_sub_(parameters, list((steps * (size * applied)).view_as(momentum).unbind()))
+        torch._foreach_add_([state['step'] for state in states], applied)
 
 
 def is_matrix(parameter: Tensor) -> bool:

@@ -13,14 +13,14 @@ DECIDING = {'cuda'}  # devices that decide whether a step is applied: their Adam
 def make_optimizer(args: Namespace, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of --optimizer with its settings; the learning rate is set before each batch."""
     common = {'lr': args.lr_sr, 'weight_decay': args.weight_decay}
+    fused = parameters[0].device.type in DECIDING or None
     if args.optimizer == 'SGD':
         return torch.optim.SGD(parameters, momentum=args.momentum, **common)
     if args.optimizer == 'RMSprop':
         return torch.optim.RMSprop(parameters, eps=args.epsilon, **common)
     if args.optimizer == 'Muon':
-        return Muon(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon, **common)
-    return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon,
-                            fused=parameters[0].device.type in DECIDING or None, **common)
+        return Muon(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon, fused=fused, **common)
+    return torch.optim.Adam(parameters, betas=(args.beta1, args.beta2), eps=args.epsilon, fused=fused, **common)
 
 
 class Update:
@@ -33,7 +33,7 @@ class Update:
     def __init__(self, name: str, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer,
                  scaled: bool) -> None:
         self.name, self.parameters, self.optimizer = name, parameters, optimizer
-        kinds = torch.optim.Adam, torch.optim.AdamW
+        kinds = torch.optim.Adam, torch.optim.AdamW, Muon
         self.takes_veto = type(optimizer) in kinds and bool(optimizer.defaults['fused'])
         self.scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=scaled)
 

@@ -74,23 +74,28 @@ def quantized(weights: dict[str, Tensor], steps: Callable[[str], float] = lambda
         if tensor.numel() < LARGE:
             result[key] = tensor.detach().cpu().half().contiguous()
             continue
-        tensor = tensor.detach().cpu().float()
-        least = torch.finfo(torch.float32).tiny
-        result[key + SCALE] = torch.maximum(tensor.abs().max() / LEVELS, tensor.std() / steps(key)).clamp(min=least)
-        result[key] = _rounded(tensor / result[key + SCALE]).to(torch.int8).contiguous()
+        tensor = tensor.detach().cpu().float()[None]
+        result[key + SCALE] = scale(tensor.flatten(1), steps(key))[0]
+        result[key] = rounded(tensor / result[key + SCALE])[0].to(torch.int8).contiguous()
     return result
 
 
-def _rounded(tensor):
-    """`tensor` as integers. In weights of a convolution (out, in, k, k) the sum of each kernel is rounded, too: it is
-    the response to plain areas, where errors of all kernels would add up to another brightness."""
-    if tensor.ndim < 4:
-        return tensor.round()
-    kernels = tensor.flatten(2)                                                      # (out, in, k²)
+def scale(weights: Tensor, steps: float) -> Tensor:
+    """The scales (n,) of n flat tensors (n, m); steps: in a standard deviation, as quantized() takes them."""
+    least = torch.finfo(torch.float32).tiny
+    return torch.maximum(weights.abs().amax(1) / LEVELS, weights.std(1) / steps).clamp(min=least)
+
+
+def rounded(tensors: Tensor) -> Tensor:
+    """n tensors (n, ...) as integers. In weights of convolutions (n, out, in, k, k) the sum of each kernel is rounded,
+    too: it is the response to plain areas, where errors of all kernels would add up to another brightness."""
+    if tensors.ndim < 5:
+        return tensors.round()
+    kernels = tensors.flatten(3)                                                     # (n, out, in, k²)
     below = kernels.floor()
     rest = kernels - below
     rank = rest.argsort(-1, descending=True).argsort(-1)
-    return (below + (rank < rest.sum(-1, keepdim=True).round())).view_as(tensor)
+    return (below + (rank < rest.sum(-1, keepdim=True).round())).view_as(tensors)
 
 
 def _restored(weights):

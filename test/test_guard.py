@@ -74,8 +74,9 @@ def check_equal(count):
             assert same(state[part], late[name][part]), (name, part)
 
 
-def test_every_checkpoint_is_the_same(both):
-    assert both() == [0, 0]
+@pytest.mark.parametrize('optimizer', ['ADAM', 'Muon'])
+def test_every_checkpoint_is_the_same(both, optimizer):
+    assert both('--optimizer', optimizer) == [0, 0]
     check_equal(count=3)
 
 
@@ -93,15 +94,16 @@ def test_values_are_late_by_one_step_where_nothing_asks_for_them(both, monkeypat
     check_equal(count=2)
 
 
-def test_a_loss_above_the_threshold_is_not_applied_and_does_not_move_the_average(both, capsys):
-    assert both('--test_every', 1, plant=(Stage1, 1, times(1e9))) == [0, 0]
+@pytest.mark.parametrize('flags', [[], ['--optimizer', 'Muon', '--weight_decay', '0.1']])
+def test_a_loss_above_the_threshold_is_not_applied_and_does_not_move_the_average(both, capsys, flags):
+    assert both(*flags, '--test_every', 1, plant=(Stage1, 1, times(1e9))) == [0, 0]
     assert capsys.readouterr().out.count('Skip this batch 1') == 2
     check_equal(count=3)
     before, after = (states('late')[name] for name in ('state_1.pt', 'state_2.pt'))
     assert all(same(before[part], after[part]) for part in ('networks', 'updates', 'ema'))
 
 
-@pytest.mark.parametrize('flags', [[], ['--save_every_min', 5]])
+@pytest.mark.parametrize('flags', [[], ['--save_every_min', 5], ['--optimizer', 'Muon', '--save_every_min', 5]])
 def test_what_is_not_finite_is_never_applied_and_its_step_is_named(both, capsys, flags):
     assert both(*flags, plant=(Stage1, 4, times(torch.nan))) == [2, 2]
     now, late = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))

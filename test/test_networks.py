@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from model import build, kdsr, mrda
+from model import build, common, kdsr, mrda, rdan
 from model.common import Blocks, DynamicConv
 from model.mln import MLN
+from model.rdan import RDABlock
 from option import parse
 
 LQ, UP = ((2, 3, 12, 16), (2, 3, 48, 64))
@@ -120,6 +121,24 @@ def test_gradients_are_the_same_whether_activations_are_kept_or_recomputed(make)
         network(lq)[0].square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     assert gradients[0] and all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_gradients_are_the_same_in_every_form_of_a_dynamic_convolution(monkeypatch):
+    """GPUs compute it in forms of their own; see model.common."""
+    block, inputs = RDABlock(8), [torch.rand(2, 8, 6, 7, requires_grad=True), torch.randn(2, 16, 1, 3, 3)]
+    inputs[1].requires_grad_()
+
+    def gradients():
+        block.zero_grad()
+        y = block(*inputs)
+        return y.detach(), *torch.autograd.grad(y.square().sum(), [*inputs, *block.parameters()], allow_unused=True)
+
+    expected = gradients()
+    for module in common, rdan:
+        monkeypatch.setattr(module, 'compiles', lambda x: True)
+    torch.testing.assert_close(gradients(), expected)
+    monkeypatch.setattr(common, 'fusible', common.depthwise)
+    torch.testing.assert_close(gradients(), expected)
 
 
 def test_recompute_option_reaches_the_blocks():

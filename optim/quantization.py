@@ -1,0 +1,46 @@
+"""Quantization-aware training: forward and backward passes with weights rounded as shipped files round them."""
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from store import safe
+
+
+class Quantized:
+    """The large weights among `trained` of `network`, rounded as store.safe.quantized rounds them.
+
+    The gradient of rounded weights changes the weights themselves, which stay as fine as they are (the straight-through
+    estimator; Bengio et al., arXiv 1308.3432). steps: those of store.safe.quantized.
+    """
+
+    def __init__(self, network: nn.Module, trained: Iterable[nn.Parameter], steps: Callable[[str], float]) -> None:
+        ids, alike = set(map(id, trained)), defaultdict(list)  # those of one shape are rounded together
+        for name, parameter in network.named_parameters():
+            if id(parameter) in ids and parameter.numel() >= safe.LARGE:
+                alike[parameter.shape, steps(name)].append(parameter)
+        self._groups = [(each, parameters) for (_, each), parameters in alike.items()]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """A context in which the weights are rounded; their own values are restored afterwards, bit for bit."""
+        own = [torch.stack([parameter.detach() for parameter in parameters]) for _, parameters in self._groups]
+        rounded = [dequantized(weights, steps) for weights, (steps, _) in zip(own, self._groups, strict=True)]
+        self._set(rounded)
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    @torch.no_grad()
+    def _set(self, values: list[Tensor]) -> None:
+        for each, (_, parameters) in zip(values, self._groups, strict=True):
+            torch._foreach_copy_(parameters, list(each.unbind()))
+
+
+def dequantized(weights: Tensor, steps: float) -> Tensor:
+    """n tensors (n, ...) → the values that remain of each after store.safe.quantized."""
+    scale = safe.scale(weights.flatten(1), steps).view(-1, *[1] * (weights.ndim - 1))
+    return safe.rounded(weights / scale) * scale
