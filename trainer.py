@@ -2,13 +2,11 @@
 import time
 from argparse import Namespace
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from model import zoo
 from optim.ema import EMA
 from optim.guard import Guard, NotFinite, Outcome
 from optim.quantization import Quantized
@@ -44,14 +42,11 @@ class Trainer:
         self.journal = tester and tester.journal
         self.updates = {}               # {name: Update}
         for name, part in stage.updates().items():
-            parameters = [p for p in part.parameters() if p.requires_grad]
-            self.updates[name] = Update(name, parameters, stage.optimizer(name, args, parameters),
-                                        args.precision == 'half')
+            weights = [p for p in part.parameters() if p.requires_grad]
+            self.updates[name] = Update(name, weights, stage.optimizer(name, args, weights), args.precision == 'half')
         self.guard = Guard(self.group, self.stopper, all(update.takes_veto for update in self.updates.values()))
         self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
-        self.quantized = None           # the trained network's rounded weights, with --qat
-        if args.qat:
-            self.quantized = Quantized(stage.trained, self.parameters(), lambda key: zoo.steps_of(key, args.qat))
+        self.quantized = Quantized(stage.trained, self.parameters(), args.qat)
         self.ema = None                 # of the trained network, with --ema; created once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
         self.batch = 0                  # batches done of the next epoch
@@ -62,8 +57,7 @@ class Trainer:
         self.history = History()
 
     def fit(self) -> None:
-        """Train to the last epoch. Raises Stopped after a signal, with a checkpoint saved; other exceptions outside an
-        update's step are also raised after saving a checkpoint."""
+        """Train to the last epoch. Raises Stopped after a signal. Saves a checkpoint before any error between steps."""
         self.run.prepare(self.checkpoint_bytes())
         self.journal.begin(self.epoch, self.batch, self.tested)
         self.group.wait_for_rank0()
@@ -114,8 +108,8 @@ class Trainer:
         """Add steps of this epoch, in order, to its means and to the log."""
         for number, losses in outcomes:
             batch = number - self.epoch * self.args.test_every
-            rate = learning_rate(self.args, self.epoch + 1, self.stage.encoder_epochs, batch)
-            self.meter.add(losses, self.args.batch_size, batch + 1, rate)
+            self.meter.add(losses, self.args.batch_size, batch + 1,
+                           learning_rate(self.args, self.epoch + 1, self.stage.encoder_epochs, batch))
 
     def settle(self) -> None:
         """Wait for the outcomes of all steps started, and count them. Raises UserError as step()."""
@@ -133,10 +127,6 @@ class Trainer:
             self.networks = {name: self.wrap(name) for name in self.updates}
         if self.args.ema and self.ema is None:
             self.ema = self.average()
-
-    def rounded(self) -> AbstractContextManager:
-        """A context in which the weights are rounded, with --qat."""
-        return self.quantized.applied() if self.quantized else nullcontext()
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters of all updates."""
@@ -171,13 +161,12 @@ class Trainer:
         GPU, of the one before. An update whose loss reaches `threshold` is skipped.
 
         Raises UserError if a loss or the gradient is not finite, or when out of memory; the weights are then unchanged.
-        In half precision a gradient may overflow; the step is then skipped, and the loss scale reduced.
         """
         self.guard.begin(self.number)
         try:
             hr = evaluation.to_float(hr, self.args.rgb_range, self.device, self.args.n_colors)  # (B, 3, P, P)
             for update in self.updates.values():
-                with self.rounded():
+                with self.quantized.applied():
                     losses = self.forward(update, hr)
                     with self.group.waiting():
                         update.backward(losses['loss'])
@@ -228,8 +217,8 @@ class Trainer:
     def finish_epoch(self) -> None:
         """Finish an epoch: record its losses, write its weights and a checkpoint, all before the test."""
         self.history.note('losses', self.epoch + 1, means(self.tally))
-        rate = next(iter(self.updates.values())).optimizer.param_groups[0]['lr']
-        self.journal.epoch(self.epoch + 1, losses=means(self.tally), lr=rate, skipped=self.tally['skipped'])
+        self.journal.epoch(self.epoch + 1, losses=means(self.tally), skipped=self.tally['skipped'],
+                           lr=next(iter(self.updates.values())).optimizer.param_groups[0]['lr'])
         self.epoch, self.batch, self.tally, self.tested = self.epoch + 1, 0, new_tally(), False
         self.check_weights()
         self.run.save_weights(self.epoch, self.weights(), keeps_weights(self.args, self.epoch))
@@ -242,10 +231,10 @@ class Trainer:
             self.group.wait_for_test(self.stopper)
             return
         try:
-            with self.rounded():
+            with self.quantized.applied():
                 scored = self.tester.score(self.stage, self.epoch)
             if self.ema:
-                with self.ema.applied(), self.rounded():
+                with self.ema.applied(), self.quantized.applied():
                     scored |= self.tester.score(self.stage, self.epoch, ' (EMA)')
         except (RuntimeError, MemoryError) as error:
             explain_shortage(error, self.device, f'in the test after epoch {self.epoch}, which is saved: the same '
@@ -284,8 +273,7 @@ class Trainer:
         return self.stage.trained.state_dict() | (self.ema.state_dict() if self.ema else {})
 
     def checkpoint(self) -> dict:
-        """Everything needed to resume, as dicts of tensors and basic types. Includes the frozen networks, so that a run
-        needs no other file and does not change when an earlier stage is trained again."""
+        """Everything needed to resume, frozen networks included, as dicts of tensors and basic types."""
         return {'version': VERSION, 'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally,
                 'tested': self.tested, 'stage': self.args.stage, 'options': self.options(),
                 'passing': continuity.passing(self.args, self.group.size), 'networks': self.stage.state_dict(),

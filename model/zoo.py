@@ -14,8 +14,9 @@ from utility import UserError, expand, shown
 ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
 TOLD = 'licence', 'training'  # facts that a weights file holds too
-ENCODER = 'E_st.'  # prefix of the encoder's keys
-ENCODER_SHARE = 0.5  # of the steps of its quantization: it averages over all pixels, and rounding errors with them
+# Of the steps of quantized weights, by a part of their key: of what acts on means over all pixels, the student's encoder
+# and the prediction of dynamic kernels, rounding errors average out.
+SHARES = {'E_st.': 0.5, '.kernel.2.': 0.35}
 
 
 def index() -> dict[str, dict]:
@@ -141,8 +142,8 @@ def compact(weights: dict[str, Tensor], source: object, steps: float = safe.STEP
 
 
 def steps_of(key: str, steps: float) -> float:
-    """The steps in the standard deviation of the tensor of a key: the encoder's have ENCODER_SHARE of `steps`."""
-    return steps * (ENCODER_SHARE if key.startswith(ENCODER) else 1)
+    """The steps in the standard deviation of the tensor of a key: `steps` and its share of SHARES."""
+    return steps * next((share for part, share in SHARES.items() if part in key), 1)
 
 
 def default(scale: int | None = None) -> str:

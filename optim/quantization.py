@@ -1,11 +1,12 @@
 """Quantization-aware training: forward and backward passes with weights rounded as shipped files round them."""
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from model import zoo
 from store import safe
 
 
@@ -13,14 +14,14 @@ class Quantized:
     """The large weights among `trained` of `network`, rounded as store.safe.quantized rounds them.
 
     The gradient of rounded weights changes the weights themselves, which stay as fine as they are (the straight-through
-    estimator; Bengio et al., arXiv 1308.3432). steps: those of store.safe.quantized.
+    estimator; Bengio et al., arXiv 1308.3432). steps: those of model.zoo.compact; 0: nothing is rounded.
     """
 
-    def __init__(self, network: nn.Module, trained: Iterable[nn.Parameter], steps: Callable[[str], float]) -> None:
+    def __init__(self, network: nn.Module, trained: Iterable[nn.Parameter], steps: float) -> None:
         ids, alike = set(map(id, trained)), defaultdict(list)  # those of one shape are rounded together
-        for name, parameter in network.named_parameters():
+        for name, parameter in network.named_parameters() if steps else ():
             if id(parameter) in ids and parameter.numel() >= safe.LARGE:
-                alike[parameter.shape, steps(name)].append(parameter)
+                alike[parameter.shape, zoo.steps_of(name, steps)].append(parameter)
         self._groups = [(each, parameters) for (_, each), parameters in alike.items()]
 
     @contextmanager

@@ -16,7 +16,7 @@ def test_weights_are_those_of_a_shipped_file_and_are_restored_bit_for_bit():
     network = mrda.student(2, n_blocks=2)
     own = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     shipped = safe._restored(zoo.compact(own, 'w', 2))
-    with pytest.raises(KeyError), Quantized(network, network.parameters(), lambda key: zoo.steps_of(key, 2)).applied():
+    with pytest.raises(KeyError), Quantized(network, network.parameters(), 2).applied():
         for key, tensor in network.state_dict().items():
             torch.testing.assert_close(tensor, shipped[key].float(), atol=1e-3 if own[key].numel() < safe.LARGE else 0,
                                        rtol=1e-3 if own[key].numel() < safe.LARGE else 1e-6)
@@ -26,7 +26,7 @@ def test_weights_are_those_of_a_shipped_file_and_are_restored_bit_for_bit():
 
 def test_gradient_of_rounded_weights_changes_the_fine_ones():
     network, x = nn.Linear(64, 64, bias=False), torch.rand(5, 64)
-    rounded = Quantized(network, network.parameters(), lambda key: 1)
+    rounded = Quantized(network, network.parameters(), 1)
     with rounded.applied():
         values = network.weight.detach().clone()
         network(x).square().sum().backward()
