@@ -70,7 +70,7 @@ def load(weights: str | Path | dict | None = None, device: str | torch.device = 
     student, facts, notes = zoo.load_student(weights, scale)
     rounded = rounding(precision, device)
     if rounded and precision == 'auto':
-        notes = [*notes, 'arithmetic in bf16, within a level of 8 bits of --precision single']
+        notes = [*notes, 'arithmetic in bf16, mostly within a level of 8 bits of --precision single']
     return Upscaler(student, facts['scale'], facts['rgb_range'], device, rounded, tile, self_ensemble, notes)
 
 

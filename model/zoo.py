@@ -14,8 +14,8 @@ from utility import UserError, expand, shown
 ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
 TOLD = 'licence', 'training'  # facts that a weights file holds too
-# Of the steps of quantized weights, by a part of their key: of what acts on means over all pixels, the student's encoder
-# and the prediction of dynamic kernels, rounding errors average out.
+# Of the steps of quantized weights, by a part of their key: rounding errors average out in what acts on means over all
+# pixels, the student's encoder and the prediction of dynamic kernels.
 SHARES = {'E_st.': 0.5, '.kernel.2.': 0.35}
 
 

@@ -64,7 +64,7 @@ class DegradationMap:
     def text(self) -> str:
         """The map as the text of a JSON file, numbers with as many digits as a picture needs."""
         def rounded(value):
-            return [rounded(each) for each in value] if isinstance(value, list) else float(f'{value:.5g}')
+            return [rounded(each) for each in value] if isinstance(value, list) else float(f'{value:.3g}')
         content = {key: rounded(value.tolist()) if isinstance(value, np.ndarray) else value
                    for key, value in asdict(self).items()}
         return '{\n' + ',\n'.join(f'"{key}": {json.dumps(value)}' for key, value in content.items()) + '\n}\n'

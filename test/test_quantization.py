@@ -34,7 +34,7 @@ def test_gradient_of_rounded_weights_changes_the_fine_ones():
     torch.testing.assert_close(network.weight.grad, 2 * x.T.matmul(x @ values.T).T)
 
 
-def test_training_tests_the_weights_that_are_shipped(cli):
+def test_training_tests_the_weights_that_are_shipped(cli, capsys):
     """The score in its log is that of a file of the same steps, and another one than that of the fine weights."""
     save_weights('start.pt', mrda.student(2, n_blocks=1))
     flags = '--stage', 4, '--distill', 0, '--qat', 1, '--lr_sr', '1e-3', '--pre_train_ST', 'start.pt'
@@ -52,3 +52,5 @@ def test_training_tests_the_weights_that_are_shipped(cli):
         scores[save] = float(re.findall(r'^Set2 PSNR: (\S+)', log, re.M)[-1])
     tested = state['history']['psnr_y']['Set2'][-1]
     assert abs(tested - scores['shipped']) < 0.01 < abs(tested - scores['fine'])
+    assert cli(*flags, '--save', 'trained', '--qat', 2, '--epochs_sr', 3) == 2
+    assert '--qat was 1.0, is now 2.0' in capsys.readouterr().err

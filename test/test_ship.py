@@ -68,6 +68,14 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys, monkeyp
     tiny, longer = (tmp_path / 'zoo' / zoo.index()[name]['file'] for name in ('tiny', 'longer'))
     assert longer.stat().st_size < 0.9 * tiny.stat().st_size  # half the steps: one bit of about six less
 
+    def trained_so(*given, read=ship_weights.read_trained):
+        run = read(*given)
+        return run._replace(options=run.options | {'qat': 8.0})
+    monkeypatch.setattr(ship_weights, 'COST', -1.0)
+    assert ship_weights.main([*again, '--about', 'about.md', '--steps', '8']) == 2
+    monkeypatch.setattr(ship_weights, 'read_trained', trained_so)
+    assert ship_weights.main([*again, '--about', 'about.md', '--steps', '8']) == 0
+
 
 @pytest.mark.slow
 def test_a_grown_student_and_its_status(place, tmp_path, capsys):

@@ -39,9 +39,9 @@ def equal(net, weights, exactly=True):
 
 
 def near(net, weights):
-    """Small tensors as in half precision, large ones within a step of their quantization, coarser in the encoder."""
+    """Small tensors as in half precision, large ones within a step of their quantization."""
     def step(key, weight):
-        return max(weight.abs().max() / 127, weight.std() / (8 if key.startswith('E_st.') else 16))
+        return max(weight.abs().max() / 127, weight.std() / zoo.steps_of(key, 16))
     return all(torch.equal(value, weights[key].half().float()) if value.numel() < 4096 else
                (value - weights[key]).abs().max() < step(key, weights[key])
                for key, value in net.state_dict().items())
@@ -226,12 +226,12 @@ def test_flat_areas_stay_flat_up_to_the_corners():
 
 
 @pytest.mark.parametrize('name', zoo.index())
-def test_bf16_is_within_a_level_of_single_precision(name):
+def test_bf16_is_within_a_level_of_single_precision_with_few_exceptions(name):
     """Of the photo; rounding the image itself, at the first or last layers, costs up to 5 levels."""
     for photo in photos.astronaut()[:96, 170:266], photos.coffee()[100:196, 200:296]:
         single, rounded = (upscale(photo, load(name, 'cpu', precision=precision)) for precision in ('single', 'bf16'))
         difference = np.abs(single.astype(int) - rounded)
-        assert difference.max() <= 1 and difference.mean() < 0.15
+        assert difference.max() <= 2 and (difference > 1).mean() < 1e-4 and difference.mean() < 0.15
 
 
 def test_automatic_precision_is_bf16_on_cpus_that_have_it_only(shelf, monkeypatch):

@@ -105,7 +105,7 @@ def example(sigma: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def comparison() -> None:
-    """Write comparison.jpg: LR input, bicubic, the shipped student and the ground truth of a photo it has not seen."""
+    """Write comparison.webp: LR input, bicubic, the shipped student and the ground truth of a photo it has not seen."""
     photo = photos.chelsea()[:300, :448].copy()
     hr = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255                       # (1, 3, H, W)
     lq, up = classic(IsoGaussian(2.6), 4)(hr)                                       # (1, 3, h, w), (1, 3, H, W)
@@ -114,7 +114,7 @@ def comparison() -> None:
     for name, image in (('bicubic', up), ('student', sr.clamp(0, 1))):
         images[f'{name}, {METRICS["psnr_y"].function(image, hr, 4):.2f} dB'] = image
     pixels = {name: (image[0].permute(1, 2, 0) * 255).round().byte().numpy() for name, image in images.items()}
-    draw_panel(FOLDER / 'comparison.jpg', {**pixels, 'ground truth': photo}, (85, 125, 100))
+    draw_panel(FOLDER / 'comparison.webp', {**pixels, 'ground truth': photo}, (85, 125, 100))
 
 
 def inputs(sheet: Sheet, top: float, lr: np.ndarray, hr: np.ndarray) -> None:

@@ -75,7 +75,7 @@ def sheet() -> bytes:
             axes[0].set_ylabel(words, fontsize=9)
         file, small = io.BytesIO(), io.BytesIO()
         figure.savefig(file, format='png', dpi=120)
-    Image.open(file).convert('RGB').save(small, 'WebP', quality=85, method=6)  # half the size of JPEG
+    Image.open(file).convert('RGB').save(small, 'WebP', quality=75, method=6)  # half the size of JPEG
     return small.getvalue()
 
 
