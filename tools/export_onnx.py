@@ -140,7 +140,8 @@ def load(args: Namespace) -> tuple[nn.Module, dict, Path]:
         if getattr(args, name) != facts[name]:
             raise UserError(f'--{name} {getattr(args, name)}: {shown(path)} has --{name} {facts[name]}; '
                             f'leave --{name} out, sizes are read from the weights')
-    return student, facts, Path(path.name if path.is_relative_to(zoo.ZOO) else path).with_suffix('.onnx')
+    target = Path(path.name if path.is_relative_to(zoo.ZOO) else path)
+    return student, facts, target.with_name(target.name.removesuffix('.xz')).with_suffix('.onnx')
 
 
 def export(args: Namespace, out: str | None, half: bool) -> None:
