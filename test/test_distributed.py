@@ -170,7 +170,8 @@ def test_killed_rank_ends_all_ranks_and_the_run_resumes(library, tmp_path, monke
 @pytest.mark.slow
 def test_no_rank_outlives_torchrun(library, tmp_path):
     run_and_hit(tmp_path, library, signal.SIGKILL, 10, launching=True)
-    assert 'interrupted; the same command resumes it' in (tmp_path / 'said').read_text()
+    said = (tmp_path / 'said').read_text()  # rank 0 may first notice that torchrun has ended, or rank 1
+    assert 'interrupted; the same command resumes it' in said or 'the same command resumes from the last' in said
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='reads /proc')
