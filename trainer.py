@@ -273,7 +273,7 @@ class Trainer:
         return self.stage.trained.state_dict() | (self.ema.state_dict() if self.ema else {})
 
     def checkpoint(self) -> dict:
-        """Everything needed to resume, frozen networks included, as dicts of tensors and basic types."""
+        """Everything needed to resume without other files, with frozen networks: dicts of tensors and basic types."""
         return {'version': VERSION, 'epoch': self.epoch, 'batch': self.batch, 'tally': self.tally,
                 'tested': self.tested, 'stage': self.args.stage, 'options': self.options(),
                 'passing': continuity.passing(self.args, self.group.size), 'networks': self.stage.state_dict(),
