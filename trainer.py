@@ -61,7 +61,6 @@ class Trainer:
         self.run.prepare(self.checkpoint_bytes())
         self.journal.begin(self.epoch, self.batch, self.tested)
         self.group.wait_for_rank0()
-        self.saved = time.monotonic()
         self.stopper.deferred = True
         try:
             if not self.tested:
@@ -263,7 +262,8 @@ class Trainer:
         self.saved = time.monotonic()
 
     def check_weights(self) -> None:
-        """Raises UserError if weights are not finite, so that they are not saved."""
+        """Raises UserError if weights are not finite or the training diverged, so that they are not saved."""
+        self.history.check(self.stage.encoder_epochs)
         if not all(p.isfinite().all() for p in self.parameters()):
             raise UserError(f'weights are not finite after step {self.number - 1}; what was saved before is intact. A '
                             'lower learning rate usually helps: resume with another --lr_sr and --accept_changes')
@@ -296,5 +296,5 @@ class Trainer:
         if self.args.ema:
             self.ema = self.average()
             self.ema.load_state_dict(checkpoint['ema'] or self.ema.state_dict())  # --ema may have been added since
-        self.epoch, self.batch, self.tested = (checkpoint[name] for name in ('epoch', 'batch', 'tested'))
-        self.tally, self.history = checkpoint['tally'], History(checkpoint['history'])
+        self.epoch, self.batch, self.tested, self.tally = map(checkpoint.get, ('epoch', 'batch', 'tested', 'tally'))
+        self.history = History(checkpoint['history'], self.epoch if self.args.accept_changes else 0)

@@ -3,6 +3,7 @@ import csv
 import math
 import re
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from survival import same
 
 from model import mrda
 from option import parse
+from report.history import History
 from report.testing import Tester
 from stages import STAGES
 from store.tensors import load_checkpoint, save_weights
 from trainer_stage1 import Stage1
+from utility import UserError
 
 
 def weights(run, name):
@@ -192,6 +195,28 @@ def test_non_finite_weights_do_not_replace_good_ones(cli, capsys):
     assert cli('--stage', 1, '--lr_sr', '1e30', '--accept_changes', *flags) == 2
     assert 'weights are not finite after step 1' in capsys.readouterr().err
     assert equal(weights('stage1', 'model_last'), good)
+
+
+def test_a_training_that_diverges_stops_before_its_epoch_is_saved(cli, capsys, monkeypatch):
+    assert cli('--stage', 1, '--epochs_sr', 1) == 0
+    good = weights('stage1', 'model_last')
+    monkeypatch.setattr('trainer.means', lambda tally: {'loss': 1e3})
+    assert cli('--stage', 1) == 2
+    said = capsys.readouterr().err
+    assert said.count('error: ') == 1 and 'training diverged' in said and '--resume 1' in said
+    assert equal(weights('stage1', 'model_last'), good)
+    monkeypatch.undo()
+    assert cli('--stage', 1) == 0
+
+
+@pytest.mark.parametrize(('losses', 'encoder_epochs', 'since', 'stops'), [
+    ([0.03, 0.02, 2.1], 0, 0, True), ([0.03, 0.02, 1.9], 0, 0, False), ([0.02, 5, 0.03], 0, 0, False),
+    ([0.001, 0.05, 0.04], 1, 0, False), ([0.001, 0.04, 5], 1, 0, True), ([0.001, 5], 0, 1, False),
+    ([math.nan, 0.02, 3], 0, 0, True), ([0.02, math.nan], 0, 0, False), ([], 0, 0, False)])
+def test_divergence_is_told_from_losses_of_one_kind(losses, encoder_epochs, since, stops):
+    history = History({'losses': {'loss': losses}}, since)
+    with pytest.raises(UserError, match='diverged') if stops else nullcontext():
+        history.check(encoder_epochs)
 
 
 def test_accepted_changes_of_the_optimiser_take_effect(cli):
