@@ -54,6 +54,7 @@ ELSEWHERE = {
     'python upscale.py photos/ --weights experiment/real_stage5':
         'test_adversarial_stage.py::test_resume_is_bit_identical',
     'python app.py': 'test_app.py::test_browser_from_upload_to_download',
+    'python tools/cut_tiles.py': 'test_cut_tiles.py::test_detailed_tiles_of_different_photos_are_written',
     'python tools/maintain/fit_choice.py': 'test_choice.py::test_the_tool_writes_a_rule',
     'python tools/maintain/ablations.py': 'test_ablations.py::test_every_variant_is_trained_and_tested_once',
     'python main.py --stage 2 --test_only --n_feats 48':
