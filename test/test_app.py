@@ -488,7 +488,8 @@ def test_browser_from_upload_to_download(visit, tmp_path):
     visit.until("return document.querySelector('#place .map .ring')")
     visit.choose('weights', 'mrda_s_x3_iso_small')
     visit.press('run')
-    visit.until("return document.querySelector('#place').innerText.includes('no map')")
+    visit.until("return document.querySelector('#status .line').innerText.includes('mrda_s_x3_iso_small') && "
+                "document.querySelector('#place .map .ring')")
     outside = [url for url in browser.requests() if not url.startswith(('http://127.0.0.1:', 'data:', 'blob:'))]
     assert not outside and not [entry for entry in browser.log('browser') if entry['level'] == 'SEVERE']
 

@@ -118,8 +118,8 @@ def sandbox(tmp_path_factory):
         shutil.copy(path, root)
     (root / 'hubconf.py').symlink_to(ROOT / 'hubconf.py')  # it finds the project by its own path
     image = photos.chelsea()[100:148, 120:172].copy()
-    names = ['DF2K/HR/a', 'DF2K/HR/b', *(f'benchmark/{name}/HR/c' for name in ('Set5', 'Set14', 'B100', 'Urban100',
-                                                                              'Manga109'))]
+    names = ['DF2K/HR/a', 'DF2K/HR/b', 'Tiles/HR/a',
+             *(f'benchmark/{name}/HR/c' for name in ('Set5', 'Set14', 'B100', 'Urban100', 'Manga109'))]
     for name in names:
         write_rgb(root / 'datasets' / f'{name}.png', image)
     for name in ('my_photos/a', 'pairs/HR/p', 'pairs/HR/q', 'datasets/benchmark/RealSR/HR/r',
