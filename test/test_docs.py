@@ -59,7 +59,7 @@ ELSEWHERE = {
     'python tools/maintain/ablations.py': 'test_ablations.py::test_every_variant_is_trained_and_tested_once',
     'python main.py --stage 2 --test_only --n_feats 48':
         'test_zoo.py::test_shipped_meta_learning_networks_are_described_and_tested',
-    'python main.py --extension larger_steps.py --stage 2': 'test_zoo.py::test_larger_adaptation_steps_gain_more',
+    'python main.py --extension larger_steps.py --stage 2': 'test_zoo.py::test_larger_steps_gain_more_under_large_blur',
     'python tools/engines.py': 'test_engines.py::test_table_of_engines',
     'sh scripts/app.sh': 'test_app.py::test_the_script_starts_the_page',
     'python tools/maintain/draw_map.py': 'test_app.py::test_draw_map',

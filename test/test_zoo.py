@@ -184,11 +184,13 @@ def before_and_after(said):
 def test_shipped_meta_learning_networks_are_described_and_tested(cli, capsys):
     about, paths = (zoo.ZOO / 'mln' / 'README.md').read_text(encoding='utf-8'), [*(zoo.ZOO / 'mln').iterdir()]
     for path in paths:
-        if path.suffix == '.safetensors':
+        if '.safetensors' in path.suffixes:
             assert recognise(load_weights(path)).role == 'mln' and path.name in about
-            assert cli('--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4, '--pre_train', path) == 0
-            first, last = before_and_after(capsys.readouterr().out)
-            assert last > first > 20
+            for sigma in 2.6, 4:
+                assert cli('--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4, '--pre_train', path,
+                           '--sig', sigma) == 0
+                first, last = before_and_after(capsys.readouterr().out)
+                assert last - 0.5 > first > 20
     assert len(paths) > 1
 
 
@@ -202,17 +204,17 @@ def test_sheet_of_photos_has_a_column_for_each_x4_network(shelf, tmp_path, monke
     assert Image.open('assets/photos.webp').size == (one[0] * 3 // 2, one[1])
 
 
-def test_larger_adaptation_steps_gain_more(cli, capsys, tmp_path, monkeypatch):
+def test_larger_steps_gain_more_under_large_blur(cli, capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(STAGES, 2, STAGES[2])
     page = (Path(__file__).parents[1] / 'docs' / 'evidence.md').read_text(encoding='utf-8')
     (tmp_path / 'larger_steps.py').write_text(re.search(r'```python\n(# larger_steps.py\n.*?)```', page, re.S)[1])
     gains = []
     for extension in (), ('--extension', tmp_path / 'larger_steps.py'):
         assert cli(*extension, '--stage', 2, '--test_only', '--n_feats', 48, '--scale', 4,
-                   '--pre_train', zoo.ZOO / 'mln' / 'mrda_mln48_x4_iso.safetensors') == 0
+                   '--pre_train', zoo.ZOO / 'mln' / 'mrda_mln48_x4_iso.safetensors.xz', '--sig', 4) == 0
         first, last = before_and_after(capsys.readouterr().out)
         gains.append(last - first)
-    assert gains[1] > 1.5 * gains[0] > 0
+    assert gains[1] > 1.2 * gains[0] > 0
 
 
 def test_flat_areas_stay_flat_up_to_the_corners():

@@ -33,7 +33,7 @@ from trainer_stage2 import Stage2
 from upscale import load
 
 BUNDLED = Path(skimage.__file__).parent / 'data'
-SHIPPED = Path(__file__).resolve().parent.parent / 'zoo' / 'mln' / 'mrda_mln48_x4_iso.safetensors'
+SHIPPED = Path(__file__).resolve().parent.parent / 'zoo' / 'mln' / 'mrda_mln48_x4_iso.safetensors.xz'
 PHOTOS = Path('experiment/quickstart_photos')
 OUT = Path('experiment/quickstart')
 TRAIN = ('astronaut.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png', 'retina.jpg',
