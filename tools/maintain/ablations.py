@@ -35,10 +35,9 @@ from trainer_stage4 import Stage4
 
 PROTOCOL = 'gaussian8'
 SIGMAS = 0.5, 1.2, 1.8, 2.4, 3.0, 3.6  # of the blurs whose representations are compared
-LARGER = 3e-2  # step size of adaptation; the published ones are 1e-2 to 1e-3
 SIZES = ('--n_blocks', '4', '--batch_size', '8', '--patch_size', '32', '--test_iter', '5', '--recompute', 'False',
-         '--test_every', '40', '--epochs_sr', '10', '--decay_type', 'linear_7', '--lr_sr', '5e-4', '--ema', '0.95',
-         '--data_test', 'Set5', '--n_threads', '0', '--print_every', '40')
+         '--test_every', '40', '--epochs_sr', '10', '--optimizer', 'Muon', '--lr_sr', '2e-3', '--warmup', '20',
+         '--decay_type', 'linear_0', '--ema', '0.95', '--data_test', 'Set5', '--n_threads', '0', '--print_every', '40')
 
 
 class Unadapted(Stage3):
@@ -47,14 +46,6 @@ class Unadapted(Stage3):
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
         self.cue.rates = []
-
-
-class LargerSteps(Stage3):
-    """The teacher reads features of an MLN adapted by larger steps."""
-
-    def __init__(self, args: Namespace) -> None:
-        super().__init__(args)
-        self.cue.rates = [LARGER] * args.test_iter
 
 
 class Zeros(AdaptedFeatures):
@@ -93,10 +84,11 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     'adapted': Variant('teacher, features of the adapted MLN', 3),
-    'larger': Variant(f'teacher, features of the MLN adapted by steps of {LARGER:.0e}', 3, LargerSteps),
     'unadapted': Variant('teacher, features of the MLN before adaptation', 3, Unadapted),
     'zeros': Variant('teacher, zeros as features', 3, WithoutFeatures),
     'distilled': Variant('student, distilled', 4, flags=('--epochs_encoder', '0'), start='adapted'),
+    'encoder': Variant('student, distilled, its encoder alone for as many steps first', 4,
+                       flags=('--epochs_encoder', '10', '--epochs_sr', '20', '--lr_encoder', '2e-3'), start='adapted'),
     'alone': Variant('student, not distilled', 4, Alone, ('--distill', '0'), start='adapted'),
 }
 
