@@ -14,8 +14,9 @@ from utility import UserError, expand, shown
 ZOO = Path(__file__).resolve().parent.parent / 'zoo'
 INDEX = 'index.json'
 TOLD = 'licence', 'training'  # facts that a weights file holds too
-# Of the steps of quantized weights, by a part of their key: rounding errors average out in what acts on means over all
-# pixels, the student's encoder and the prediction of dynamic kernels.
+# Of the steps of quantized weights, by the first part of a key that matches, so that a rounding error changes the image
+# alike wherever it is: errors average out in what acts on means over all pixels, the student's encoder and the
+# prediction of dynamic kernels; those of the last convolutions reach the image as they are.
 SHARES = {'E_st.E.': 0.2, 'E_st.': 0.8, '.kernel.2.': 0.25, 'G.tail.': 1.6, 'G.body.1.': 4}
 
 

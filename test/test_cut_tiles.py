@@ -51,3 +51,11 @@ def test_no_tile_is_a_failure_and_a_wrong_folder_an_error(photos, tmp_path, caps
     assert '0 tiles of 0 of 1 photos' in capsys.readouterr().out
     assert main([str(tmp_path / 'missing'), '--out', str(tmp_path / 'out')]) == 2
     assert capsys.readouterr().err.count('error: ') == 1
+
+
+def test_photos_of_one_name_in_two_folders_do_not_replace_each_other(tmp_path):
+    for folder, photo in ('first', data.astronaut()), ('second', data.coffee()):
+        write_rgb(tmp_path / folder / 'album/1.png', photo)
+    folders = [str(tmp_path / folder) for folder in ('first', 'second')]
+    assert main([*folders, '--out', str(tmp_path / 'out'), '--size', '96', '--reduce', '1', '--per_photo', '2']) == 0
+    assert len(list((tmp_path / 'out/HR').iterdir())) == 4

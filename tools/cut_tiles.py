@@ -1,7 +1,7 @@
 """Cut training images from large photos: their most detailed tiles, after a reduction that makes them sharp.
 
     python tools/cut_tiles.py my_photos --out datasets/Tiles
-    python main.py --stage 4 --data_train DF2K+Tiles --data_range 1-3450/1-5
+    python main.py --stage 4 --data_train DF2K+Tiles
 
 Cameras interpolate colours and photos are compressed, so that full-size pixels hold little detail; a reduction removes
 both. Of each photo the tiles of largest mean gradient are written, unless too much of them is plain, as OUT/HR/*.png.
@@ -25,7 +25,8 @@ from data.images import ImageError, read_rgb, write_rgb
 from photo.targets import find_photos
 from process.arguments import Parser, count, within
 from process.command import command_line
-from utility import UserError, expand, shown
+from store.files import digest
+from utility import expand, shown
 
 GRADIENT = 6.0   # least mean gradient of a tile, the sum of both directions, of 255 levels
 PLAIN = 2.5      # standard deviation of luma below which a block of 8x8 is plain
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('photos', nargs='+', metavar='FOLDER', help='folders of photos, with their sub-folders')
     parser.add_argument('--out', type=expand, required=True, help='the new data set: tiles are written into OUT/HR')
-    parser.add_argument('--size', type=count, default=480, help='side of a tile, in pixels (default: 480)')
+    parser.add_argument('--size', type=within(int, 8, 4096), default=480,
+                        help='side of a tile, 8 to 4096 pixels (default: 480)')
     parser.add_argument('--reduce', type=within(float, 1, 16), default=1.7,
                         help='least reduction of the photos, 1 to 16 (default: 1.7)')
     parser.add_argument('--longest', type=count, default=1920,
@@ -111,16 +113,11 @@ def different(photos: Iterator[tuple[Path, tuple[np.ndarray, list[Tile]] | str]]
 
 
 def write(file: Path, tiles: list[Tile], args: Namespace) -> int:
-    """Write tiles of a photo; returns their number. Their names hold its folder's, so that equal names do not clash."""
-    photo = reduced(file, args)
-    folder = args.out / 'HR'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{shown(folder)}: cannot be created ({error.strerror})') from error
+    """Write tiles of a photo, which is read again rather than kept; returns their number. Raises UserError."""
+    photo, name = reduced(file, args), f'{file.parent.name}_{file.stem}_{digest(str(file))}'  # of no other photo
     for tile in tiles:
         crop = photo[tile.top:tile.top + args.size, tile.left:tile.left + args.size]
-        write_rgb(folder / f'{file.parent.name}_{file.stem}_{tile.top}_{tile.left}.png', crop)
+        write_rgb(args.out / 'HR' / f'{name}_{tile.top}_{tile.left}.png', crop)
     return len(tiles)
 
 
