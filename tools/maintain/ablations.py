@@ -4,8 +4,8 @@
     python tools/maintain/ablations.py --dir_data datasets --data_train DF2K --model kdsr
 
 Each variant is a run of main.py of its own, experiment/ablation_FAMILY_VARIANT_SEED…; finished ones are not repeated,
-and the same command resumes. Tested by gaussian8 on Set5, where the silhouettes of the representation are measured too; every
-run takes flags of main.py.
+and the same command resumes. Tested by gaussian8 on Set5, where the silhouettes of the representation are measured too;
+every run takes flags of main.py.
 """
 import json
 import statistics
