@@ -1,4 +1,6 @@
 """Weights and inputs determined by their names; test/golden/ holds the outputs of the public code for them."""
+import json
+import lzma
 import zlib
 from pathlib import Path
 
@@ -8,12 +10,23 @@ import torch.nn.functional as F
 
 FOLDER = Path(__file__).parent / 'golden'
 TOLERANCE = 1e-4  # relative to the array's largest magnitude
+THIN = 5  # shares no factor with the scales: what is left of an image holds every position of a pixel shuffle
 
 
 def load(name):
     """All arrays of test/golden/<name>.npz as tensors."""
     with np.load(FOLDER / f'{name}.npz') as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def keys():
+    """{network: {key: shape}} of the public code's state dicts."""
+    return json.loads(lzma.decompress((FOLDER / 'keys.json.xz').read_bytes()))
+
+
+def thinned(images):
+    """What the goldens hold of images (..., H, W): every THIN-th row and column."""
+    return images[..., ::THIN, ::THIN]
 
 
 def state(key):

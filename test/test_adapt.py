@@ -63,7 +63,7 @@ def test_first_order_meta_gradient_matches_golden(golden):
         losses.append(outer.detach())
     assert goldens.close(torch.stack(losses), golden['meta_losses'])
     for name, p in mln.named_parameters():
-        assert goldens.close(p.grad, golden[f'metagrad/{name}']), name
+        assert goldens.close(p.grad[::goldens.THIN], golden[f'metagrad/{name}']), name
 
 
 class AnotherMLN(nn.Module):

@@ -17,7 +17,7 @@ from store.tensors import load_checkpoint, save_checkpoint, save_weights
 from utility import quantize
 
 GOLDEN = goldens.load('degradation')
-HR = GOLDEN['deg_hr'][:1]
+HR = goldens.smooth('deg_hr', (2, 3, 48, 64))[:1]
 SR = HR + 0.05 * goldens.noise('n', (1, 3, 48, 64))
 
 

@@ -1,5 +1,4 @@
 """Weights of another network are refused with the reason; published ones load unchanged."""
-import json
 
 import goldens
 import pytest
@@ -10,7 +9,7 @@ from model.mln import MLN
 from model.weights import fit_weights, recognise
 from utility import UserError
 
-KEYS = json.loads((goldens.FOLDER / 'keys.json').read_text())
+KEYS = goldens.keys()
 NETWORKS = {'mln': lambda scale=2: MLN(4, scale),
             'mrda teacher': lambda scale=2: mrda.teacher(scale, 4, 1),
             'mrda student': lambda scale=2: mrda.student(scale, 1),

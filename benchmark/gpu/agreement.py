@@ -40,17 +40,17 @@ def goldens_of(setting: Setting, precision: str) -> Iterator[tuple[str, Tensor, 
     with arithmetic(device, rounded):
         mln = put(MLN(128, 4))
         sr, features = mln(lq, up)
-        yield 'MLN, result', sr, golden['mln_sr']
+        yield 'MLN, result', goldens.thinned(sr), golden['mln_sr']
         yield 'MLN, features', features[:, golden['channels']], golden['mln_feat']
         for short, net, cue in ('ta', mrda.teacher(4), features), ('st', mrda.student(4), None):
             sr, feature = put(net)(lq, cue)
-            yield f'MRDA {short}, result', sr, golden[f'{short}_sr']
+            yield f'MRDA {short}, result', goldens.thinned(sr), golden[f'{short}_sr']
             yield f'MRDA {short}, representation', feature, golden[f'{short}_fea']
         if not setting.quick:
             other = goldens.load('kdsr')
             both = kdsr.PairCue(4)(lq, None, hr)
             for short, net, cue in ('ta', kdsr.teacher(4), both), ('st', kdsr.student(4), None):
-                yield f'KDSR-M {short}, result', put(net)(lq, cue)[0], other[f'kdsr_m_{short}_sr']
+                yield f'KDSR-M {short}, result', goldens.thinned(put(net)(lq, cue)[0]), other[f'kdsr_m_{short}_sr']
         if precision == 'single':  # differences of features: 16 bits leave few digits of them
             for stage in 3, 4:
                 moved = AdaptedFeatures(mln, 7, freeze_tail=stage == 4)(lq, up, hr) - mln(lq)[1]
@@ -82,7 +82,7 @@ def degraded(name: str, golden: dict[str, Tensor], device: torch.device) -> floa
     kind, *numbers, _ = name.split('_')
     values = [*map(float, numbers), 0.0, 0.0]
     blur = IsoGaussian(values[0]) if kind == 'iso' else AnisoGaussian(values[0], values[1], torch.pi * values[2] / 180)
-    lq, _ = classic(blur, 4)(golden['deg_hr'].to(device))
+    lq, _ = classic(blur, 4)(goldens.smooth('deg_hr', (2, 3, 48, 64)).to(device))
     return float(((lq.cpu() - golden[name]) * 255).round().ne(0).float().mean())
 
 
