@@ -40,30 +40,39 @@ class Recipe(NamedTuple):
 
 AVERAGED = 20  # the moving average spans at most 1/20 of a phase's steps
 CPU = ('--n_feats', '48', '--batch_size', '8', '--patch_size', '48', '--n_threads', '1', '--meta_batch_size', '3')
-# The learning rate is constant, then decays to 0, with a moving average: the best result from few steps.
-FIRST = {
-    'stage1': Phase(1, 0.03, 8, ('--decay_type', 'linear_4', '--lr_sr', '1e-3')),
-    'stage2': Phase(2, 0.07, 8, ('--decay_type', 'linear_4', '--lr_sr', '5e-4')),
-}
-MUON = '--optimizer', 'Muon', '--lr_sr', '2e-3', '--decay_type', 'linear_0', '--warmup', '20'
+# The learning rate ends at 0, with a moving average: the best result from few steps.
+STAGE1 = Phase(1, 0.03, 8, ('--decay_type', 'linear_4', '--lr_sr', '1e-3'))
+STAGE2 = Phase(2, 0.07, 8, ('--decay_type', 'linear_4', '--lr_sr', '5e-4'))
+
+
+def muon(rate: str) -> tuple[str, ...]:
+    """The flags of a phase that is trained by Muon. rate: 2e-3 diverges with GROWN blocks; stage 2 was run with 1e-3."""
+    return '--optimizer', 'Muon', '--lr_sr', rate, '--decay_type', 'linear_0', '--warmup', '20'
+
+
 RECIPES = {
-    'small': Recipe(('--n_blocks', '8', *CPU), FIRST | {
-        'stage3': Phase(3, 0.25, 16, MUON),
-        'stage4': Phase(4, 0.60, 32, (*MUON, '--epochs_encoder', '3', '--lr_encoder', '2e-3')),
+    'small': Recipe(('--n_blocks', '8', *CPU), {
+        'stage1': STAGE1,
+        'stage2': STAGE2,  # of a few dozen steps, in which Muon gains nothing
+        'stage3': Phase(3, 0.25, 16, muon('2e-3')),
+        'stage4': Phase(4, 0.60, 32, (*muon('2e-3'), '--epochs_encoder', '3', '--lr_encoder', '2e-3')),
     }),
     # Few blocks train several times faster; more blocks are added later.
-    'grown': Recipe(CPU, FIRST | {
-        'stage3': Phase(3, 0.15, 16, ('--decay_type', 'linear_12', '--lr_sr', '5e-4', '--n_blocks', '8')),
-        'stage4': Phase(4, 0.20, 16, ('--decay_type', 'linear_15', '--lr_sr', '5e-4', '--epochs_encoder', '3',
-                                      '--lr_encoder', '5e-4', '--n_blocks', '8')),
-        'stage4_grown': Phase(4, 0.52, 80, ('--decay_type', 'linear_64', '--lr_sr', '3e-4', '--epochs_encoder', '0',
-                                            '--n_blocks', str(GROWN)), grown=True),
+    'grown': Recipe(CPU, {
+        'stage1': STAGE1,
+        'stage2': STAGE2._replace(flags=muon('1e-3')),
+        'stage3': Phase(3, 0.15, 16, (*muon('2e-3'), '--n_blocks', '8')),
+        'stage4': Phase(4, 0.20, 16, (*muon('2e-3'), '--epochs_encoder', '3', '--lr_encoder', '2e-3',
+                                      '--n_blocks', '8')),
+        'stage4_grown': Phase(4, 0.52, 80, (*muon('1e-3'), '--epochs_encoder', '0', '--n_blocks', str(GROWN)),
+                              grown=True),
     }),
     'full': Recipe(('--n_blocks', str(GROWN), '--n_feats', '128', '--batch_size', '32', '--patch_size', '64',
-                    '--n_threads', '8'), FIRST | {
-        'stage3': Phase(3, 0.28, 40, ('--decay_type', 'linear_32', '--lr_sr', '4e-4')),
-        'stage4': Phase(4, 0.58, 80, ('--decay_type', 'linear_64', '--lr_sr', '4e-4', '--epochs_encoder', '4',
-                                      '--lr_encoder', '5e-4')),
+                    '--n_threads', '8'), {
+        'stage1': STAGE1,
+        'stage2': STAGE2._replace(flags=muon('1e-3')),
+        'stage3': Phase(3, 0.28, 40, muon('1e-3')),
+        'stage4': Phase(4, 0.58, 80, (*muon('1e-3'), '--epochs_encoder', '4', '--lr_encoder', '1e-3')),
     }),
 }
 
