@@ -46,7 +46,7 @@ STAGE2 = Phase(2, 0.07, 8, ('--decay_type', 'linear_4', '--lr_sr', '5e-4'))
 
 
 def muon(rate: str) -> tuple[str, ...]:
-    """The flags of a phase that is trained by Muon. rate: 2e-3 diverges with GROWN blocks; stage 2 was run with 1e-3."""
+    """The flags of a phase trained by Muon. rate: 2e-3 diverges with GROWN blocks; stage 2 was measured with 1e-3."""
     return '--optimizer', 'Muon', '--lr_sr', rate, '--decay_type', 'linear_0', '--warmup', '20'
 
 
