@@ -118,7 +118,7 @@ OPTIONS = [
      'learning rate decay: step: every --lr_decay_sr epochs; step_A_B: at epochs A, B; cosine; linear_E: from E to 0'),
     ('warmup', 0, whole, 'batches of linear learning rate warm-up'),
     ('ema', 0.0, share, 'decay of the moving average of the weights, such as 0.999; 0: none'),
-    ('qat', 0.0, within(float, 0, 1000), 'train rounded weights: steps in their standard deviation; 0: none'),
+    ('qat', 0.0, within(float, 0, 1000), 'train, test rounded weights: steps per standard deviation; 0: none'),
     ('gamma_sr', 0.5, within(float, 1e-6, 1), 'factor of a decay of --lr_sr'),
     ('gamma_encoder', 0.1, within(float, 1e-6, 1), 'factor of a decay of --lr_encoder'),
     ('optimizer', 'ADAM', ('ADAM', 'SGD', 'RMSprop', 'Muon'), 'ADAM, SGD, RMSprop or Muon'),

@@ -1,5 +1,6 @@
 """A session of one stage: train (start or resume), test, or apply the student to photos."""
 from argparse import Namespace
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from data.pairs import Degraded, Files
 from data.protocol import degradations
 from model.inference import TILE
 from optim import schedule
+from optim.quantization import Quantized
 from option import parse, stages
 from photo.batch import upscale_files
 from photo.output import Output
@@ -64,7 +66,8 @@ def test(args: Namespace, stage: Stage, run: Run, process: Process, notes: list[
     _, tester = prepare(args, stage, run, process, notes)
     initialise(stage, args, notes.append)
     open_run(run, args, notes)
-    show_table(args, tester.score(stage), tester.evaluator.protocol(stage.oracle), run)
+    with rounded(stage, args):
+        show_table(args, tester.score(stage), tester.evaluator.protocol(stage.oracle), run)
 
 
 def train(args: Namespace, stage: Stage, run: Run, process: Process, notes: list[str]) -> None:
@@ -238,4 +241,10 @@ def upscale_photos(args: Namespace, stage: Stage, run: Run, process: Process, no
     run.open(config_text(args))
     for note in notes:
         run.log(note)
-    upscale_files(upscaler, photos, output, run.log, left_out=left_out([args.dir_demo]))
+    with rounded(stage, args):
+        upscale_files(upscaler, photos, output, run.log, left_out=left_out([args.dir_demo]))
+
+
+def rounded(stage: Stage, args: Namespace) -> AbstractContextManager:
+    """A context in which the weights are rounded if --qat asks for it."""
+    return Quantized(stage.trained, stage.trained.parameters(), args.qat).applied() if args.qat else nullcontext()

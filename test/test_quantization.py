@@ -2,6 +2,7 @@
 import re
 from pathlib import Path
 
+import convert_weights
 import pytest
 import torch
 from torch import nn
@@ -53,5 +54,11 @@ def test_training_tests_the_weights_that_are_shipped(cli, capsys):
         scores[save] = float(re.findall(r'^Set2 PSNR: (\S+)', log, re.M)[-1])
     tested = state['history']['psnr_y']['Set2'][-1]
     assert abs(tested - scores['shipped']) < 0.01 < abs(tested - scores['fine'])
+    assert cli('--stage', 4, '--test_only', '--pre_train_ST', 'fine.pt', '--qat', 1, '--save', 'rounded') == 0
+    log = Path('experiment/rounded_x2_bicubic_iso/log.txt').read_text()
+    assert float(re.findall(r'^Set2 PSNR: (\S+)', log, re.M)[-1]) == pytest.approx(tested, abs=0.001)
+    assert convert_weights.main(['fine.pt', 'converted.safetensors', '--steps', '1']) == 0
+    assert all(torch.equal(tensor, load_weights('shipped.safetensors')[key])
+               for key, tensor in load_weights('converted.safetensors').items())
     assert cli(*flags, '--save', 'trained', '--qat', 2, '--epochs_sr', 3) == 2
     assert '--qat was 1.0, is now 2.0' in capsys.readouterr().err

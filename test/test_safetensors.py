@@ -141,7 +141,8 @@ def test_metadata_of_other_programs_is_not_trusted():
 @pytest.mark.parametrize('words, said', [
     (['none.pt', 'b.pt'], 'neither a file nor shipped'), (['a.pt', 'a.pt'], 'exists already'),
     (['a.pt', 'b.bin'], 'must end in'), (['a.pt', 'b.safetensors', '--wrap', 'params'], '--wrap is for'),
-    (['a.pt', 'b.pt', '--about', 'x=y'], '--about for'), (['a.pt', 'b.safetensors', '--about', 'x'], 'NAME=TEXT')])
+    (['a.pt', 'b.pt', '--about', 'x=y'], '--about for'),
+    (['a.pt', 'b.pt', '--steps', '2'], '--steps is for'), (['a.pt', 'b.safetensors', '--about', 'x'], 'NAME=TEXT')])
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, words, said, capsys):
     save_weights('a.pt', MLN(4, 2))
     assert convert_weights.main(words) == 2

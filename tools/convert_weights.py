@@ -2,9 +2,10 @@
 
     python tools/convert_weights.py weights.pt weights.safetensors
     python tools/convert_weights.py weights.safetensors wrapped.pth --wrap params_ema
+    python tools/convert_weights.py weights.pt small.safetensors.xz --steps 2
 
-A .safetensors file also holds metadata: family, role and sizes of the network, the version of this project, and what
---about adds.
+The last one rounds to integers, as main.py --qat 2 trains them. A .safetensors file also holds metadata: family, role
+and sizes of the network, the version of this project, and what --about adds.
 """
 import argparse
 import sys
@@ -14,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.weights import recognise
-from model.zoo import locate, shipped
-from process.arguments import Parser
+from model.zoo import compact, locate, shipped
+from process.arguments import Parser, positive
 from process.command import command_line
 from process.extensions import import_files
 from store import safe
@@ -39,6 +40,9 @@ def build_parser() -> Parser:
                         help='file to write: *.pt, *.pth, *.safetensors or *.safetensors.xz')
     parser.add_argument('--wrap', choices=WRAPPERS, help='key under which a .pt or .pth file holds the state dict')
     parser.add_argument('--half', action='store_true', help='convert to half precision')
+    parser.add_argument('--steps', type=positive, metavar='S',
+                        help='for a .safetensors file: 8 bits a weight, S steps in the standard deviation of a large '
+                             'tensor, as --qat S trains them')
     parser.add_argument('--about', type=fact, action='append', default=[], metavar='NAME=TEXT',
                         help='metadata for a .safetensors file, such as licence=CC-BY-4.0; can be repeated')
     parser.add_argument('--extension', metavar='FILE', type=import_files,
@@ -56,6 +60,8 @@ def check(args: argparse.Namespace) -> Path:
         raise UserError(f'{shown(target)}: {reason}; choose another name')
     if args.wrap if safe.is_safe(target) else args.about:
         raise UserError(f'--wrap is for .pt and .pth files, --about for {safe.SUFFIX} files')
+    if args.steps and (args.half or not safe.is_safe(target)):
+        raise UserError(f'--steps is for {safe.SUFFIX} files, and without --half')
     return located[0]
 
 
@@ -70,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = safe.unpacked(source)[1] if safe.is_safe(source) else {}
     found = recognise(weights)
     about |= found.about() if found else {}
-    save_weights(args.target, weights, about | dict(args.about), args.wrap)
+    content = compact(weights, source, args.steps) if args.steps else weights
+    save_weights(args.target, content, about | dict(args.about), args.wrap)
     print(f'{shown(args.target)}: {len(weights)} tensors of {f"a {found}" if found else "an unknown family"}')
 
 
