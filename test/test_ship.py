@@ -20,6 +20,10 @@ def short(phase):
     return phase._replace(epochs=3 if phase.stage == 4 else 2, flags=tuple(flags))
 
 
+def scores(card):
+    return [line for line in card.splitlines() if line.startswith('| **longer**')]
+
+
 @pytest.fixture
 def place(library, tmp_path, monkeypatch):
     """Flags of a small training; its folder is the current one, zoo/ in it empty."""
@@ -70,11 +74,12 @@ def test_weights_are_trained_tested_and_shipped(place, tmp_path, capsys, monkeyp
 
     def trained_so(*given, read=ship_weights.read_trained):
         run = read(*given)
-        return run._replace(options=run.options | {'qat': 8.0})
+        return run._replace(options=run.options | {'qat': 8.0}, argv=[*run.argv, '--qat=0.1'])
     monkeypatch.setattr(ship_weights, 'COST', -1.0)
     assert ship_weights.main([*again, '--about', 'about.md', '--steps', '8']) == 2
     monkeypatch.setattr(ship_weights, 'read_trained', trained_so)
     assert ship_weights.main([*again, '--about', 'about.md', '--steps', '8']) == 0
+    assert scores(card) == scores((tmp_path / 'zoo/longer.md').read_text())  # rounded once, although --qat rounds, too
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def ship(asked: Namespace, flags: list[str]) -> None:
         save_weights(full, {key.removeprefix('trained.'): tensor for key, tensor in networks.items()
                             if key.startswith('trained.')})
     save_weights(small, zoo.compact(load_weights(full), full, asked.steps))
-    line = [*runs[-1].argv, '--precision', 'single', '--protocol', asked.protocol, *flags]
+    line = [*runs[-1].argv, '--qat', '0', '--precision', 'single', '--protocol', asked.protocol, *flags]
     scores = {path: measured([*line, '--pre_train_ST', str(path), '--save', f'{asked.name}_{kind}'])
               for kind, path in (('single', full), ('8bit', small))}
     cost = max(single - mean_psnr(scores[small])[name] for name, single in mean_psnr(scores[full]).items())
