@@ -121,7 +121,7 @@ def variants(flags: list[str]) -> dict[str, Variant]:
 def main(argv: list[str] | None = None) -> int:
     """Train and test what is missing, then print the table; returns the exit status."""
     own = Parser(prog='tools/maintain/ablations.py', allow_abbrev=False, description=__doc__.splitlines()[0],
-                 usage='python tools/maintain/ablations.py --pre_train_meta MLN [--seeds N] [flags of main.py]')
+                 usage='python tools/maintain/ablations.py [--pre_train_meta MLN] [--seeds N] [flags of main.py]')
     own.add_argument('--seeds', type=count, default=3, help='trainings of each variant (default: 3)')
     asked, flags = own.parse_known_args(argv)
     scores, separations = ({name: [] for name in variants(flags)} for _ in range(2))
