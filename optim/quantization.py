@@ -41,6 +41,12 @@ class Quantized:
             torch._foreach_copy_(parameters, list(each.unbind()))
 
 
+def is_quantized(network: nn.Module) -> bool:
+    """Whether weights of `network` are rounded already, as those of shipped files: large tensors of few values."""
+    return any(3 <= parameter.unique().numel() <= 2 * safe.LEVELS + 1
+               for parameter in network.parameters() if parameter.numel() >= safe.LARGE)
+
+
 def dequantized(weights: Tensor, steps: float) -> Tensor:
     """n tensors (n, ...) → the values that remain of each after store.safe.quantized."""
     scale = safe.scale(weights.flatten(1), steps).view(-1, *[1] * (weights.ndim - 1))

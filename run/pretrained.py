@@ -6,6 +6,7 @@ from pathlib import Path
 from model import zoo
 from model.shapes import role_of
 from model.weights import fit_weights, recognise
+from optim.quantization import is_quantized
 from option import default_run
 from stage import Source, Stage
 from store.checkpoint import WEIGHTS, run_folder
@@ -31,6 +32,9 @@ def initialise(stage: Stage, args: Namespace, log: Callable[[str], None]) -> Non
             if unsafe_torch() and not _own(path):
                 log(trust_warning(path))
             log(f'--{source.flag}: {taken} from {path}')
+            if args.qat and source.network is stage.trained and is_quantized(source.network):
+                log(f'--qat: {path} holds rounded weights, and rounding them anew changes them, at first by decibels; '
+                    'weights files of a training are not rounded')
 
 
 def adopt_sizes(args: Namespace) -> list[str]:

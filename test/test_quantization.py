@@ -57,6 +57,9 @@ def test_training_tests_the_weights_that_are_shipped(cli, capsys):
     assert cli('--stage', 4, '--test_only', '--pre_train_ST', 'fine.pt', '--qat', 1, '--save', 'rounded') == 0
     log = Path('experiment/rounded_x2_bicubic_iso/log.txt').read_text()
     assert float(re.findall(r'^Set2 PSNR: (\S+)', log, re.M)[-1]) == pytest.approx(tested, abs=0.001)
+    assert 'holds rounded weights' not in log
+    assert cli('--stage', 4, '--test_only', '--pre_train_ST', 'shipped.safetensors', '--qat', 1, '--save', 'again') == 0
+    assert 'shipped.safetensors holds rounded weights' in Path('experiment/again_x2_bicubic_iso/log.txt').read_text()
     assert convert_weights.main(['fine.pt', 'converted.safetensors', '--steps', '1']) == 0
     assert all(torch.equal(tensor, load_weights('shipped.safetensors')[key])
                for key, tensor in load_weights('converted.safetensors').items())
