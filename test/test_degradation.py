@@ -116,8 +116,7 @@ def test_fused_blur_and_downsampling_equal_both_in_sequence(blur, mode):
 
 
 def test_isotropic_path_equals_general_path():
-    hr = HR
-    assert pairs_close(classic(ISO, 4)(hr), classic(AnisoGaussian(2.6, 2.6, 0.5), 4)(hr))
+    assert pairs_close(classic(ISO, 4)(HR), classic(AnisoGaussian(2.6, 2.6, 0.5), 4)(HR))
 
 
 def test_each_sample_has_its_own_kernel_and_small_images_reflect_repeatedly():

@@ -214,9 +214,10 @@ def small(file, flags):
     """Flags that make the command fast; a training starts over, or resumes the run of one epoch."""
     more = list(BEHIND[file])
     known = 'mrda_s_', 'kdsr_s_', 'motion_x4', 'x2.pt'  # weights whose sizes are read from them
-    if any(name in flag for flag in flags for name in known):
-        more = more[len(NETWORK):] if more[:len(NETWORK)] == NETWORK else more
-    elif 'kdsr' in flags:
+    sized = any(name in flag for flag in flags for name in known)
+    if sized and more[:len(NETWORK)] == NETWORK:
+        more = more[len(NETWORK):]
+    if 'kdsr' in flags and not sized:
         more += ['--n_resblocks', '1']
     if any(flag.startswith('linear_') for flag in flags):
         more += ['--decay_type', 'linear_0']

@@ -1,5 +1,4 @@
 """Networks: published keys, shapes, numbers of parameters and outputs, at every scale."""
-
 import goldens
 import pytest
 import torch

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from data.images import read_rgb
 from model import mrda, zoo
 from optim.quantization import Quantized
 from store import safe
@@ -36,7 +37,7 @@ def test_gradient_of_rounded_weights_changes_the_fine_ones():
     torch.testing.assert_close(network.weight.grad, 2 * x.T.matmul(x @ values.T).T)
 
 
-def test_training_tests_the_weights_that_are_shipped(cli, capsys):
+def test_training_tests_the_weights_that_are_shipped(cli, library, capsys):
     """The score in its log is that of a file of the same steps, and another one than that of the fine weights."""
     save_weights('start.pt', mrda.student(2, n_blocks=1))
     flags = '--stage', 4, '--distill', 0, '--qat', 1, '--lr_sr', '1e-3', '--pre_train_ST', 'start.pt'
@@ -60,6 +61,14 @@ def test_training_tests_the_weights_that_are_shipped(cli, capsys):
     assert 'holds rounded weights' not in log
     assert cli('--stage', 4, '--test_only', '--pre_train_ST', 'shipped.safetensors', '--qat', 1, '--save', 'again') == 0
     assert 'shipped.safetensors holds rounded weights' in Path('experiment/again_x2_bicubic_iso/log.txt').read_text()
+    photos = []
+    for name, more in ('shipped.safetensors', ()), ('fine.pt', ('--qat', 1)), ('fine.pt', ()):
+        folder = Path('photos', str(len(photos)))
+        assert cli('--stage', 4, '--dir_demo', library / 'benchmark/Set2/HR/d.png', '--dir_out', folder,
+                   '--pre_train_ST', name, *more) == 0
+        photos.append(read_rgb(next(folder.iterdir())).astype(int))
+    shipped, rounded, fine = photos
+    assert abs(shipped - rounded).max() <= 1 < abs(shipped - fine).max()
     assert convert_weights.main(['fine.pt', 'converted.safetensors', '--steps', '1']) == 0
     assert all(torch.equal(tensor, load_weights('shipped.safetensors')[key])
                for key, tensor in load_weights('converted.safetensors').items())

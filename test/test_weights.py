@@ -1,5 +1,4 @@
 """Weights of another network are refused with the reason; published ones load unchanged."""
-
 import goldens
 import pytest
 import torch
