@@ -56,7 +56,7 @@ OPTIONS = [
     ('data_timeout', 10.0, within(float, 0.01, 10 ** 4), 'limit for reading one image, minutes'),
     ('precision', 'single', ('single', 'bf16', 'half'),
      'arithmetic: single (float32), bf16 (bfloat16 autocast), half (float16 autocast with loss scaling)'),
-    ('compile', False, boolean, 'torch.compile of the SR network, on one GPU or the CPU'),
+    ('compile', False, boolean, 'torch.compile and, on one GPU, CUDA graphs'),
     ('recompute', True, arguments.automatic,
      'gradient checkpointing: less memory; False: faster; auto: either'),
     'data',

@@ -32,6 +32,7 @@ class Stage(nn.Module):
     oracle = False      # whether its tests adapt on the ground truth
     encoder_epochs = 0  # number of first epochs that train the encoder only, with their own learning rate
     encoder_only = False  # whether this is one of them
+    draws = 1           # number of degradations of a step
 
     def __init__(self, args: Namespace) -> None:
         super().__init__()
@@ -39,6 +40,7 @@ class Stage(nn.Module):
         self.test_degradation = DEGRADATIONS[args.degradation](args, testing=True)
         self.rgb_range, self.lr_scale = args.rgb_range, args.scale if args.train_lr else None
         self.given = None  # the LR images of the step, with --train_lr
+        self.drawn = []    # what degrade() returns next, in this order, if the step was degraded before: pairs (lq, up)
         self.per_sample = args.degradation_per == 'sample'
         self.loss = None if args.test_only else Loss(args.loss, args.rgb_range)
         self.rounded = ROUNDED[args.precision]
@@ -82,6 +84,10 @@ class Stage(nn.Module):
         if self.lr_scale:
             hr, repeated = hr.chunk(2, 1)
             self.given = repeated[..., ::self.lr_scale, ::self.lr_scale].contiguous()   # (B, 3, h, w)
+        return self.score(hr, generator, update)
+
+    def score(self, hr: Tensor, generator: torch.Generator | None, update: str) -> dict[str, Tensor]:
+        """losses() in the arithmetic of --precision, {name: (1,)}. generator: None if the step is drawn already."""
         with self.arithmetic(hr.device):
             return {name: loss.float().reshape(1) for name, loss in self.losses(hr, generator, update).items()}
 
@@ -109,6 +115,8 @@ class Stage(nn.Module):
     def degrade(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random degradation of hr (B, 3, sh, sw), one for the whole batch or one per sample; or the given LR images.
         → lq (B, 3, h, w), up (B, 3, sh, sw)"""
+        if self.drawn:
+            return self.drawn.pop(0)
         if self.lr_scale:
             return self.given, quantize(resize(self.given, self.lr_scale, downsample=False), self.rgb_range)
         return self.degradation(hr, generator, self.rgb_range, self.per_sample)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from optim.ema import EMA
 from optim.guard import Guard, NotFinite, Outcome
 from optim.quantization import Quantized
+from optim.replay import replay
 from optim.schedule import learning_rate
 from optim.update import Update
 from process.group import Process
@@ -47,6 +48,7 @@ class Trainer:
         self.guard = Guard(self.group, self.stopper, all(update.takes_veto for update in self.updates.values()))
         self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
         self.quantized = Quantized(stage.trained, self.parameters(), args.qat)
+        self.replay = replay(args, stage, self.updates, self.quantized, process)
         self.ema = None                 # of the trained network, with --ema; created once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
         self.batch = 0                  # batches done of the next epoch
@@ -158,17 +160,13 @@ class Trainer:
     def step(self, hr: Tensor, threshold: float) -> list[Outcome]:
         """One step on a batch of patches, update by update. Returns the outcomes available now: of this step or, on a
         GPU, of the one before. An update whose loss reaches `threshold` is skipped.
-
         Raises UserError if a loss or the gradient is not finite, or when out of memory; the weights are then unchanged.
         """
         self.guard.begin(self.number)
         try:
             hr = evaluation.to_float(hr, self.args.rgb_range, self.device, self.args.n_colors)  # (B, 3, P, P)
             for update in self.updates.values():
-                with self.quantized.applied():
-                    losses = self.forward(update, hr)
-                    with self.group.waiting():
-                        update.backward(losses['loss'])
+                losses = self.gradient(update, hr)
                 if not self.guard.allows(update, losses, threshold):
                     update.skip()
                     return self.guard.end()
@@ -186,17 +184,20 @@ class Trainer:
                              '--batch_size resumes it with --accept_changes')
             raise
 
-    def forward(self, update: Update, hr: Tensor) -> dict[str, Tensor]:
-        """The losses of an update on hr (B, 3, P, P), {name: scalar}, averaged over the GPUs that share the batch."""
+    def gradient(self, update: Update, hr: Tensor) -> dict[str, Tensor]:
+        """Compute the gradient of an update on hr (B, 3, P, P); returns its losses {name: scalar}, means over GPUs."""
         first, share = self.group.rank * len(hr), len(hr) // self.n_gpus
         devices = [torch.device('cuda', index) for index in range(self.n_gpus)] if self.n_gpus > 1 else [hr.device]
         seeds = {device: derive_seed(self.args.seed, 'degradation', self.number, first + index * share)
                  for index, device in enumerate(devices)}
         torch.manual_seed(derive_seed(self.args.seed, 'dropout', self.number, self.group.rank))
+        if self.replay:
+            return self.replay(hr, seeds[hr.device])
         self.learn(update.name)
-        with self.group.waiting():
-            losses = self.networks[update.name](hr, seeds, update.name)
-        return {name: loss.mean() for name, loss in losses.items()}
+        with self.quantized.applied(), self.group.waiting():
+            losses = {name: loss.mean() for name, loss in self.networks[update.name](hr, seeds, update.name).items()}
+            update.backward(losses['loss'])
+        return losses
 
     def refuse(self, error: NotFinite) -> NoReturn:
         """Raises UserError about a step that is not finite, with the images of its batch."""
@@ -227,8 +228,7 @@ class Trainer:
         """Test the weights, and with --ema their average, after an epoch; then draw the curves."""
         self.tested = True
         if not self.run.is_rank0:
-            self.group.wait_for_test(self.stopper)
-            return
+            return self.group.wait_for_test(self.stopper)
         try:
             with self.quantized.applied():
                 scored = self.tester.score(self.stage, self.epoch)

@@ -17,7 +17,7 @@ class Stage2(Stage):
 
     def __init__(self, args: Namespace) -> None:
         super().__init__(args)
-        self.n_tasks = args.meta_batch_size
+        self.n_tasks = self.draws = args.meta_batch_size
         self.inner_rates = [args.lr_task] * args.task_iter
         self.test_rates = step_sizes(args.test_iter)
         self.trained = self.mln = build(args, 'mln')

@@ -1,5 +1,7 @@
 """Modules shared by the networks of both families."""
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 from model.tail import Tail
 from utility import LUMA, unrounded
+
+fused = None
+if torch.cuda.is_available():
+    with suppress(ImportError):  # without Triton, which comes with PyTorch on Linux, GPUs use depthwise()
+        from model import fused
 
 SLOPE = 0.1  # of every LeakyReLU
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -64,8 +71,10 @@ class DynamicConv(nn.Module):
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
         """x (B, C, h, w), kernel (B·C, 1, 3, 3) as predict_kernels makes it → (B, C, h, w)."""
         b, c, h, w = x.shape
-        if x.is_cuda or compiles(x):
-            return F.leaky_relu((fusible if compiles(x) else depthwise)(x, kernel), SLOPE, inplace=True)
+        if fuses(x):
+            return fused.dynamic_convolution(x, kernel, SLOPE)
+        if x.is_cuda:
+            return F.leaky_relu(depthwise(x, kernel), SLOPE, inplace=True)
         # One group per sample and channel, in channels-last memory: several times faster on CPUs than contiguous.
         rows = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c).permute(0, 3, 1, 2)    # (1, B·C, h, w)
         rows = F.conv2d(rows, kernel, padding=1, groups=b * c)                      # (1, B·C, h, w)
@@ -73,9 +82,15 @@ class DynamicConv(nn.Module):
         return rows.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)     # (B, C, h, w)
 
 
-def compiles(x: Tensor) -> bool:
-    """Whether operations on x are being compiled for a GPU, where few large ones are faster than many."""
-    return x.is_cuda and torch.compiler.is_compiling()
+def fuses(x: Tensor) -> bool:
+    """Whether model.fused computes dynamic convolutions of x: on GPUs for which Triton compiles."""
+    return fused is not None and x.is_cuda and (torch.compiler.is_compiling() or volta(x.device))
+
+
+@cache
+def volta(device: torch.device) -> bool:
+    """Whether the GPU is a V100 or newer."""
+    return torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
@@ -83,14 +98,6 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     on GPUs instead of cuDNN's."""
     y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernel, padding=1, groups=len(kernel))  # (1, B·C, h, w)
     return y.view(x.shape)                                                              # (B, C, h, w)
-
-
-def fusible(x: Tensor, kernel: Tensor) -> Tensor:
-    """The same as a sum of products, from which a compiler makes one kernel together with the operations around it."""
-    *_, h, w = x.shape
-    padded, factors = F.pad(x, (1, 1, 1, 1)), kernel.view(*x.shape[:2], 3, 3, 1, 1)
-    taps = [padded[..., i:i + h, j:j + w].float() * factors[:, :, i, j] for i in range(3) for j in range(3)]
-    return sum(taps[1:], taps[0]).to(x.dtype)                                           # (B, C, h, w)
 
 
 def predict_kernels(convs: Sequence[DynamicConv], z: Tensor) -> Tensor:

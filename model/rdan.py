@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.common import SLOPE, DynamicConv, SRNetwork, compiles, conv3x3, leaky_relu
+from model.common import SLOPE, DynamicConv, SRNetwork, conv3x3, fused, fuses, leaky_relu
 
 
 class RDAConv(DynamicConv):
@@ -14,15 +14,11 @@ class RDAConv(DynamicConv):
         self.conv = nn.Conv2d(n_feats, 1, 1)
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
-        mask = torch.sigmoid(self.weigh(x)).to(x.dtype)                     # (B, 1, h, w)
+        if fuses(x):
+            return fused.dynamic_convolution(x, kernel, SLOPE, self.conv.weight, self.conv.bias)
+        mask = torch.sigmoid(self.conv(x)).to(x.dtype)                      # (B, 1, h, w)
         y = torch.addcmul(x, super().forward(x, kernel), mask)              # (B, C, h, w)
         return F.leaky_relu(y, SLOPE, inplace=True)                         # of the block; here, to be in place
-
-    def weigh(self, x: Tensor) -> Tensor:
-        """self.conv; compiled as a sum, which is fused with the operations around it."""
-        if compiles(x):
-            return (x * self.conv.weight).sum(1, keepdim=True) + self.conv.bias[:, None, None]  # (B, 1, h, w)
-        return self.conv(x)                                                 # (B, 1, h, w)
 
 
 class RDABlock(nn.Module):

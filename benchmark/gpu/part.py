@@ -112,14 +112,15 @@ def own_layout(device: torch.device, precision: str) -> str:
 
 
 def timed(make: Callable[[], Callable], setting: Setting, budget: float = 2.0) -> tuple[float, float | None]:
-    """Seconds of one call of what make() returns, a mean over about `budget` seconds after two that warm up, and the
-    peak memory on the GPU in MiB (None elsewhere). The device is idle before and after."""
+    """Seconds of one call of what make() returns, a mean over about `budget` seconds after two that warm up, or five on
+    a GPU, where the fourth may capture a graph, and the peak memory on the GPU in MiB (None elsewhere). The device is
+    idle before and after."""
     gc.collect()
     if setting.device.type == 'cuda':
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     call = make()
-    for _ in range(2):
+    for _ in range(5 if setting.device.type == 'cuda' else 2):
         first = seconds(call, 1)
     mean = seconds(call, 1 if setting.quick else max(3, min(200, round(budget / max(first, 1e-5)))))
     return mean, torch.cuda.max_memory_allocated() / 2**20 if setting.device.type == 'cuda' else None

@@ -104,19 +104,21 @@ def choose(report: Report, setting: Setting, arithmetic: str, times: dict) -> No
 
 
 def compiled(setting: Setting, report: Report) -> None:
-    """Stages 3 and 4 with and without --compile."""
+    """Stages 3 and 4: plain, with --compile, and with --compile and --recompute False, which replays a CUDA graph."""
+    sides = {'plain': (False, True), '--compile': (True, True), '--compile --recompute False': (True, False)}
     for number in (3,) if setting.quick else (3, 4):
         for arithmetic in ('float32',) if setting.quick else ('TF32', 'bf16'):
             precision, allowed = setting.arithmetic[arithmetic]
             found = []
-            for compile in False, True:
+            for side, (compile, recompute) in sides.items():
                 size = setting.size._replace(precision=precision, compile=compile)
                 with tf32(allowed):
-                    mean, memory = timed(partial(our_step, size, number), setting)
+                    mean, memory = timed(partial(our_step, size, number, more=[f'--recompute={recompute}']), setting)
                 found.append(mean)
-                report.add(**{'stage': number, 'arithmetic': arithmetic, '--compile': compile,
-                              'ms': round(mean * 1e3, 2), 'peak, MiB': round(memory) if memory else ''})
-            report.note(f'stage {number}, {arithmetic}: {found[0] / found[1]:.2f} times as fast with --compile')
+                report.add(**{'stage': number, 'arithmetic': arithmetic, 'flags': side, 'ms': round(mean * 1e3, 2),
+                              'peak, MiB': round(memory) if memory else ''})
+            report.note(f'stage {number}, {arithmetic}: {found[0] / found[1]:.2f} times as fast with --compile, '
+                        f'{found[0] / found[2]:.2f} times without recomputing, too')
 
 
 def degradations(setting: Setting, report: Report) -> None:
