@@ -1,6 +1,6 @@
 """Students for torch.hub: modules that map RGB images (B, 3, h, w) in [0, 1] to (B, 3, sh, sw). See docs/hub.md.
 
-    model = torch.hub.load('.', 'mrda_s_x4_iso_small', source='local')
+    model = torch.hub.load('.', 'mrda_s_x4_iso', source='local')
 
 Other projects also have modules named `model`, `data` or `utility`. To avoid conflicts, the modules of this project are
 imported here as submodules of _PACKAGE. torch.hub lists the names without an underscore.

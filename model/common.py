@@ -83,8 +83,10 @@ class DynamicConv(nn.Module):
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether model.fused computes dynamic convolutions of x: on GPUs for which Triton compiles."""
-    return fused is not None and x.is_cuda and (torch.compiler.is_compiling() or volta(x.device))
+    """Whether model.fused computes dynamic convolutions of x: on GPUs for which Triton compiles, not in float64."""
+    if fused is None or not x.is_cuda or x.dtype == torch.float64:
+        return False
+    return torch.compiler.is_compiling() or volta(x.device)
 
 
 @cache

@@ -14,6 +14,7 @@ from utility import UserError
 
 SUFFIX = '.safetensors'
 COMPRESSED = SUFFIX + '.xz'
+FILTERS = [{'id': lzma.FILTER_LZMA2, 'preset': 6 | lzma.PRESET_EXTREME, 'pb': 0}]  # bytes that are not words of four
 LIMIT = 2**30  # bytes of a file that is decompressed, and of the memory that it takes to do so
 CHECKSUM = 'sha256'  # metadata key of the tensors' checksum in files that this project writes
 SCALE = '.int8_scale'  # of a quantized tensor: appended to its key
@@ -31,7 +32,7 @@ def packed(path: Path | str, weights: dict[str, Tensor], about: dict[str, str]) 
     """The bytes of the file `path`, compressed if its name says so, of CPU tensors {key: tensor} and metadata `about`
     them."""
     data = save(weights, {**about, CHECKSUM: _checksum(weights)})
-    return lzma.compress(data) if str(path).endswith(COMPRESSED) else data
+    return lzma.compress(data, filters=FILTERS) if str(path).endswith(COMPRESSED) else data
 
 
 def unpacked(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:

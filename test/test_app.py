@@ -35,7 +35,7 @@ from photo.watched import Watched
 from upscale import load
 from utility import UserError
 
-NAME, SMALL = 'mrda_s_x4_iso_small', np.ascontiguousarray(SCENE[:24, :30])
+NAME, SMALL = 'mrda_s_x4_iso', np.ascontiguousarray(SCENE[:24, :30])
 ALL, ENTER = '\ue009a\ue000', '\ue007'  # WebDriver's keys: Ctrl-A, released, and Enter
 needs_gradio = pytest.mark.skipif(app.gr is None, reason='gradio of requirements-app.txt missing')
 

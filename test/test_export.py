@@ -137,8 +137,8 @@ def test_a_missing_package_is_named(name, monkeypatch, capsys):
 @needs_onnx
 @pytest.mark.slow
 def test_shipped_weights_are_exported_by_name_into_the_current_folder(capsys):
-    assert export_onnx.main(['--pre_train_ST', 'mrda_s_x4_iso_small']) == 0
-    assert Path('mrda_s_x4_iso_small.onnx').is_file() and 'n_blocks 8' in capsys.readouterr().out
+    assert export_onnx.main(['--pre_train_ST', 'kdsr_s_x4_iso_small']) == 0
+    assert Path('kdsr_s_x4_iso_small.onnx').is_file() and 'n_blocks 16' in capsys.readouterr().out
 
 
 @needs_onnx

@@ -211,7 +211,7 @@ def test_tiles_equal_the_whole_image():
 
 def test_flags_on_the_photos_page_work(capsys):
     page = (ROOT / 'docs/photos.md').read_text(encoding='utf-8')
-    for name in 'mrda_s_x4_anisonoise', 'mrda_s_x4_iso_small':
+    for name in 'mrda_s_x4_anisonoise', 'kdsr_s_x4_iso_small':
         zoo.ship(name, mrda.student(4, 1).state_dict(), {}, default=True)
     save_weights('weights.pt', mrda.student(3, 1))
     for name in ('photo.jpg', 'photos/a.png', 'photos/deeper/a.png', 'more/b.png'):

@@ -5,6 +5,7 @@
 import sys
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from draw_kernels import draw, kernels
 from data import protocol
 from data.degradation import IsoGaussian, classic
 from report.metric import METRICS
-from report.plots import draw_panel, palette_png
+from report.plots import draw_panel, palette_png, webp
 from store.files import write_bytes
 from upscale import load
 
@@ -114,7 +115,9 @@ def comparison() -> None:
     for name, image in (('bicubic', up), ('student', sr.clamp(0, 1))):
         images[f'{name}, {METRICS["psnr_y"].function(image, hr, 4):.2f} dB'] = image
     pixels = {name: (image[0].permute(1, 2, 0) * 255).round().byte().numpy() for name, image in images.items()}
-    draw_panel(FOLDER / 'comparison.webp', {**pixels, 'ground truth': photo}, (85, 125, 100))
+    with TemporaryDirectory() as folder:
+        draw_panel(Path(folder, 'comparison.png'), {**pixels, 'ground truth': photo}, (85, 125, 100))
+        write_bytes(FOLDER / 'comparison.webp', webp(Path(folder, 'comparison.png')))
 
 
 def inputs(sheet: Sheet, top: float, lr: np.ndarray, hr: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Compute the map of known degradations that app.py shows, for shipped weights: zoo/NAME.map.json.
 
-    python tools/maintain/draw_map.py mrda_s_x4_iso_small
+    python tools/maintain/draw_map.py mrda_s_x4_iso
     python tools/maintain/draw_map.py                       # for all of zoo/
 
 Photos that come inside scikit-image are degraded in every way of the grid that tools/map_degradations.py takes by

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from data.degradation import resize
 from model import zoo
 from photo.choice import Choice
-from report.plots import style
+from report.plots import style, webp
 from store.files import write_bytes
 from upscale import load, upscale
 
@@ -73,10 +73,9 @@ def sheet() -> bytes:
                 if words == rows[0][0]:
                     axis.set_title(name, fontsize=9)
             axes[0].set_ylabel(words, fontsize=9)
-        file, small = io.BytesIO(), io.BytesIO()
+        file = io.BytesIO()
         figure.savefig(file, format='png', dpi=120)
-    Image.open(file).convert('RGB').save(small, 'WebP', quality=75, method=6)  # half the size of JPEG
-    return small.getvalue()
+    return webp(file)
 
 
 def bicubic(image: np.ndarray) -> np.ndarray:

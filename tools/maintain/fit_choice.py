@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--dir_data', default='datasets', help='folder of the images')
     parser.add_argument('--data_train', default='DF2K', help='images that the rule is fitted to')
     parser.add_argument('--data_test', default='B100+Set14', help='images that it is measured on')
-    parser.add_argument('--samples', type=count, default=600, help='training crops; tests take a third as many')
+    parser.add_argument('--samples', type=count, default=1200, help='training crops; tests take a third as many')
     parser.add_argument('--device', default='auto')
     args = parser.parse_args(argv)
     pair = [load(name, args.device) for name in (args.clean, args.degraded)]
