@@ -4,10 +4,10 @@ With x (B, C, h, w), the kernels k predicted from z, the LeakyReLU l and the sig
 
     d = k * x,    y = l(x + s(weight . x + bias) l(d)) in RDAN, y = l(d) in KDSR.
 
-A program goes down a strip of ROWS rows of a few pixels, with all channels. It reads each row once, at three shifts, as
-soon as the row before is being computed, and adds it to the three rows of d that need it; neighbouring strips both read
-the two rows and columns at their border. All arithmetic is in float32. The backward pass computes everything but x
-anew, so nothing else is kept; its sums over pixels do not depend on the order in which programs run.
+A program goes down a strip of ROWS rows of a few pixels, with all channels. It reads each row once, at three shifts,
+while the row before is computed, and adds it to the three rows of d that need it; neighbouring strips both read the two
+rows and columns at their border. All arithmetic is in float32. The backward pass computes everything but x anew, so
+nothing else is kept; its sums over pixels do not depend on the order in which programs run.
 """
 import torch
 import triton
@@ -83,7 +83,7 @@ def _taps(kernel, channel, C: tl.constexpr):
 
 @triton.jit
 def _forward_kernel(x, kernel, weight, bias, y, h, w, C: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
-                   PIXELS: tl.constexpr, MASK: tl.constexpr, SLOPE: tl.constexpr):
+                    PIXELS: tl.constexpr, MASK: tl.constexpr, SLOPE: tl.constexpr):
     """y (B, h, w, C) from x and kernel (B, 3, 3, C)."""
     start, first, column = _strip(h, w, ROWS, PIXELS, C)
     x, y, kernel = x + start, y + start, kernel + start // (h * w) * 9
@@ -111,8 +111,8 @@ def _forward_kernel(x, kernel, weight, bias, y, h, w, C: tl.constexpr, CHANNELS:
 
 @triton.jit
 def _backward_values(x, kernel, weight, bias, grad, grad_d, grad_x, grad_mask, h, w, C: tl.constexpr,
-                    CHANNELS: tl.constexpr, ROWS: tl.constexpr, PIXELS: tl.constexpr, MASK: tl.constexpr,
-                    SLOPE: tl.constexpr):
+                     CHANNELS: tl.constexpr, ROWS: tl.constexpr, PIXELS: tl.constexpr, MASK: tl.constexpr,
+                     SLOPE: tl.constexpr):
     """grad_d and, except for what comes through d, grad_x (B, h, w, C), from grad, that of y; grad_mask
     (programs, C + 1): of the mask's weight and bias."""
     start, first, column = _strip(h, w, ROWS, PIXELS, C)
@@ -162,7 +162,7 @@ def _write_sum(pointer, values, channel, C: tl.constexpr):
 
 @triton.jit
 def _backward_convolution(x, kernel, grad_d, grad_x, grad_kernel, h, w, C: tl.constexpr, CHANNELS: tl.constexpr,
-                         ROWS: tl.constexpr, PIXELS: tl.constexpr, MASK: tl.constexpr):
+                          ROWS: tl.constexpr, PIXELS: tl.constexpr, MASK: tl.constexpr):
     """Adds to grad_x what comes through d, without a mask all; grad_kernel (programs, 3, 3, C)."""
     start, first, column = _strip(h, w, ROWS, PIXELS, C)
     x, grad_d, grad_x, kernel = x + start, grad_d + start, grad_x + start, kernel + start // (h * w) * 9
@@ -247,10 +247,10 @@ class DynamicConvolution(torch.autograd.Function):
         grad_d, grad_x = torch.empty_like(x), torch.empty_like(x)                       # (B, C, h, w)
         sums = x.new_empty(b * number, c + 1, dtype=torch.float32)
         _backward_values[(b * number,)](x, factors, *mask, grad, grad_d, grad_x, sums, h, w, **sizes, MASK=masked,
-                                       SLOPE=ctx.slope, num_warps=WARPS)
+                                        SLOPE=ctx.slope, num_warps=WARPS)
         partial = x.new_empty(b, number, 9, c, dtype=torch.float32)
         _backward_convolution[(b * number,)](x, factors, grad_d, grad_x, partial, h, w, **sizes, MASK=masked,
-                                            num_warps=WARPS)
+                                             num_warps=WARPS)
         grad_kernel = partial.sum(1).transpose(1, 2).reshape(b * c, 1, 3, 3).to(factors.dtype)
         if not masked:
             return grad_x, grad_kernel, None, None, None

@@ -85,7 +85,7 @@ def test_pretrained_students_equal_upscale(other, key, weights):
     path = folder / weights if weights.endswith('.pt') else weights
     wanted = load(path, 'cpu', precision='single').tensor(torch.from_numpy(np.load(folder / 'lq.npy'))).numpy()
     found = np.load(folder / 'results.npz')[key]
-    assert found.shape == wanted.shape and np.abs(found.clip(0, 1) - wanted).max() < 1e-5
+    assert found.shape == wanted.shape and np.abs(found.clip(0, 1) - wanted).max() < 1e-4  # of 4e-3, a level
 
 
 def test_networks_with_random_weights_have_the_requested_sizes(other):
