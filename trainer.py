@@ -48,7 +48,7 @@ class Trainer:
         self.guard = Guard(self.group, self.stopper, all(update.takes_veto for update in self.updates.values()))
         self.networks = {}              # {update: the stage, wrapped for several GPUs or ranks}
         self.quantized = Quantized(stage.trained, self.parameters(), args.qat)
-        self.replay = replay(args, stage, self.updates, self.quantized, process)
+        self.replay = replay(args, stage, self.updates, self.quantized, process, run.log if run else print)
         self.ema = None                 # of the trained network, with --ema; created once all ranks have their weights
         self.epoch = args.start_epoch   # epochs done
         self.batch = 0                  # batches done of the next epoch

@@ -1,5 +1,7 @@
 """A step's forward and backward pass as one CUDA graph, which the host launches at once instead of kernel by kernel."""
+import math
 from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +18,12 @@ class Replay:
     """Computes the losses of `stage`, a Stage of one update, and their gradient, with weights that `quantized` rounds.
 
     The batch is degraded outside of the graph, as that draws random numbers. The graph reads a copy of the images, and
-    weights where they are, and writes losses and gradients always to the same places; shapes must not change.
+    weights where they are, and writes losses and gradients always to the same places; shapes must not change. A step
+    that cannot be captured is computed without a graph, and so are those after it. log: called with a line about that.
     """
 
-    def __init__(self, stage: nn.Module, update: Update, quantized: Quantized) -> None:
-        self.stage, self.update, self.quantized = stage, update, quantized
+    def __init__(self, stage: nn.Module, update: Update, quantized: Quantized, log: Callable[[str], object]) -> None:
+        self.stage, self.update, self.quantized, self.log = stage, update, quantized, log
         self._restart()
 
     def _restart(self):
@@ -37,8 +40,8 @@ class Replay:
         if self._eager:
             self._eager -= 1
             return self._apart(images)
-        if not self._graph:
-            self._capture(images)
+        if not self._graph and not self._captured(images):
+            return self._apart(images)
         torch._foreach_copy_(self._images, images)
         for parameter, gradient in zip(self.update.parameters, self._gradients, strict=True):
             parameter.grad = gradient
@@ -62,6 +65,18 @@ class Replay:
         current.wait_stream(stream)
         return losses
 
+    def _captured(self, images):
+        """Whether _capture() succeeds; a capture runs nothing, so that a failure leaves the weights as they were."""
+        stream = torch.cuda.current_stream()
+        try:
+            self._capture(images)
+        except RuntimeError as error:
+            torch.cuda.set_stream(stream)
+            self._restart()
+            self._eager = math.inf
+            self.log(f'--compile: no CUDA graph, as a step cannot be captured: {str(error).splitlines()[0]}')
+        return self._graph is not None
+
     def _capture(self, images):
         self._images, self._graph = [image.clone() for image in images], torch.cuda.CUDAGraph()
         # The loader's thread pins memory meanwhile, which only this mode permits.
@@ -71,10 +86,10 @@ class Replay:
 
 
 def replay(args: Namespace, stage: nn.Module, updates: dict[str, Update], quantized: Quantized,
-           process: Process) -> Replay | None:
+           process: Process, log: Callable[[str], object]) -> Replay | None:
     """A Replay with --compile and without recomputing, which restores the states of generators, as no graph can; on one
     GPU, in stages of one update, whose steps the device judges."""
     suits = args.compile and not args.recompute and not args.train_lr and len(updates) == 1
     alone = process.device.type == 'cuda' and process.n_gpus == process.group.size == 1
     update = next(iter(updates.values()))
-    return Replay(stage, update, quantized) if suits and alone and update.takes_veto else None
+    return Replay(stage, update, quantized, log) if suits and alone and update.takes_veto else None

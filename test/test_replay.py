@@ -48,6 +48,8 @@ def graphs(monkeypatch):
                 parameter.grad = gradient
         self._graph.replay = again
 
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'set_stream', lambda stream: None)
     monkeypatch.setattr(Replay, '_apart', apart)
     monkeypatch.setattr(Replay, '_capture', capture)
     return made
@@ -58,7 +60,7 @@ def trained(number, flags, replays):
     args = parse(['--stage', str(number), *SMALL, '--degradation_per', 'sample', *flags])
     trainer = Trainer(args, STAGES[number](args), (), None, None, Process(CPU, Stopper()))
     if replays:
-        trainer.replay = Replay(trainer.stage, next(iter(trainer.updates.values())), trainer.quantized)
+        trainer.replay = Replay(trainer.stage, next(iter(trainer.updates.values())), trainer.quantized, print)
     losses = []
     for epoch in 1, 2:
         trainer.epoch = epoch - 1
@@ -80,6 +82,20 @@ def test_replayed_steps_are_the_same(graphs, number, flags, captured):
     assert len(graphs) == captured and sum(graph.count for graph in graphs) == 10 - 3 * captured
 
 
+def test_steps_that_cannot_be_captured_are_the_same(graphs, monkeypatch, capsys):
+    capture = Replay._capture
+
+    def failing(self, images):
+        capture(self, images)
+        raise RuntimeError('CUDA error: operation not permitted when stream is capturing\nand more')
+
+    monkeypatch.setattr(Replay, '_capture', failing)
+    assert trained(3, [], replays=True)[0] == trained(3, [], replays=False)[0]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and 'cannot be captured: CUDA error' in said[0] and len(graphs) == 1
+    assert not any(graph.count for graph in graphs)
+
+
 @pytest.mark.parametrize('flags, group, number, expected', [
     ([], 1, 4, True), (['--compile', 'False'], 1, 4, False), (['--recompute', 'True'], 1, 4, False),
     (['--train_lr', 'LR'], 1, 4, False), (['--optimizer', 'SGD'], 1, 4, False), ([], 2, 4, False), ([], 1, 5, False)])
@@ -89,5 +105,5 @@ def test_steps_are_replayed_where_it_is_possible(monkeypatch, flags, group, numb
     stage = STAGES[number](args)
     updates = Trainer(args, stage, (), None, None, Process(CPU, Stopper())).updates
     gpu = SimpleNamespace(device=torch.device('cuda'), n_gpus=1, group=SimpleNamespace(size=group))
-    assert (replay(args, stage, updates, None, gpu) is not None) is expected
-    assert replay(args, stage, updates, None, Process(CPU, Stopper())) is None
+    assert (replay(args, stage, updates, None, gpu, print) is not None) is expected
+    assert replay(args, stage, updates, None, Process(CPU, Stopper()), print) is None
