@@ -1,7 +1,6 @@
 """Modules shared by the networks of both families."""
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from utility import LUMA, unrounded
 
 fused = None
 if torch.cuda.is_available():
-    with suppress(ImportError):  # without Triton, which comes with PyTorch on Linux, GPUs use depthwise()
+    with suppress(ImportError):  # comes with PyTorch on Linux; without it GPUs use depthwise()
         from model import fused
 
 SLOPE = 0.1  # of every LeakyReLU
@@ -86,13 +85,7 @@ def fuses(x: Tensor) -> bool:
     """Whether model.fused computes dynamic convolutions of x: on GPUs for which Triton compiles, not in float64."""
     if fused is None or not x.is_cuda or x.dtype == torch.float64:
         return False
-    return torch.compiler.is_compiling() or volta(x.device)
-
-
-@cache
-def volta(device: torch.device) -> bool:
-    """Whether the GPU is a V100 or newer."""
-    return torch.cuda.get_device_capability(device) >= (7, 0)
+    return torch.compiler.is_compiling() or fused.works(x.device)
 
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:

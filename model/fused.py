@@ -9,6 +9,10 @@ while the row before is computed, and adds it to the three rows of d that need i
 rows and columns at their border. All arithmetic is in float32. The backward pass computes everything but x anew, so
 nothing else is kept; its sums over pixels do not depend on the order in which programs run.
 """
+import subprocess
+import warnings
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -266,3 +270,19 @@ def dynamic_convolution(x: Tensor, kernel: Tensor, slope: float, weight: Tensor 
         return DynamicConvolution.apply(x, kernel, slope, weight, bias)
     with torch.cuda.device(x.device):  # Triton starts kernels on the current one
         return DynamicConvolution.apply(x, kernel, slope, weight, bias)
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether Triton compiles these kernels: it needs a V100 or newer, a C compiler and a folder for its cache. Warns
+    once if it does not."""
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return False
+    x = torch.zeros(1, 1, 3, 3, device=device)
+    try:
+        dynamic_convolution(x, x, 0.0)
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        warnings.warn(f'dynamic convolutions are computed without Triton, which takes longer: {reason}', stacklevel=2)
+        return False
+    return True

@@ -20,6 +20,29 @@ def test_results_and_gradients_are_the_same():
     assert done.stdout.count('the same') == 9
 
 
+def test_without_a_compiler_they_are_not_used(monkeypatch):
+    """Triton compiles when a kernel is first called, by a C compiler that not every machine has."""
+    pytest.importorskip('triton', reason='comes with PyTorch for Linux')
+    from model import fused
+    cpu = torch.device('cpu')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
+    for error in RuntimeError('Failed to find C compiler.\nSet CC'), PermissionError(13, 'Permission denied'):
+        def failing(*args, error=error):
+            raise error
+        monkeypatch.setattr(fused, 'dynamic_convolution', failing)
+        fused.works.cache_clear()
+        with pytest.warns(UserWarning, match=str(error).splitlines()[0].replace('[', '.').replace(']', '.')):
+            assert not fused.works(cpu)
+        assert not fused.works(cpu)  # without another warning
+    monkeypatch.setattr(fused, 'dynamic_convolution', lambda x, kernel, slope: x)
+    fused.works.cache_clear()
+    assert fused.works(cpu)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (6, 1))
+    fused.works.cache_clear()
+    assert not fused.works(cpu)
+    fused.works.cache_clear()
+
+
 def interpreted() -> None:
     """Compare with the usual forms, in small strips; prints a line for each comparison."""
     from model import fused
