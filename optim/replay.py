@@ -1,5 +1,4 @@
 """A step's forward and backward pass as one CUDA graph, which the host launches at once instead of kernel by kernel."""
-import math
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -24,6 +23,7 @@ class Replay:
 
     def __init__(self, stage: nn.Module, update: Update, quantized: Quantized, log: Callable[[str], object]) -> None:
         self.stage, self.update, self.quantized, self.log = stage, update, quantized, log
+        self._stream, self._refused = None, False
         self._restart()
 
     def _restart(self):
@@ -37,11 +37,11 @@ class Replay:
         generator = seeded(hr.device, seed)
         pairs = [self.stage.degrade(hr, generator) for _ in range(self.stage.draws)]    # of (B, 3, h, w), (B, 3, H, W)
         images = [hr, *(image for pair in pairs for image in pair)]
-        if self._eager:
+        if self._eager and not self._refused:
             self._eager -= 1
             return self._apart(images)
-        if not self._graph and not self._captured(images):
-            return self._apart(images)
+        if self._refused or not (self._graph or self._captured(images)):
+            return self.compute(*images)
         torch._foreach_copy_(self._images, images)
         for parameter, gradient in zip(self.update.parameters, self._gradients, strict=True):
             parameter.grad = gradient
@@ -58,11 +58,12 @@ class Replay:
 
     def _apart(self, images):
         """compute() on a stream of its own, as in a capture: what autograd sets up on first use belongs to a stream."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
+        current = torch.cuda.current_stream()
+        self._stream = self._stream or torch.cuda.Stream()  # one for all steps, as each keeps its own memory
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
             losses = self.compute(*images)
-        current.wait_stream(stream)
+        current.wait_stream(self._stream)
         return losses
 
     def _captured(self, images):
@@ -73,7 +74,7 @@ class Replay:
         except RuntimeError as error:
             torch.cuda.set_stream(stream)
             self._restart()
-            self._eager = math.inf
+            self._refused, self.stage.drawn = True, []
             self.log(f'--compile: no CUDA graph, as a step cannot be captured: {str(error).splitlines()[0]}')
         return self._graph is not None
 

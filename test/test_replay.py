@@ -56,7 +56,7 @@ def graphs(monkeypatch):
 
 
 def trained(number, flags, replays):
-    """The losses of six steps, of two epochs, and the weights after them."""
+    """The losses of ten steps, in two epochs, and the weights after them."""
     args = parse(['--stage', str(number), *SMALL, '--degradation_per', 'sample', *flags])
     trainer = Trainer(args, STAGES[number](args), (), None, None, Process(CPU, Stopper()))
     if replays:
@@ -87,6 +87,7 @@ def test_steps_that_cannot_be_captured_are_the_same(graphs, monkeypatch, capsys)
 
     def failing(self, images):
         capture(self, images)
+        self.stage.drawn = [None]  # as after a failure before degrade()
         raise RuntimeError('CUDA error: operation not permitted when stream is capturing\nand more')
 
     monkeypatch.setattr(Replay, '_capture', failing)
