@@ -12,7 +12,7 @@ from utility import LUMA, unrounded
 
 fused = None
 if torch.cuda.is_available():
-    with suppress(ImportError):  # comes with PyTorch on Linux; without it GPUs use depthwise()
+    with suppress(ImportError):  # Triton comes with PyTorch on Linux; without it GPUs use depthwise()
         from model import fused
 
 SLOPE = 0.1  # of every LeakyReLU

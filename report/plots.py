@@ -129,7 +129,7 @@ def palette_png(figure: Figure, dpi: int, colours: int = 64) -> bytes:
 
 
 def webp(image: Path | BytesIO) -> bytes:
-    """An image file of photos as WebP bytes: less than half of a JPEG file that looks the same."""
+    """An image file as WebP bytes, small rather than faithful, for figures of photos."""
     small = BytesIO()
     Image.open(image).convert('RGB').save(small, 'WebP', quality=45, method=6)
     return small.getvalue()
